@@ -1,0 +1,249 @@
+// module: the core as the Python extension shardahead._core. It converts arguments and results,
+// releases the GIL around everything that may wait, translates errors, and does nothing else.
+#include <pybind11/chrono.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../engine.h"
+#include "../residency.h"
+
+namespace py = pybind11;
+using namespace shardahead;  // NOLINT(google-build-using-namespace): this file is glue
+
+namespace {
+
+using Spans = std::vector<std::optional<std::vector<std::pair<std::uint64_t, std::uint64_t>>>>;
+using NoGil = py::call_guard<py::gil_scoped_release>;
+
+// The subclass of OSError that belongs to errno, with the file name as the caller would write it.
+py::object as_os_error(const IoError& error) {
+  py::object path = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
+      error.path.data(), static_cast<Py_ssize_t>(error.path.size())));
+  py::object made = py::handle(PyExc_OSError)(error.errno_value, error.message(), std::move(path));
+  made.attr("operation") = error.operation;
+  made.attr("offset") = error.offset;
+  return made;
+}
+
+void raise_os_error(const IoError& error) {
+  const py::object made = as_os_error(error);
+  PyErr_SetObject(py::type::handle_of(made).ptr(), made.ptr());
+}
+
+template <typename Parse>
+auto parse_name(const char* argument, const std::string& name, const char* choices, Parse parse) {
+  const auto parsed = parse(name);
+  if (!parsed) {
+    throw py::value_error(std::string(argument) + " must be one of " + choices + ", not '" + name +
+                          "'");
+  }
+  return *parsed;
+}
+
+std::shared_ptr<const Plan> make_plan(const std::vector<std::uint64_t>& sizes, const Spans& spans,
+                                      std::uint64_t block_bytes) {
+  std::vector<PlannedFile> files(sizes.size());
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    files[i].size_bytes = sizes[i];
+    if (i >= spans.size() || !spans[i]) continue;
+    files[i].spans.emplace();
+    for (const auto& [offset, length] : *spans[i]) files[i].spans->push_back({offset, length});
+  }
+  PlanOptions options;
+  options.block_bytes = block_bytes;
+  return std::make_shared<const Plan>(std::move(files), options);
+}
+
+// What Python holds of a running prefetch.
+class Prefetch {
+ public:
+  Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
+           const std::string& partition, std::int64_t local_rank, std::int64_t local_size,
+           const std::string& strategy, std::uint32_t threads, std::uint64_t window_bytes,
+           bool consumer) {
+    EngineOptions options;
+    options.strategy = parse_name("strategy", strategy, "auto, fadvise, readahead, pread",
+                                  [](const auto& name) { return strategy_from(name); });
+    options.threads = threads;
+    options.window_bytes = window_bytes;
+    options.consumer = consumer;
+    const Partition dealt = parse_name("partition", partition, "block, file",
+                                       [](const auto& name) { return partition_from(name); });
+    files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
+    std::vector<std::uint64_t> sizes;
+    for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
+    plan_ = make_plan(sizes, spans, block_bytes);
+    engine_ = std::make_unique<Engine>(system_file_io(), plan_, files_,
+                                       share_of(*plan_, dealt, local_rank, local_size), options);
+  }
+
+  bool wait(double seconds) {
+    return engine_->wait(std::chrono::nanoseconds(to_nanoseconds(seconds)));
+  }
+  void cancel() { engine_->cancel(); }
+  [[nodiscard]] bool done() const { return engine_->done(); }
+  [[nodiscard]] bool cancelled() const { return engine_->cancelled(); }
+  [[nodiscard]] Progress progress() const { return engine_->progress(); }
+  [[nodiscard]] Report report() const { return engine_->report(); }
+
+  void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset) {
+    engine_->consumed(plan_->position(checked(file), consumed_offset),
+                      plan_->position(file, needed_offset));
+  }
+
+  void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
+    if (auto error = engine_->fetch_now(checked(file), {offset, length})) {
+      throw IoException(std::move(*error));
+    }
+  }
+
+ private:
+  static std::int64_t to_nanoseconds(double seconds) {
+    return static_cast<std::int64_t>(std::clamp(seconds, 0.0, 1e6) * 1e9);
+  }
+
+  [[nodiscard]] std::uint32_t checked(std::uint32_t file) const {
+    if (file >= files_->size()) throw py::index_error("no file " + std::to_string(file));
+    return file;
+  }
+
+  std::shared_ptr<FileTable> files_;
+  std::shared_ptr<const Plan> plan_;
+  std::unique_ptr<Engine> engine_;
+};
+
+struct FileResidency {
+  std::uint64_t size_bytes = 0;
+  Residency residency;
+};
+
+FileResidency residency_of(const std::string& path) {
+  const auto file = File::open(system_file_io(), path);
+  return {file->status().size_bytes, residency(system_file_io(), *file)};
+}
+
+FileResidency evict_file(const std::string& path) {
+  const auto file = File::open(system_file_io(), path);
+  const ByteRange whole{0, file->status().size_bytes};
+  if (const int result = evict(system_file_io(), *file, whole); result < 0) {
+    throw IoException(file->error(-result, "fadvise", 0));
+  }
+  return {file->status().size_bytes, residency(system_file_io(), *file)};
+}
+
+void bind_report(py::module_& module) {
+  py::class_<Progress>(module, "Progress")
+      .def_readonly("planned_bytes", &Progress::planned_bytes)
+      .def_readonly("done_bytes", &Progress::done_bytes)
+      .def_readonly("seconds", &Progress::seconds);
+  py::class_<Report>(module, "Report")
+      .def_readonly("planned_bytes", &Report::planned_bytes)
+      .def_readonly("resident_bytes", &Report::resident_bytes)
+      .def_readonly("read_bytes", &Report::read_bytes)
+      .def_readonly("lost_bytes", &Report::lost_bytes)
+      .def_readonly("failed_bytes", &Report::failed_bytes)
+      .def_readonly("left_out_bytes", &Report::left_out_bytes)
+      .def_readonly("seconds", &Report::seconds)
+      .def_readonly("cpu_seconds", &Report::cpu_seconds)
+      .def_readonly("threads", &Report::threads)
+      .def_readonly("strategy", &Report::strategy)
+      .def_readonly("strategy_used", &Report::strategy_used)
+      .def_readonly("step_bytes", &Report::step_bytes)
+      .def_readonly("step_source", &Report::step_source)
+      .def_readonly("cancelled", &Report::cancelled)
+      .def_readonly("done", &Report::done)
+      .def_readonly("error_count", &Report::error_count)
+      .def_property_readonly("errors", [](const Report& report) {
+        py::list errors;
+        for (const IoError& error : report.errors) errors.append(as_os_error(error));
+        return errors;
+      });
+}
+
+void bind_prefetch(py::module_& module) {
+  py::class_<Prefetch>(module, "Prefetch")
+      .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
+                    const std::string&, std::int64_t, std::int64_t, const std::string&,
+                    std::uint32_t, std::uint64_t, bool>(),
+           py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
+           py::arg("partition"), py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"),
+           py::arg("threads"), py::arg("window_bytes"), py::arg("consumer"), NoGil())
+      .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
+      .def("cancel", &Prefetch::cancel, NoGil())
+      .def("progress", &Prefetch::progress, NoGil())
+      .def("report", &Prefetch::report, NoGil())
+      .def("consumed", &Prefetch::consumed, py::arg("file"), py::arg("consumed_offset"),
+           py::arg("needed_offset"), NoGil())
+      .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
+           NoGil())
+      .def_property_readonly("done", &Prefetch::done)
+      .def_property_readonly("cancelled", &Prefetch::cancelled);
+}
+
+void bind_plan(py::module_& module) {
+  using Blocks = std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>;
+  module.def(
+      "plan_blocks",
+      [](const std::vector<std::uint64_t>& sizes, const Spans& spans, std::uint64_t block_bytes) {
+        const auto plan = make_plan(sizes, spans, block_bytes);
+        Blocks blocks;
+        for (const Block& block : plan->blocks()) {
+          blocks.emplace_back(block.file, block.range.offset, block.range.length);
+        }
+        return blocks;
+      },
+      py::arg("sizes"), py::arg("spans"), py::arg("block_bytes"), NoGil());
+  module.def(
+      "plan_share",
+      [](const std::vector<std::uint64_t>& sizes, const Spans& spans, std::uint64_t block_bytes,
+         const std::string& partition, std::int64_t local_rank, std::int64_t local_size) {
+        const Partition dealt = parse_name("partition", partition, "block, file",
+                                           [](const auto& name) { return partition_from(name); });
+        return share_of(*make_plan(sizes, spans, block_bytes), dealt, local_rank, local_size);
+      },
+      py::arg("sizes"), py::arg("spans"), py::arg("block_bytes"), py::arg("partition"),
+      py::arg("local_rank"), py::arg("local_size"), NoGil());
+}
+
+void bind_residency(py::module_& module) {
+  py::class_<FileResidency>(module, "FileResidency")
+      .def_readonly("size_bytes", &FileResidency::size_bytes)
+      .def_property_readonly(
+          "resident_bytes", [](const FileResidency& file) { return file.residency.resident_bytes; })
+      .def_property_readonly(
+          "source", [](const FileResidency& file) { return to_string(file.residency.source); })
+      .def_property_readonly("reason",
+                             [](const FileResidency& file) { return file.residency.reason; })
+      .def_property_readonly("errno_value",
+                             [](const FileResidency& file) { return file.residency.errno_value; });
+  module.def("residency", &residency_of, py::arg("path"), NoGil());
+  module.def("evict", &evict_file, py::arg("path"), NoGil());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
+  module.doc() = "The C++ core of shardahead. Private: use the shardahead package.";
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const IoException& exception) {
+      raise_os_error(exception.error());
+    }
+  });
+  module.attr("MIN_BLOCK_BYTES") = kMinBlockBytes;
+  module.attr("MAX_BLOCK_BYTES") = kMaxBlockBytes;
+  module.attr("MAX_THREADS") = kMaxThreads;
+  module.attr("DEFAULT_BLOCK_BYTES") = PlanOptions{}.block_bytes;
+  module.attr("DEFAULT_THREADS") = EngineOptions{}.threads;
+  bind_report(module);
+  bind_prefetch(module);
+  bind_plan(module);
+  bind_residency(module);
+}

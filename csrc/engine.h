@@ -1,0 +1,63 @@
+// engine: the worker threads that carry out one share of a plan, strictly in order. It knows
+// nothing of Python or of how the share was dealt. Public methods are for any thread; none of them
+// waits for a system call of a worker, save wait() itself. In a forked child an engine is inert.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "file_io.h"
+#include "file_table.h"
+#include "plan.h"
+#include "report.h"
+#include "strategy.h"
+
+namespace shardahead {
+
+inline constexpr std::uint32_t kMaxThreads = 256;
+
+struct EngineOptions {
+  Strategy strategy = Strategy::automatic;
+  std::uint32_t threads = 4;
+  // Bytes of the checkpoint that may be ahead of the consumer; 0 is no limit.
+  std::uint64_t window_bytes = 0;
+  // A consumer will call consumed(). Without one the prefetch ends at the end of the window.
+  bool consumer = false;
+};
+
+class Engine {
+ public:
+  // Starts at once. `share` are indices of the plan's blocks. Throws std::invalid_argument where an
+  // option is out of range. `io` must outlive the process's last thread.
+  Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
+         std::vector<std::uint32_t> share, const EngineOptions& options);
+  // Cancels and returns at once: a worker that sits in a read on a dead server keeps what it needs
+  // alive and ends by itself when the read does, or with the process.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // True as soon as every worker has ended; false after `timeout`.
+  bool wait(std::chrono::nanoseconds timeout);
+  // Takes no further block; the ones in flight end at their next system call.
+  void cancel();
+  [[nodiscard]] bool done() const;
+  [[nodiscard]] bool cancelled() const;
+  [[nodiscard]] Progress progress() const;
+  [[nodiscard]] Report report() const;
+
+  // The consumer has taken what lies before `position_bytes` (Plan::position) and next needs the
+  // bytes up to `needed_bytes`: the window follows, and never ends before them.
+  void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes);
+
+  // Brings a range in on the calling thread, for a consumer that cannot wait. Uses the steps that
+  // the workers measured. Works after the end and after cancel().
+  std::optional<IoError> fetch_now(std::size_t file, ByteRange range);
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace shardahead

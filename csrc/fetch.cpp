@@ -1,0 +1,200 @@
+#include "fetch.h"
+
+#include <cerrno>
+
+#include "residency.h"
+
+namespace shardahead {
+namespace {
+
+// Small enough to stay in the processor's cache: whatever its size, the kernel reads ahead in
+// windows of read_ahead_kb, so a larger buffer gains nothing.
+constexpr std::uint64_t kBufferBytes = 256 * kKiB;
+
+void record(FetchResult& result, IoError error) {
+  if (!result.error) result.error = std::move(error);
+}
+
+IoError became_shorter(const File& file, std::uint64_t offset) {
+  IoError error = file.error(ENODATA, "pread", offset);
+  error.detail = "the file became shorter: it had " + std::to_string(file.status().size_bytes) +
+                 " bytes when it was opened";
+  return error;
+}
+
+}  // namespace
+
+Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
+                 const std::atomic<bool>& cancelled)
+    : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
+
+FetchResult Fetcher::fetch(const File& file, ByteRange range) {
+  range = grow_to_units(range, page_bytes(), file.status().size_bytes);
+  if (range.empty()) return {};
+  const auto resident_bytes = resident(file, range);
+  FetchResult result = fetch_once(file, range, resident_bytes);
+  if (result.error && !stop()) {
+    const auto lost_bytes = result.lost_bytes;
+    result = fetch_once(file, range, resident(file, range));
+    result.lost_bytes += lost_bytes;
+  }
+  const std::uint64_t before = resident_bytes.value_or(0);
+  result.resident_bytes = before;
+  const std::uint64_t absent = range.length - before;
+  if (result.error || result.cancelled) {
+    const std::uint64_t after = resident(file, range).value_or(0);
+    const std::uint64_t missing = range.length - std::max(after, before);
+    if (result.error) result.failed_bytes = missing;
+    result.read_bytes = absent - missing;
+  } else {
+    result.read_bytes = absent;
+  }
+  return result;
+}
+
+FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
+  constexpr std::uint64_t kPieceBytes = 8 * kMiB;
+  const ByteRange whole = {0, file.status().size_bytes};
+  FetchResult total;
+  for_each_step(range, kPieceBytes, [&](ByteRange piece) {
+    const Step step = steps_.get(file.status().device);
+    const ByteRange next = intersect({piece.end(), kPieceBytes}, intersect(range, whole));
+    if (strategy_ != Strategy::pread && step.advice_works && resident(file, next) != next.length) {
+      FetchResult ignored;  // advice only: what is wrong with the next piece is its own affair
+      advise(file, next, step.bytes, ignored);
+    }
+    FetchResult result = fetch(file, piece);
+    total.resident_bytes += result.resident_bytes;
+    total.read_bytes += result.read_bytes;
+    total.lost_bytes += result.lost_bytes;
+    total.failed_bytes += result.failed_bytes;
+    total.cancelled = result.cancelled;
+    total.error = std::move(result.error);
+    return !total.cancelled && !total.error;
+  });
+  return total;
+}
+
+FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
+                                std::optional<std::uint64_t> resident_bytes) {
+  FetchResult result;
+  if (resident_bytes == range.length) {
+    // "Resident" includes pages that are still being read: the last of them tells.
+    touch(file, range.end() - 1, result);
+    return result;
+  }
+  const bool advising = strategy_ != Strategy::pread;
+  if (advising) measure_step(file, range);
+  const bool works = steps_.get(file.status().device).advice_works;
+  if (advising && (works || strategy_ != Strategy::automatic)) {
+    advise_and_touch(file, range, result);
+  } else {
+    read(file, range, result);
+  }
+  return result;
+}
+
+void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& result) {
+  const std::uint64_t step_bytes = steps_.get(file.status().device).bytes;
+  if (!advise(file, range, step_bytes, result)) return;
+  const bool arrived = for_each_step(range, step_bytes, [&](ByteRange step) {
+    if (stop()) result.cancelled = true;
+    return !result.cancelled && touch(file, step.end() - 1, result);
+  });
+  if (!arrived) return;
+  const auto resident_bytes = resident(file, range);
+  if (resident_bytes && *resident_bytes < range.length) fill_gaps(file, range, step_bytes, result);
+}
+
+bool Fetcher::advise(const File& file, ByteRange range, std::uint64_t step_bytes,
+                     FetchResult& result) {
+  return for_each_step(range, step_bytes, [&](ByteRange step) {
+    int errno_value = 0;
+    if (stop()) {
+      result.cancelled = true;
+    } else if (!advise_once(file, step, errno_value) && strategy_ != Strategy::automatic) {
+      record(result, file.error(errno_value, to_string(strategy_), step.offset));
+    }
+    // With `auto` a refused advice is no error: the touches and fill_gaps read all the same.
+    return !result.cancelled && !result.error;
+  });
+}
+
+bool Fetcher::advise_once(const File& file, ByteRange range, int& errno_value) {
+  const int result = strategy_ == Strategy::readahead
+                         ? io_.readahead(file.descriptor(), range)
+                         : io_.fadvise_willneed(file.descriptor(), range);
+  errno_value = result < 0 ? -result : 0;
+  return result >= 0;
+}
+
+// One byte is enough: the kernel waits for its page, and brings up the error of its request.
+bool Fetcher::touch(const File& file, std::uint64_t offset, FetchResult& result) {
+  std::byte byte{};
+  const std::int64_t count = io_.pread(file.descriptor(), &byte, {offset, 1});
+  if (count < 0) {
+    record(result, file.error(static_cast<int>(-count), "pread", offset));
+  } else if (count == 0) {
+    record(result, became_shorter(file, offset));
+  }
+  return count > 0;
+}
+
+void Fetcher::fill_gaps(const File& file, ByteRange range, std::uint64_t step_bytes,
+                        FetchResult& result) {
+  std::uint64_t lost_bytes = 0;
+  for_each_step(range, step_bytes, [&](ByteRange step) {
+    const std::uint64_t missing = step.length - resident(file, step).value_or(0);
+    lost_bytes += missing;
+    return missing == 0 || read(file, step, result);
+  });
+  result.lost_bytes += lost_bytes;
+  // A page or two may have been evicted meanwhile; a quarter of the range was not.
+  if (lost_bytes > range.length / 4) steps_.report_loss(file.status().device, step_bytes);
+}
+
+bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
+  if (buffer_.empty()) buffer_.resize(kBufferBytes);
+  return for_each_step(range, kBufferBytes, [&](ByteRange piece) {
+    if (stop()) {
+      result.cancelled = true;
+      return false;
+    }
+    const std::int64_t count = pread_full(io_, file.descriptor(), buffer_.data(), piece);
+    if (count < 0) {
+      record(result, file.error(static_cast<int>(-count), "pread", piece.offset));
+    } else if (static_cast<std::uint64_t>(count) < piece.length) {
+      record(result, became_shorter(file, piece.offset + static_cast<std::uint64_t>(count)));
+    }
+    return !result.error;
+  });
+}
+
+// One advise call over a range of which nothing is resident; what exists then is the clip. Others
+// may be reading the same pages, so the answer counts only if it is an unbroken start of the range.
+void Fetcher::measure_step(const File& file, ByteRange range) {
+  const std::uint64_t device = file.status().device;
+  if (range.length < 2 * kDefaultStepBytes || !steps_.begin_measuring(device)) return;
+  std::optional<std::uint64_t> clip_bytes;
+  const ByteRange half = {range.offset + align_down(range.length / 2, page_bytes()),
+                          range.length - align_down(range.length / 2, page_bytes())};
+  for (const ByteRange probe : {range, half}) {
+    if (resident(file, probe) != std::uint64_t{0}) continue;
+    int errno_value = 0;
+    if (!advise_once(file, probe, errno_value)) {
+      clip_bytes = 0;
+      break;
+    }
+    const auto appeared = resident(file, probe);
+    if (!appeared) break;
+    if (resident(file, {probe.offset, *appeared}) == *appeared) clip_bytes = *appeared;
+    break;
+  }
+  steps_.end_measuring(device, clip_bytes);
+}
+
+std::optional<std::uint64_t> Fetcher::resident(const File& file, ByteRange range) {
+  return residency(io_, file, range).resident_bytes;
+}
+
+}  // namespace shardahead

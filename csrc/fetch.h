@@ -1,0 +1,61 @@
+// fetch: brings one range of one file into the page cache and waits until it is there. The path of
+// the bytes. It owns no threads and decides nothing about order; the engine's workers call it, and
+// so does a consumer that cannot wait for them. One Fetcher per thread; what they share is passed
+// in.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "error.h"
+#include "file_io.h"
+#include "file_table.h"
+#include "strategy.h"
+
+namespace shardahead {
+
+struct FetchResult {
+  std::uint64_t resident_bytes = 0;  // were in the page cache before
+  std::uint64_t read_bytes = 0;      // were brought in
+  std::uint64_t lost_bytes = 0;      // of these: advised, did not arrive, so read with pread
+  std::uint64_t failed_bytes = 0;
+  bool cancelled = false;        // the rest was left alone
+  std::optional<IoError> error;  // the first
+};
+
+class Fetcher {
+ public:
+  // `cancelled` is looked at between system calls, never during one. All references must outlive
+  // the fetcher.
+  Fetcher(FileIo& io, StepTable& steps, Strategy strategy, const std::atomic<bool>& cancelled);
+
+  // Range is cut to whole pages outwards. A file found shorter than `range` gives ENODATA.
+  FetchResult fetch(const File& file, ByteRange range);
+
+  // The same for a range of any length, in pieces, the next one advised before the last is waited
+  // for. Stops at the first error.
+  FetchResult fetch_pipelined(const File& file, ByteRange range);
+
+ private:
+  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
+  void advise_and_touch(const File& file, ByteRange range, FetchResult& result);
+  bool advise(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
+  bool touch(const File& file, std::uint64_t offset, FetchResult& result);
+  // Reads with pread what was advised and did not come.
+  void fill_gaps(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
+  bool read(const File& file, ByteRange range, FetchResult& result);
+  void measure_step(const File& file, ByteRange range);
+  bool advise_once(const File& file, ByteRange range, int& errno_value);
+  [[nodiscard]] std::optional<std::uint64_t> resident(const File& file, ByteRange range);
+  [[nodiscard]] bool stop() const { return cancelled_.load(std::memory_order_relaxed); }
+
+  FileIo& io_;
+  StepTable& steps_;
+  Strategy strategy_;
+  const std::atomic<bool>& cancelled_;
+  std::vector<std::byte> buffer_;  // allocated at the first pread, then reused: stays in the cache
+};
+
+}  // namespace shardahead

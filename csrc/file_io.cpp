@@ -1,0 +1,154 @@
+#include "file_io.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <vector>
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451  // the same on every architecture; Linux 6.5
+#endif
+
+namespace shardahead {
+namespace {
+
+template <typename Call>
+auto retry_interrupted(Call&& call) noexcept {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+int or_errno(int result) noexcept { return result < 0 ? -errno : result; }
+
+void copy_status(const struct stat& from, FileStatus& to) noexcept {
+  to.size_bytes = static_cast<std::uint64_t>(from.st_size);
+  to.device = from.st_dev;
+  to.inode = from.st_ino;
+  to.mode = from.st_mode;
+}
+
+// Linux's struct cachestat_range and struct cachestat, which older headers lack.
+struct CachestatRange {
+  std::uint64_t offset;
+  std::uint64_t length;
+};
+struct CachestatResult {
+  std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+class SystemFileIo final : public FileIo {
+ public:
+  int status(const std::string& path, FileStatus& status) noexcept override {
+    struct stat found{};
+    if (retry_interrupted([&] { return ::stat(path.c_str(), &found); }) < 0) return -errno;
+    copy_status(found, status);
+    status.owned_or_writable =
+        found.st_uid == ::geteuid() || ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0;
+    return 0;
+  }
+
+  int status(int descriptor, FileStatus& status) noexcept override {
+    struct stat found{};
+    if (::fstat(descriptor, &found) < 0) return -errno;
+    copy_status(found, status);
+    return 0;
+  }
+
+  int open(const std::string& path) noexcept override {
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    return or_errno(retry_interrupted([&] { return ::open(path.c_str(), flags); }));
+  }
+
+  // Not retried: on Linux the descriptor is gone even when close says EINTR.
+  int close(int descriptor) noexcept override { return or_errno(::close(descriptor)); }
+
+  std::int64_t pread(int descriptor, std::byte* buffer, ByteRange range) noexcept override {
+    const ssize_t count = retry_interrupted([&] {
+      return ::pread(descriptor, buffer, range.length, static_cast<off_t>(range.offset));
+    });
+    return count < 0 ? -errno : count;
+  }
+
+  // posix_fadvise returns its error instead of setting errno.
+  int fadvise_willneed(int descriptor, ByteRange range) noexcept override {
+    return -::posix_fadvise(descriptor, static_cast<off_t>(range.offset),
+                            static_cast<off_t>(range.length), POSIX_FADV_WILLNEED);
+  }
+
+  int fadvise_dontneed(int descriptor, ByteRange range) noexcept override {
+    return -::posix_fadvise(descriptor, static_cast<off_t>(range.offset),
+                            static_cast<off_t>(range.length), POSIX_FADV_DONTNEED);
+  }
+
+  int readahead(int descriptor, ByteRange range) noexcept override {
+    const ssize_t result =
+        ::readahead(descriptor, static_cast<off64_t>(range.offset), range.length);
+    return result < 0 ? -errno : 0;
+  }
+
+  int fdatasync(int descriptor) noexcept override {
+    return or_errno(retry_interrupted([&] { return ::fdatasync(descriptor); }));
+  }
+
+  std::int64_t cachestat(int descriptor, ByteRange range) noexcept override {
+    if (range.empty()) return 0;  // a length of 0 means "to the end" to the kernel
+    CachestatRange asked{range.offset, range.length};
+    CachestatResult found{};
+    if (::syscall(SYS_cachestat, descriptor, &asked, &found, 0U) < 0) return -errno;
+    return static_cast<std::int64_t>(found.cached);
+  }
+
+  std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+};
+
+std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {
+  constexpr std::uint64_t kMappedBytes = 64 * kMiB;  // bounds the vector, whatever the file
+  unsigned char pages[kMappedBytes / 4096];          // 16 KiB
+  std::int64_t resident = 0;
+  for (std::uint64_t at = range.offset; at < range.end(); at += kMappedBytes) {
+    const std::uint64_t length = std::min(kMappedBytes, range.end() - at);
+    void* mapped =
+        ::mmap(nullptr, length, PROT_READ, MAP_SHARED, descriptor, static_cast<off_t>(at));
+    if (mapped == MAP_FAILED) return -errno;
+    const int result = ::mincore(mapped, length, pages);
+    const int error = errno;
+    ::munmap(mapped, length);
+    if (result < 0) return -error;
+    const std::uint64_t count = align_up(length, page_bytes()) / page_bytes();
+    for (std::uint64_t page = 0; page < count; ++page) resident += pages[page] & 1;
+  }
+  return resident;
+}
+
+}  // namespace
+
+FileIo& system_file_io() noexcept {
+  // In static storage and never destroyed; see the header.
+  alignas(SystemFileIo) static std::byte storage[sizeof(SystemFileIo)];
+  static SystemFileIo* const instance = ::new (storage) SystemFileIo;
+  return *instance;
+}
+
+std::uint64_t page_bytes() noexcept {
+  static const auto bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+std::int64_t pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range) noexcept {
+  std::uint64_t done = 0;
+  while (done < range.length) {
+    const std::int64_t count =
+        io.pread(descriptor, buffer + done, {range.offset + done, range.length - done});
+    if (count < 0) return count;
+    if (count == 0) break;
+    done += static_cast<std::uint64_t>(count);
+  }
+  return static_cast<std::int64_t>(done);
+}
+
+}  // namespace shardahead

@@ -1,0 +1,57 @@
+// file_io: the one seam through which the core touches files; a system implementation here, a
+// faulty twin in faulty_file_io.h. It decides nothing. Every method may be called from any thread,
+// never throws, retries EINTR, and returns a result >= 0 or -errno.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "byte_range.h"
+
+namespace shardahead {
+
+struct FileStatus {
+  std::uint64_t size_bytes = 0;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint32_t mode = 0;          // st_mode, with the file type
+  bool owned_or_writable = false;  // what the kernel asks before it answers about residency
+};
+
+class FileIo {
+ public:
+  FileIo() = default;
+  FileIo(const FileIo&) = delete;
+  FileIo& operator=(const FileIo&) = delete;
+  virtual ~FileIo() = default;
+
+  // Follows symlinks; never opens, so that a FIFO or a tape drive is left alone.
+  virtual int status(const std::string& path, FileStatus& status) noexcept = 0;
+  virtual int status(int descriptor, FileStatus& status) noexcept = 0;
+  // Read-only, close-on-exec, and without waiting for a writer if the path became a FIFO.
+  virtual int open(const std::string& path) noexcept = 0;
+  virtual int close(int descriptor) noexcept = 0;
+  // May be short; 0 is end of file.
+  virtual std::int64_t pread(int descriptor, std::byte* buffer, ByteRange range) noexcept = 0;
+  virtual int fadvise_willneed(int descriptor, ByteRange range) noexcept = 0;
+  virtual int fadvise_dontneed(int descriptor, ByteRange range) noexcept = 0;
+  virtual int readahead(int descriptor, ByteRange range) noexcept = 0;
+  // Waits until what was written to the file has reached it, so that its pages can be dropped.
+  virtual int fdatasync(int descriptor) noexcept = 0;
+  // Pages of the range in the page cache, pages still being read included; cachestat(2).
+  virtual std::int64_t cachestat(int descriptor, ByteRange range) noexcept = 0;
+  // Pages of the range that are up to date; mincore(2). It claims all pages of a file that is
+  // neither owned nor writable: see residency.h. The offset must be page-aligned.
+  virtual std::int64_t mincore(int descriptor, ByteRange range) noexcept = 0;
+};
+
+// Stateless and never destroyed: worker threads may still be in it while the process exits.
+FileIo& system_file_io() noexcept;
+
+std::uint64_t page_bytes() noexcept;
+
+// Reads the whole range, through short reads. Fewer bytes than asked for mean end of file.
+std::int64_t pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range) noexcept;
+
+}  // namespace shardahead

@@ -1,0 +1,98 @@
+#include "file_table.h"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+#include <utility>
+
+namespace shardahead {
+namespace {
+
+const char* irregular_kind(std::uint32_t mode) {
+  if (S_ISFIFO(mode)) return "not a regular file: FIFO";
+  if (S_ISSOCK(mode)) return "not a regular file: socket";
+  if (S_ISCHR(mode)) return "not a regular file: character device";
+  if (S_ISBLK(mode)) return "not a regular file: block device";
+  return "not a regular file";
+}
+
+void require_regular(const std::string& path, const FileStatus& status) {
+  if (S_ISREG(status.mode)) return;
+  if (S_ISDIR(status.mode)) throw IoException({EISDIR, "open", path, 0, ""});
+  throw IoException({EINVAL, "open", path, 0, irregular_kind(status.mode)});
+}
+
+}  // namespace
+
+std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {
+  FileStatus status;
+  if (const int result = io.status(path, status); result < 0) {
+    throw IoException({-result, "stat", path, 0, ""});
+  }
+  require_regular(path, status);
+  const int descriptor = io.open(path);
+  if (descriptor < 0) throw IoException({-descriptor, "open", path, 0, ""});
+  // Whether its residency may be asked for was a question about the path; the rest may have
+  // changed.
+  FileStatus opened;
+  const int result = io.status(descriptor, opened);
+  opened.owned_or_writable = status.owned_or_writable;
+  auto file = std::make_shared<const File>(io, path, descriptor, opened);
+  if (result < 0) throw IoException({-result, "fstat", path, 0, ""});
+  require_regular(path, opened);
+  return file;
+}
+
+File::File(FileIo& io, std::string path, int descriptor, const FileStatus& status)
+    : io_(io), path_(std::move(path)), descriptor_(descriptor), status_(status) {}
+
+File::~File() { io_.close(descriptor_); }
+
+IoError File::error(int errno_value, const char* operation, std::uint64_t offset) const {
+  return {errno_value, operation, path_, offset, ""};
+}
+
+FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files)
+    : io_(io), max_open_files_(std::max<std::size_t>(max_open_files, 1)) {
+  std::set<std::pair<std::uint64_t, std::uint64_t>> seen;
+  entries_.reserve(paths.size());
+  for (const std::string& path : paths) {
+    auto file = File::open(io_, path);
+    const FileStatus& status = file->status();
+    if (!seen.emplace(status.device, status.inode).second) continue;
+    entries_.push_back({path, status.size_bytes, file});
+    // The first files are read first: once the limit is reached, the later ones wait closed.
+    if (recent_.size() < max_open_files_) recent_.push_back(std::move(file));
+  }
+}
+
+std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto file = entries_[index].file.lock()) return file;
+  }
+  // Opened without the lock: a dead server must not stop those whose files are open.
+  auto file = File::open(io_, entries_[index].path);
+  const std::lock_guard lock(mutex_);
+  if (auto already = entries_[index].file.lock()) return already;
+  entries_[index].file = file;
+  keep_open(file);
+  return file;
+}
+
+void FileTable::keep_open(std::shared_ptr<const File> file) {
+  if (recent_.size() >= max_open_files_) recent_.pop_front();
+  recent_.push_back(std::move(file));
+}
+
+std::size_t default_max_open_files() noexcept {
+  constexpr std::size_t kMost = 256;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 16;
+  return std::clamp<std::size_t>(limit.rlim_cur / 4, 1, kMost);
+}
+
+}  // namespace shardahead

@@ -1,0 +1,75 @@
+// file_table: the files of one plan, checked once before any work begins, then opened when needed.
+// Keeps a bounded number of descriptors: a checkpoint may have more shards than a process may have
+// descriptors. Construction is for one thread; acquire() is for any.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "file_io.h"
+
+namespace shardahead {
+
+// One open regular file; closes it at the end.
+class File {
+ public:
+  // Throws IoException where `path` is missing, unreadable or not a regular file.
+  static std::shared_ptr<const File> open(FileIo& io, const std::string& path);
+
+  File(FileIo& io, std::string path, int descriptor, const FileStatus& status);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] const FileStatus& status() const noexcept { return status_; }
+
+  [[nodiscard]] IoError error(int errno_value, const char* operation, std::uint64_t offset) const;
+
+ private:
+  FileIo& io_;
+  std::string path_;
+  int descriptor_;
+  FileStatus status_;
+};
+
+class FileTable {
+ public:
+  // Opens every file once, in order, and throws the first IoException. A path that names the same
+  // file (device and inode) as an earlier one is left out.
+  FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files);
+
+  [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+  [[nodiscard]] std::uint64_t size_bytes(std::size_t index) const {
+    return entries_[index].size_bytes;
+  }
+  [[nodiscard]] const std::string& path(std::size_t index) const { return entries_[index].path; }
+
+  // The file, opened again if it had to be closed. Throws IoException. The result keeps it open.
+  std::shared_ptr<const File> acquire(std::size_t index);
+
+ private:
+  struct Entry {
+    std::string path;
+    std::uint64_t size_bytes = 0;
+    std::weak_ptr<const File> file;
+  };
+
+  void keep_open(std::shared_ptr<const File> file);
+
+  FileIo& io_;
+  std::size_t max_open_files_;
+  std::mutex mutex_;  // guards the weak pointers and recent_
+  std::vector<Entry> entries_;
+  std::deque<std::shared_ptr<const File>> recent_;
+};
+
+// A quarter of what the process may open, and no more than anyone needs.
+std::size_t default_max_open_files() noexcept;
+
+}  // namespace shardahead

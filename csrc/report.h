@@ -1,0 +1,41 @@
+// report: the figures of one prefetch, running (Progress) and finished (Report). Plain values that
+// the engine fills; text and JSON are made from them elsewhere. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.h"
+
+namespace shardahead {
+
+struct Progress {
+  std::uint64_t planned_bytes = 0;  // this participant's share
+  std::uint64_t done_bytes = 0;     // resident, read or failed: no longer waited for
+  double seconds = 0;
+};
+
+struct Report {
+  std::uint64_t planned_bytes = 0;
+  std::uint64_t resident_bytes = 0;  // were in the page cache already
+  std::uint64_t read_bytes = 0;      // brought in
+  std::uint64_t lost_bytes = 0;      // part of read_bytes: advised, not arrived, then read
+  std::uint64_t failed_bytes = 0;
+  std::uint64_t left_out_bytes = 0;  // cancelled before their turn
+  double seconds = 0;
+  double cpu_seconds = 0;  // of the worker threads
+  std::uint32_t threads = 0;
+  std::string strategy;       // what was asked for
+  std::string strategy_used;  // what it came to: "fadvise", "readahead" or "pread"
+  std::uint64_t step_bytes = 0;
+  std::string step_source;  // "measured", "assumed" or "lowered"
+  bool cancelled = false;
+  bool done = false;
+  std::uint64_t error_count = 0;
+  std::vector<IoError> errors;  // the first kMaxErrors of them
+
+  static constexpr std::size_t kMaxErrors = 64;
+};
+
+}  // namespace shardahead
