@@ -187,7 +187,7 @@ void Fetcher::measure_step(const File& file, ByteRange range) {
     }
     const auto appeared = resident(file, probe);
     if (!appeared) break;
-    if (resident(file, {probe.offset, *appeared}) == *appeared) clip_bytes = *appeared;
+    if (resident(file, {probe.offset, *appeared}) == appeared) clip_bytes = appeared;
     break;
   }
   steps_.end_measuring(device, clip_bytes);

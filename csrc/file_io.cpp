@@ -120,7 +120,7 @@ std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {
     ::munmap(mapped, length);
     if (result < 0) return -error;
     const std::uint64_t count = align_up(length, page_bytes()) / page_bytes();
-    for (std::uint64_t page = 0; page < count; ++page) resident += pages[page] & 1;
+    for (std::uint64_t page = 0; page < count; ++page) resident += pages[page] & 1U;
   }
   return resident;
 }

@@ -14,7 +14,7 @@ namespace shardahead {
 
 inline constexpr std::uint64_t kMinBlockBytes = 4 * kKiB;
 inline constexpr std::uint64_t kMaxBlockBytes = 1 * kGiB;
-inline constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 24;  // 256 TiB at the default
+inline constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 24U;  // 256 TiB at the default
 
 struct PlanOptions {
   // What is claimed and advised at once. Rounded down to whole pages of 4 KiB.
