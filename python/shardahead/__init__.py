@@ -1,0 +1,35 @@
+"""Shardahead: model checkpoints loaded at the speed of the storage.
+
+Brings the shards of a checkpoint into the Linux page cache ahead of the processes that load them:
+once per node, in the order in which they are read. This module is the public surface; the work is
+done in the C++ core. Importing it needs neither torch nor safetensors; the weight iterators do.
+"""
+
+from shardahead.launcher import LocalTopology
+from shardahead.load import LoadProgress
+from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.report import Report
+from shardahead.residency import FileResidency, evict, residency
+from shardahead.topology import local_topology
+from shardahead.version import __version__
+from shardahead.weights import (
+    WeightsIterator,
+    buffered_multi_thread_safetensors_weights_iterator,
+    safetensors_weights_iterator,
+)
+
+__all__ = [
+    "FileResidency",
+    "LoadProgress",
+    "LocalTopology",
+    "PrefetchHandle",
+    "Report",
+    "WeightsIterator",
+    "__version__",
+    "buffered_multi_thread_safetensors_weights_iterator",
+    "evict",
+    "local_topology",
+    "prefetch_files",
+    "residency",
+    "safetensors_weights_iterator",
+]

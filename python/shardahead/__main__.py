@@ -1,0 +1,8 @@
+"""`python -m shardahead`, and so `torchrun -m shardahead`: the same as the command `shardahead`."""
+
+import sys
+
+from shardahead.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

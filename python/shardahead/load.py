@@ -1,0 +1,165 @@
+"""One pass over a safetensors checkpoint: its shards, what is wanted of them, and its prefetch.
+
+What the weight iterators have in common. It waits for the bytes of each tensor before it makes the
+tensor, so that an error is an OSError and not a SIGBUS. One consumer at a time; `weights_of` may be
+called from several threads for different shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardahead.launcher import LocalTopology
+from shardahead.policy import MODES, PrefetchOptions, check_choice, is_disabled
+from shardahead.prefetch import PrefetchHandle, start_prefetch
+from shardahead.residency import evict
+from shardahead.safetensors_header import Header, TensorRange, read_header
+from shardahead.shards import Files, Shard, resolve_shards
+from shardahead.topology import local_topology
+
+if TYPE_CHECKING:
+    import torch
+
+    Weight = tuple[str, torch.Tensor]
+    ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
+
+Names = Collection[str] | Callable[[str], bool]
+_HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """What the `progress` callback is given after each tensor. Counts are in bytes of tensors."""
+
+    name: str
+    consumed_bytes: int
+    total_bytes: int
+
+
+class Load:
+    """One pass over a checkpoint: its shards, what is wanted of them, and the prefetch."""
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        options: PrefetchOptions,
+        topology: tuple[int | None, int | None],
+        prefetch: bool,
+        names: Names | None,
+        mode: str,
+        drop_after: bool,
+        progress: Callable[[LoadProgress], None] | None,
+    ) -> None:
+        check_choice("mode", mode, MODES)
+        self.safe_open = _import_safe_open()
+        self.shards = resolve_shards(files)
+        self.wants = _predicate(names)
+        self.progress = progress
+        where = local_topology(local_rank=topology[0], local_size=topology[1])
+        self.drop_after = _checked_drop_after(drop_after, where)
+        self.headers: list[Header | None] = [None] * len(self.shards)
+        self.prefetch: PrefetchHandle | None = None
+        spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
+        if names is not None or progress is not None:
+            self.headers = _read_headers(self.shards)
+        if names is not None:
+            spans = [self._spans(header) for header in self.headers if header is not None]
+        if prefetch and not is_disabled():
+            self.prefetch = start_prefetch(
+                self.shards, options, where, spans=spans, consumer=options.window_bytes > 0
+            )
+
+    def wanted(self, index: int) -> list[TensorRange]:
+        """The wanted tensors of one shard by offset. Waits for the header's bytes."""
+        header = self.headers[index]
+        if header is None:
+            header = self.headers[index] = read_header(self.shards[index].path)
+        return [tensor for tensor in header.tensors if self.wants(tensor.name)]
+
+    def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
+        """One shard's wanted tensors, each once its bytes are there."""
+        wanted = self.wanted(index)
+        if not wanted:
+            return
+        with self.safe_open(self.shards[index].path, framework="pt", device="cpu") as shard:
+            for tensor in wanted:
+                self._bring_in(index, tensor)
+                yield tensor, shard.get_tensor(tensor.name)
+
+    def iterate(self, shards: Iterator[ShardWeights]) -> Iterator[Weight]:
+        """All weights, with the bookkeeping that belongs to the consumer's own pace."""
+        total = sum(t.length for i, h in enumerate(self.headers) if h for t in self.wanted(i))
+        consumed = 0
+        try:
+            for index, weights in shards:
+                for tensor, weight in weights:
+                    yield tensor.name, weight
+                    consumed += tensor.length
+                    self._consumed(index, tensor.end)
+                    if self.progress is not None:
+                        self.progress(LoadProgress(tensor.name, consumed, total))
+                self._consumed(index, self.shards[index].size_bytes)
+        finally:
+            if self.prefetch is not None:
+                self.prefetch.stop(timeout=0)
+        if self.drop_after:
+            evict([shard.path for shard in self.shards])
+
+    def _bring_in(self, index: int, tensor: TensorRange) -> None:
+        if self.prefetch is None:
+            return
+        self.prefetch.consumed(index, 0, tensor.end)
+        try:
+            self.prefetch.fetch_now(index, tensor.offset, tensor.length)
+        except OSError as error:
+            error.strerror = f"{error.strerror} (reading tensor {tensor.name!r})"
+            raise
+
+    def _consumed(self, index: int, offset: int) -> None:
+        if self.prefetch is not None:
+            self.prefetch.consumed(index, offset)
+
+    def _spans(self, header: Header) -> list[tuple[int, int]]:
+        spans = [(0, header.data_offset)]
+        spans.extend((t.offset, t.length) for t in header.tensors if self.wants(t.name))
+        return spans
+
+
+def _import_safe_open() -> Callable[..., Any]:
+    try:
+        import torch  # noqa: F401
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ImportError(
+            f"the weight iterators need torch and safetensors ({error}); "
+            "install them with: pip install 'shardahead[torch]'"
+        ) from error
+    return safe_open  # type: ignore[no-any-return, unused-ignore]
+
+
+def _predicate(names: Names | None) -> Callable[[str], bool]:
+    if names is None:
+        return lambda _name: True
+    if callable(names):
+        return names
+    if isinstance(names, str | bytes):
+        raise TypeError(f"names must be a collection of names or a predicate, not {names!r}")
+    return frozenset(names).__contains__
+
+
+def _read_headers(shards: Sequence[Shard]) -> list[Header | None]:
+    with ThreadPoolExecutor(min(_HEADER_THREADS, len(shards))) as pool:
+        return list(pool.map(lambda shard: read_header(shard.path), shards))
+
+
+def _checked_drop_after(drop_after: bool, where: LocalTopology) -> bool:
+    if drop_after and where.size > 1:
+        raise ValueError(
+            f"drop_after=True with local_size {where.size}: a rank does not know yet when the "
+            "others are done with the files; use shardahead.evict() after a barrier of your own"
+        )
+    return drop_after

@@ -1,0 +1,138 @@
+"""Options: what was asked for, from argument, environment or default, checked before any work.
+
+Pure decisions, no I/O. Every option has an environment variable SHARDAHEAD_<OPTION>, which counts
+where the argument is not given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from shardahead import _core
+from shardahead.units import parse_bytes
+
+STRATEGIES = ("auto", "fadvise", "readahead", "pread")
+PARTITIONS = ("block", "file")
+DEFAULT_PARTITION = "block"
+MODES = ("mmap",)
+ENVIRONMENT_PREFIX = "SHARDAHEAD_"
+
+T = TypeVar("T", int, str)
+
+
+@dataclass(frozen=True)
+class PrefetchOptions:
+    """Options of one prefetch, complete and valid. `window_bytes` 0 means no limit."""
+
+    threads: int
+    block_bytes: int
+    strategy: str
+    partition: str
+    window_bytes: int
+
+
+def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether SHARDAHEAD_DISABLE asks for no prefetching at all: set, not empty, not "0"."""
+    environ = os.environ if environ is None else environ
+    return environ.get(ENVIRONMENT_PREFIX + "DISABLE", "").strip().lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+    )
+
+
+def resolve_options(
+    *,
+    threads: int | None = None,
+    block_size: int | None = None,
+    strategy: str | None = None,
+    partition: str | None = None,
+    window_bytes: int | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> PrefetchOptions:
+    """The options in force: argument, else environment, else default.
+
+    Raises ValueError with the argument (or variable) and its value where one is out of range or
+    unknown, and TypeError where it has the wrong type.
+    """
+    environ = os.environ if environ is None else environ
+    return PrefetchOptions(
+        threads=_number("threads", threads, environ, _core.DEFAULT_THREADS, 1, _core.MAX_THREADS),
+        block_bytes=_number(
+            "block_size",
+            block_size,
+            _with_megabytes(environ),
+            _core.DEFAULT_BLOCK_BYTES,
+            _core.MIN_BLOCK_BYTES,
+            _core.MAX_BLOCK_BYTES,
+        ),
+        strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
+        partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
+        window_bytes=_number("window_bytes", window_bytes, environ, 0, 0, 2**63 - 1),
+    )
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """`value` where it is one of `choices`; else ValueError with `name`, choices and value."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _with_megabytes(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """`environ` in which SHARDAHEAD_BLOCK_SIZE_MB (MiB) stands in for SHARDAHEAD_BLOCK_SIZE."""
+    megabytes = environ.get(ENVIRONMENT_PREFIX + "BLOCK_SIZE_MB")
+    if megabytes is None or environ.get(ENVIRONMENT_PREFIX + "BLOCK_SIZE"):
+        return environ
+    return {ENVIRONMENT_PREFIX + "BLOCK_SIZE": f"{megabytes}MiB"}
+
+
+def _from_environment(
+    name: str, environ: Mapping[str, str], parse: Callable[[str], T]
+) -> tuple[str, T] | None:
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    text = environ.get(variable)
+    if not text:
+        return None
+    try:
+        return variable, parse(text)
+    except ValueError as error:
+        raise ValueError(f"{variable}: {error}") from None
+
+
+def _number(
+    name: str,
+    argument: int | None,
+    environ: Mapping[str, str],
+    default: int,
+    least: int,
+    most: int,
+) -> int:
+    value = argument
+    if value is None:
+        found = _from_environment(name, environ, parse_bytes)
+        if found is None:
+            return default
+        name, value = found
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, not {value}")
+    return value
+
+
+def _choice(
+    name: str,
+    argument: str | None,
+    environ: Mapping[str, str],
+    default: str,
+    choices: tuple[str, ...],
+) -> str:
+    if argument is not None:
+        return check_choice(name, argument, choices)
+    found = _from_environment(name, environ, str.strip)
+    return default if found is None else check_choice(*found, choices)

@@ -1,0 +1,178 @@
+"""The report of one prefetch as text, as one log line and as JSON. It measures nothing itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from shardahead import _core
+from shardahead.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one prefetch by one participant. Byte counts are of its own share.
+
+    `planned_bytes` is the sum of `resident_bytes` (in the page cache already), `read_bytes`
+    (brought in), `failed_bytes` and, once done, `left_out_bytes` (cancelled before their turn, or
+    beyond the window). `lost_bytes` is the part of `read_bytes` that was advised, did not arrive,
+    and was then read with pread. `cpu_seconds` is the processor time of the worker threads.
+    `waited_seconds` is how long a weight iterator waited for bytes. `errors` holds the first of
+    `error_count` errors, as OSError with errno, filename and the attributes operation and offset.
+    """
+
+    planned_bytes: int
+    resident_bytes: int
+    read_bytes: int
+    lost_bytes: int
+    failed_bytes: int
+    left_out_bytes: int
+    seconds: float
+    cpu_seconds: float
+    waited_seconds: float
+    strategy: str
+    strategy_used: str
+    step_bytes: int
+    step_source: str
+    threads: int
+    block_bytes: int
+    partition: str
+    local_rank: int
+    local_size: int
+    topology_source: str
+    done: bool
+    cancelled: bool
+    error_count: int
+    errors: tuple[OSError, ...]
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes brought in per second; 0 where nothing was."""
+        return self.read_bytes / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned byte was resident or brought in."""
+        return (
+            self.done
+            and self.error_count == 0
+            and self.failed_bytes == 0
+            and self.left_out_bytes == 0
+        )
+
+    def incomplete_reason(self) -> str | None:
+        """Why not every planned byte was brought in, in one line; None where every one was."""
+        if self.complete:
+            return None
+        reasons = []
+        if self.errors:
+            more = f" (and {self.error_count - 1} more)" if self.error_count > 1 else ""
+            reasons.append(f"{describe_error(self.errors[0])}{more}")
+        if self.cancelled:
+            reasons.append("cancelled")
+        if self.left_out_bytes:
+            reasons.append(f"{format_bytes(self.left_out_bytes)} left out")
+        if not self.done:
+            reasons.append("still running")
+        return "; ".join(reasons)
+
+    def text(self) -> str:
+        """One line for people and logs."""
+        parts = [
+            f"{format_bytes(self.read_bytes)} read in {self.seconds:.2f} s "
+            f"({format_bytes(self.bytes_per_second)}/s)",
+            f"{format_bytes(self.resident_bytes)} already resident",
+        ]
+        if self.failed_bytes:
+            parts.append(f"{format_bytes(self.failed_bytes)} failed")
+        if self.left_out_bytes:
+            parts.append(f"{format_bytes(self.left_out_bytes)} left out")
+        if self.waited_seconds:
+            parts.append(f"consumer waited {self.waited_seconds:.2f} s")
+        parts.append(
+            f"local rank {self.local_rank} of {self.local_size} ({self.topology_source}), "
+            f"{self.threads} threads, {self._method()}, "
+            f"{self.cpu_seconds:.2f} s of processor time"
+        )
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that the json module writes."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "errors"
+        }
+        fields["bytes_per_second"] = self.bytes_per_second
+        fields["complete"] = self.complete
+        fields["errors"] = [
+            {
+                "errno": error.errno,
+                "message": error.strerror,
+                "operation": getattr(error, "operation", None),
+                "path": _quoted(error.filename),
+                "offset": getattr(error, "offset", None),
+            }
+            for error in self.errors
+        ]
+        return fields
+
+    def _method(self) -> str:
+        if self.strategy_used == "pread":
+            return "pread"
+        step = format_bytes(self.step_bytes)
+        return f"{self.strategy_used} in steps of {step} ({self.step_source})"
+
+
+def describe_error(error: OSError) -> str:
+    """One line: operation, path, offset, cause. The path is quoted: it may hold anything."""
+    operation = getattr(error, "operation", "open")
+    offset = getattr(error, "offset", None)
+    place = f" at offset {offset}" if offset else ""
+    return f"{operation} {_quoted(error.filename)!r}{place}: {error.strerror}"
+
+
+def make_report(
+    core: _core.Report,
+    *,
+    waited_seconds: float,
+    block_bytes: int,
+    partition: str,
+    local_rank: int,
+    local_size: int,
+    topology_source: str,
+) -> Report:
+    """The core's figures together with the options that only Python knows."""
+    return Report(
+        planned_bytes=core.planned_bytes,
+        resident_bytes=core.resident_bytes,
+        read_bytes=core.read_bytes,
+        lost_bytes=core.lost_bytes,
+        failed_bytes=core.failed_bytes,
+        left_out_bytes=core.left_out_bytes,
+        seconds=core.seconds,
+        cpu_seconds=core.cpu_seconds,
+        waited_seconds=waited_seconds,
+        strategy=core.strategy,
+        strategy_used=core.strategy_used,
+        step_bytes=core.step_bytes,
+        step_source=core.step_source,
+        threads=core.threads,
+        block_bytes=block_bytes,
+        partition=partition,
+        local_rank=local_rank,
+        local_size=local_size,
+        topology_source=topology_source,
+        done=core.done,
+        cancelled=core.cancelled,
+        error_count=core.error_count,
+        errors=tuple(core.errors),
+    )
+
+
+def _quoted(path: str | bytes | None) -> str:
+    """A path that can be written to any stream: bytes that are not UTF-8 become \\xNN."""
+    raw = os.fsencode(path) if path is not None else b""
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,0 +1,69 @@
+"""What the page cache holds of a checkpoint, and dropping it from there.
+
+It asks the kernel and never guesses; it starts no threads.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from shardahead import _core
+from shardahead.shards import Files, resolve_shards
+
+_EVICT_ATTEMPTS = 5
+_EVICT_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class FileResidency:
+    """How much of one file is in the page cache.
+
+    `resident_bytes` is None where the kernel does not say; `reason` then tells why. `source` is
+    "cachestat", "mincore" or "unknown". Pages still being read count as resident with cachestat.
+    """
+
+    path: str
+    size_bytes: int
+    resident_bytes: int | None
+    source: str
+    reason: str
+
+
+def residency(files: Files) -> list[FileResidency]:
+    """How much of each file is in the page cache, in consumption order.
+
+    `files` as for `prefetch_files`. Unknown is said as unknown: the kernel answers only the owner
+    of a file, or who may write to it. Raises as `prefetch_files` does.
+    """
+    return [
+        _file_residency(shard.path, _core.residency(os.fsencode(shard.path)))
+        for shard in resolve_shards(files)
+    ]
+
+
+def evict(files: Files) -> list[FileResidency]:
+    """Asks the kernel to drop the files from the page cache; returns what is resident afterwards.
+
+    What was just written is written back first. Pages that some process has mapped stay, and so do
+    those that are still being read. `files` as for `prefetch_files`; raises as it does.
+    """
+    return [_evict_file(shard.path) for shard in resolve_shards(files)]
+
+
+def _evict_file(path: str) -> FileResidency:
+    for attempt in range(_EVICT_ATTEMPTS):
+        if attempt:
+            time.sleep(_EVICT_PAUSE_SECONDS)  # reads in flight hold their pages
+        found = _core.evict(os.fsencode(path))
+        if not found.resident_bytes:
+            break
+    return _file_residency(path, found)
+
+
+def _file_residency(path: str, found: _core.FileResidency) -> FileResidency:
+    reason = found.reason
+    if reason and found.errno_value:
+        reason = f"{reason} (cachestat: {os.strerror(found.errno_value)})"
+    return FileResidency(path, found.size_bytes, found.resident_bytes, found.source, reason)

@@ -1,0 +1,92 @@
+"""Where each tensor lies in a safetensors file: the header, read and checked, without torch.
+
+Only what prefetching needs: names and byte ranges. Making tensors of them is the safetensors
+library's business. Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """One tensor's bytes in its file: [offset, offset + length)."""
+
+    name: str
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+@dataclass(frozen=True)
+class Header:
+    """Tensors by ascending offset; `data_offset` is where the header ends and the data begin."""
+
+    data_offset: int
+    tensors: tuple[TensorRange, ...]
+
+
+def read_header(path: str) -> Header:
+    """The header of the file `path`.
+
+    Raises OSError as open and read do, and ValueError, naming the file, where it is not a
+    safetensors file or its header contradicts its size.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        length = int.from_bytes(_pread_full(descriptor, _LENGTH_BYTES, 0), "little")
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - _LENGTH_BYTES):
+            raise ValueError(
+                f"{path!r}: not a safetensors file, or truncated: a header of {length} bytes "
+                f"in a file of {size_bytes}"
+            )
+        text = _pread_full(descriptor, length, _LENGTH_BYTES)
+        return _parse(path, text, _LENGTH_BYTES + length, size_bytes)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _pread_full(descriptor: int, length: int, offset: int) -> bytes:
+    parts = []
+    while length > 0:
+        part = os.pread(descriptor, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def _parse(path: str, text: bytes, data_offset: int, size_bytes: int) -> Header:
+    try:
+        entries = json.loads(text)
+        tensors = [
+            TensorRange(str(name), data_offset + int(begin), int(end) - int(begin))
+            for name, entry in entries.items()
+            if name != "__metadata__"
+            for begin, end in [entry["data_offsets"]]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path!r}: not a safetensors header: {error!r}") from None
+    for tensor in tensors:
+        if tensor.offset < data_offset or tensor.length < 0 or tensor.end > size_bytes:
+            raise ValueError(
+                f"{path!r}: tensor {tensor.name!r} lies in bytes {tensor.offset} to {tensor.end}, "
+                f"the file has {size_bytes}"
+            )
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.end))
+    return Header(data_offset, tuple(tensors))

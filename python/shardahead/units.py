@@ -1,0 +1,46 @@
+"""Byte counts as people write and read them. Pure functions; no I/O."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": 1024,
+    "kib": 1024,
+    "kb": 1000,
+    "m": 1024**2,
+    "mib": 1024**2,
+    "mb": 1000**2,
+    "g": 1024**3,
+    "gib": 1024**3,
+    "gb": 1000**3,
+    "t": 1024**4,
+    "tib": 1024**4,
+    "tb": 1000**4,
+}
+
+
+def parse_bytes(text: str) -> int:
+    """The number of bytes that `text` names: "16777216", "16MiB", "16M" (both 2**24), "16MB".
+
+    Raises ValueError where it is not a whole number of bytes with a known unit.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"not a number of bytes: {text!r} (examples: 16777216, 16MiB)")
+    value = float(match.group(1)) * unit
+    if value != int(value):
+        raise ValueError(f"not a whole number of bytes: {text!r}")
+    return int(match.group(1)) * unit if "." not in match.group(1) else int(value)
+
+
+def format_bytes(count: float) -> str:
+    """`count` bytes in binary units, three significant digits: "1.50 GiB", "512 B"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:,.2f} TiB"

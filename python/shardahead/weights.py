@@ -1,0 +1,187 @@
+"""Weight iterators: (name, tensor) of a checkpoint in file order, loaded through a prefetch.
+
+They wait for the bytes of the next tensor instead of page-faulting into them, and yield the same
+tensors with and without prefetch. torch and safetensors are imported when an iterator is made.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from shardahead.load import Load, LoadProgress, Names
+from shardahead.policy import resolve_options
+from shardahead.safetensors_header import TensorRange
+from shardahead.shards import Files
+
+if TYPE_CHECKING:
+    import torch
+
+    from shardahead.load import ShardWeights, Weight
+
+MAX_WORKERS = 256
+
+
+class WeightsIterator(Iterator["Weight"]):
+    """Iterator over (name, tensor), with the prefetch that it loads through.
+
+    `prefetch` is the PrefetchHandle, or None without prefetch. The prefetch ends with the
+    iteration, with close(), or when the iterator is dropped.
+    """
+
+    def __init__(self, load: Load, weights: Iterator[Weight]) -> None:
+        self.prefetch = load.prefetch
+        self._weights = weights
+
+    def __next__(self) -> Weight:
+        return next(self._weights)
+
+    def __iter__(self) -> WeightsIterator:
+        return self
+
+    def close(self) -> None:
+        """Ends the iteration and its prefetch."""
+        close = getattr(self._weights, "close", None)
+        if close is not None:
+            close()
+        if self.prefetch is not None:
+            self.prefetch.stop(timeout=0)
+
+
+def safetensors_weights_iterator(
+    files: Files,
+    *,
+    prefetch: bool = True,
+    local_rank: int | None = None,
+    local_size: int | None = None,
+    threads: int | None = None,
+    block_size: int | None = None,
+    window_bytes: int | None = None,
+    names: Names | None = None,
+    mode: str = "mmap",
+    drop_after: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> WeightsIterator:
+    """Iterates over (name, tensor) of safetensors files, shard after shard, by offset in each.
+
+    The prefetch starts at once, before the first tensor is asked for. Tensors are CPU tensors with
+    the shape and dtype that the file says; in `mode` "mmap", the only one so far, they are views of
+    a private mapping of the file. They are bit-identical with and without prefetch.
+
+    files, local_rank, local_size, threads, block_size: as for `prefetch_files`.
+    prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
+    window_bytes: how far the prefetch may be ahead of this iterator; 0, the default, is no limit.
+    names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
+        that no shard holds are passed over.
+    drop_after: drop the files from the page cache at the end; for a single rank only.
+    progress: called after each tensor with a LoadProgress.
+
+    Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
+    for a file that is not safetensors. While iterating: OSError with errno and filename if the
+    bytes of the tensor itself cannot be read; what else fails is in `prefetch.report()`.
+    """
+    load = Load(
+        files,
+        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        topology=(local_rank, local_size),
+        prefetch=prefetch,
+        names=names,
+        mode=mode,
+        drop_after=drop_after,
+        progress=progress,
+    )
+    return WeightsIterator(load, load.iterate(_one_by_one(load)))
+
+
+def buffered_multi_thread_safetensors_weights_iterator(
+    files: Files,
+    max_workers: int = 4,
+    *,
+    prefetch: bool = True,
+    local_rank: int | None = None,
+    local_size: int | None = None,
+    threads: int | None = None,
+    block_size: int | None = None,
+    window_bytes: int | None = None,
+    names: Names | None = None,
+    mode: str = "mmap",
+    drop_after: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> WeightsIterator:
+    """As `safetensors_weights_iterator`, same tensors in the same order, with `max_workers` threads
+    that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them.
+    """
+    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+        raise TypeError(f"max_workers must be a whole number, not {max_workers!r}")
+    if not 1 <= max_workers <= MAX_WORKERS:
+        raise ValueError(f"max_workers must be between 1 and {MAX_WORKERS}, not {max_workers}")
+    load = Load(
+        files,
+        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        topology=(local_rank, local_size),
+        prefetch=prefetch,
+        names=names,
+        mode=mode,
+        drop_after=drop_after,
+        progress=progress,
+    )
+    return WeightsIterator(load, load.iterate(_buffered(load, max_workers)))
+
+
+def _one_by_one(load: Load) -> Iterator[ShardWeights]:
+    for index in range(len(load.shards)):
+        yield index, load.weights_of(index)
+
+
+class _ShardQueue:
+    """The prepared tensors of one shard on their way from a worker to the consumer."""
+
+    def __init__(self) -> None:
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def drain(self) -> Iterator[tuple[TensorRange, torch.Tensor]]:
+        while (item := self.items.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+def _buffered(load: Load, max_workers: int) -> Iterator[ShardWeights]:
+    """Shards in order, their tensors prepared by workers that are at most max_workers ahead."""
+    queues = [_ShardQueue() for _ in load.shards]
+    ahead = threading.Semaphore(max_workers)
+    stopped = threading.Event()
+    indices = iter(range(len(load.shards)))
+    take = threading.Lock()
+
+    def prepare() -> None:
+        while True:
+            with take:  # permits are given in the order of the shards, or the first could starve
+                ahead.acquire()
+                index = None if stopped.is_set() else next(indices, None)
+            if index is None:
+                ahead.release()
+                return
+            try:
+                for item in load.weights_of(index):
+                    queues[index].items.put(item)
+                    if stopped.is_set():
+                        return
+                queues[index].items.put(None)
+            except BaseException as error:  # it belongs to the consumer, whatever it is
+                queues[index].items.put(error)
+
+    workers = min(max_workers, len(load.shards))
+    for number in range(workers):
+        # Daemons, not an executor: a read on a dead server must not hold up the exit.
+        threading.Thread(target=prepare, name=f"shardahead-load-{number}", daemon=True).start()
+    try:
+        for index in range(len(load.shards)):
+            yield index, queues[index].drain()
+            queues[index] = _ShardQueue()
+            ahead.release()
+    finally:
+        stopped.set()
+        ahead.release(max_workers)
