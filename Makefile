@@ -1,0 +1,82 @@
+# Two commands: `make demo` and `make test`. Both set up what they need in .venv and build/.
+# The rest is for developers: `make help` lists it.
+
+PYTHON ?= python3
+comma := ,
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
+SOURCES := $(shell find csrc python -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
+CXX_FILES = $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
+CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
+
+.PHONY: help demo test test-cpp test-python wheel-test lint format sanitize fuse clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed build/release/.built ## a checkpoint on a slow filesystem, loaded by 4 ranks
+	$(BIN)/python benchmarks/demo/demo.py $(DEMO)
+
+test: test-cpp test-python ## set up, build, run the C++ and the Python tests
+
+test-cpp: build/release/.built
+	$(BIN)/ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+test-python: $(VENV)/.installed build/release/.built
+	$(BIN)/python -m pytest $(PYTEST)
+
+wheel-test: $(VENV)/.ready ## build the wheel, use it in a virtual environment of its own
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
+	build/wheel/venv/bin/python tests/wheel_check.py
+
+lint: $(VENV)/.installed build/lint/.built ## every check that does not run the code
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/python tests/clang_tidy.py $(BIN)/clang-tidy build/lint $(JOBS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest shardahead._core --allowlist tests/stubtest_allowlist.txt
+
+format: $(VENV)/.ready ## let clang-format and ruff lay out the code
+	$(BIN)/clang-format -i $(CXX_FILES)
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+sanitize: build/asan/.built build/tsan/.built ## the C++ tests under ASan+UBSan and under TSan
+	$(BIN)/ctest --test-dir build/asan --output-on-failure -j $(JOBS)
+	$(BIN)/ctest --test-dir build/tsan --output-on-failure -j $(JOBS)
+
+fuse: ## install libfuse3 from the distribution, where that is allowed
+	@sh benchmarks/slowfs/install-fuse.sh
+
+clean: ## remove everything that was built
+	rm -rf build $(VENV)
+
+$(VENV)/.ready: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.ready $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+# $(1): folder below build/, $(2): CMake options
+define cmake_build
+build/$(1)/.built: $$(VENV)/.ready $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/cpp/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
+	$$(BIN)/cmake -S . -B build/$(1) $$(CMAKE_FLAGS) $(2) >build/$(1).log || { cat build/$(1).log; false; }
+	$$(BIN)/cmake --build build/$(1) --parallel $$(JOBS)
+	touch $$@
+endef
+
+WITH_PYTHON = -DSHARDAHEAD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+$(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCHMARKS=ON))
+$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
+$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
+$(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=thread))
