@@ -1,0 +1,57 @@
+// link_schedule: when a reply leaves a shared link of a given rate and round trip. Pure arithmetic
+// on virtual time: no clock, no I/O, no sleeping, so lateness of whoever acts on it never adds up.
+// Not thread-safe: one thread admits requests, in order of arrival.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+namespace slowfs {
+
+using Nanoseconds = std::chrono::nanoseconds;
+// Time since any epoch the caller likes, as long as it never goes back.
+using Instant = std::chrono::time_point<std::chrono::steady_clock, Nanoseconds>;
+
+class LinkSchedule {
+ public:
+  // bytes_per_s 0: a link that takes no time.
+  LinkSchedule(std::uint64_t bytes_per_s, Nanoseconds round_trip) noexcept
+      : bytes_per_s_(bytes_per_s), round_trip_(round_trip) {}
+
+  // The instant at which the last byte of a reply is through, for a request that arrived at
+  // `arrival`. Transfers go one after another, in the order in which they were admitted.
+  [[nodiscard]] Instant admit(Instant arrival, std::uint64_t reply_bytes) noexcept {
+    // A cost for switching between files would be added to `start`.
+    const Instant start = std::max(arrival + round_trip_, link_free_);
+    link_free_ = start + transfer_time(reply_bytes);
+    return link_free_;
+  }
+
+  // Both hold for requests admitted from now on; what was admitted keeps its place.
+  void set_rate(std::uint64_t bytes_per_s) noexcept {
+    bytes_per_s_ = bytes_per_s;
+    remainder_ = 0;
+  }
+  void set_round_trip(Nanoseconds round_trip) noexcept { round_trip_ = round_trip; }
+
+  [[nodiscard]] std::uint64_t bytes_per_s() const noexcept { return bytes_per_s_; }
+  [[nodiscard]] Nanoseconds round_trip() const noexcept { return round_trip_; }
+
+ private:
+  // The fraction of a nanosecond that is cut off here is carried to the next transfer. A reply is
+  // at most a few MiB, so bytes * 10^9 fits by a factor of a thousand.
+  Nanoseconds transfer_time(std::uint64_t bytes) noexcept {
+    if (bytes_per_s_ == 0) return Nanoseconds{0};
+    const std::uint64_t scaled = bytes * 1'000'000'000U + remainder_;
+    remainder_ = scaled % bytes_per_s_;
+    return Nanoseconds{static_cast<std::int64_t>(scaled / bytes_per_s_)};
+  }
+
+  std::uint64_t bytes_per_s_;
+  Nanoseconds round_trip_;
+  std::uint64_t remainder_ = 0;
+  Instant link_free_;
+};
+
+}  // namespace slowfs
