@@ -20,6 +20,7 @@ std::vector<ByteRange> merge_ranges(std::vector<ByteRange> ranges) {
 
 std::vector<ByteRange> intersect(const std::vector<ByteRange>& ranges, ByteRange within) {
   std::vector<ByteRange> parts;
+  if (within.empty()) return parts;
   auto range = std::partition_point(ranges.begin(), ranges.end(), [&](const ByteRange& candidate) {
     return candidate.end() <= within.offset;
   });

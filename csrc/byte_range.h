@@ -35,8 +35,9 @@ constexpr ByteRange intersect(ByteRange a, ByteRange b) {
   return begin < end ? ByteRange{begin, end - begin} : ByteRange{begin, 0};
 }
 
-// The range grown to whole units on both sides, but never past `limit`.
+// The range grown to whole units on both sides, but never past `limit`. Empty stays empty.
 constexpr ByteRange grow_to_units(ByteRange range, std::uint64_t unit, std::uint64_t limit) {
+  if (range.empty()) return range;
   const std::uint64_t begin = align_down(range.offset, unit);
   const std::uint64_t end = std::min(align_up(range.end(), unit), limit);
   return begin < end ? ByteRange{begin, end - begin} : ByteRange{begin, 0};

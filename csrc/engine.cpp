@@ -136,6 +136,7 @@ void Engine::State::fetch_block(Fetcher& fetcher, const Block& block) {
     result.read_bytes = std::min(result.read_bytes, range.length - result.resident_bytes);
     result.failed_bytes =
         std::min(result.failed_bytes, range.length - result.resident_bytes - result.read_bytes);
+    result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
     add(result);
     if (result.cancelled) return;
   }
@@ -204,7 +205,9 @@ Engine::~Engine() { cancel(); }
 bool Engine::wait(std::chrono::nanoseconds timeout) {
   if (state_->process != ::getpid()) return true;
   std::unique_lock lock(state_->mutex);
-  return state_->changed.wait_for(lock, timeout, [&] { return state_->running == 0; });
+  // wait_for adds the time to a clock, where "for ever" would wrap around.
+  const auto bounded = std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24 * 365));
+  return state_->changed.wait_for(lock, bounded, [&] { return state_->running == 0; });
 }
 
 void Engine::cancel() {
@@ -266,10 +269,14 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) 
 std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range) {
   State& state = *state_;
   try {
-    // A forked child must not wait for a mutex that a thread of its parent held.
-    const auto opened = state.process == ::getpid() ? state.files->acquire(file)
-                                                    : File::open(state.io, state.files->path(file));
-    Fetcher fetcher(state.io, state.steps, Strategy::automatic, state.never_cancelled);
+    // A forked child must not wait for a mutex that a thread of its parent held: neither that of
+    // the files nor that of the steps.
+    const bool forked = state.process != ::getpid();
+    const auto opened =
+        forked ? File::open(state.io, state.files->path(file)) : state.files->acquire(file);
+    StepTable own_steps;
+    Fetcher fetcher(state.io, forked ? own_steps : state.steps, Strategy::automatic,
+                    state.never_cancelled);
     return fetcher.fetch_pipelined(*opened, range).error;
   } catch (const IoException& exception) {
     return exception.error();

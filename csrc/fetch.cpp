@@ -29,28 +29,33 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
-  range = grow_to_units(range, page_bytes(), file.status().size_bytes);
+  const std::uint64_t size_bytes = file.status().size_bytes;
+  range = grow_to_units(intersect(range, {0, size_bytes}), page_bytes(), size_bytes);
   if (range.empty()) return {};
   const auto resident_bytes = resident(file, range);
   FetchResult result = fetch_once(file, range, resident_bytes);
+  std::uint64_t arrived = 0;  // before the error
   if (result.error && !stop()) {
     // Plainly, from the start: what can be read is, and the error is where it is.
     FetchResult retried;
     retried.lost_bytes = result.lost_bytes;
     read(file, range, retried);
     result = std::move(retried);
+    if (result.error) arrived = result.error->offset - range.offset;
   }
-  const std::uint64_t before = resident_bytes.value_or(0);
+  std::uint64_t before = resident_bytes.value_or(0);
+  std::uint64_t after = range.length;
+  if (result.error) {
+    // Residency is not asked: it counts a page whose read failed, which stays in the page cache.
+    if (before == range.length) before = 0;
+    after = std::max(arrived, before);
+    result.failed_bytes = range.length - after;
+  } else if (result.cancelled) {
+    after = std::max(resident(file, range).value_or(0), before);
+  }
   result.resident_bytes = before;
-  const std::uint64_t absent = range.length - before;
-  if (result.error || result.cancelled) {
-    const std::uint64_t after = resident(file, range).value_or(0);
-    const std::uint64_t missing = range.length - std::max(after, before);
-    if (result.error) result.failed_bytes = missing;
-    result.read_bytes = absent - missing;
-  } else {
-    result.read_bytes = absent;
-  }
+  result.read_bytes = after - before;
+  result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
   return result;
 }
 
@@ -177,22 +182,27 @@ bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
 
 // One advise call over a range of which nothing is resident; what exists then is the clip. Others
 // may be reading the same pages, so the answer counts only if it is an unbroken start of the range.
+// mincore does not see pages that are still being read, so without cachestat nothing is measured.
 void Fetcher::measure_step(const File& file, ByteRange range) {
   const std::uint64_t device = file.status().device;
   if (range.length < 2 * kDefaultStepBytes || !steps_.begin_measuring(device)) return;
+  const auto existing = [&](ByteRange asked) -> std::optional<std::uint64_t> {
+    const Residency found = residency(io_, file, asked);
+    return found.source == ResidencySource::cachestat ? found.resident_bytes : std::nullopt;
+  };
   std::optional<std::uint64_t> clip_bytes;
   const ByteRange half = {range.offset + align_down(range.length / 2, page_bytes()),
                           range.length - align_down(range.length / 2, page_bytes())};
   for (const ByteRange probe : {range, half}) {
-    if (resident(file, probe) != std::uint64_t{0}) continue;
+    if (existing(probe) != std::uint64_t{0}) continue;
     int errno_value = 0;
     if (!advise_once(file, probe, errno_value)) {
       clip_bytes = 0;
       break;
     }
-    const auto appeared = resident(file, probe);
-    if (!appeared) break;
-    if (resident(file, {probe.offset, *appeared}) == appeared) clip_bytes = appeared;
+    const auto appeared = existing(probe);
+    if (!appeared || existing({probe.offset, *appeared}) != appeared) break;
+    clip_bytes = align_down(*appeared, page_bytes());  // the file may end within a page
     break;
   }
   steps_.end_measuring(device, clip_bytes);

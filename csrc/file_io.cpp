@@ -29,6 +29,7 @@ void copy_status(const struct stat& from, FileStatus& to) noexcept {
   to.size_bytes = static_cast<std::uint64_t>(from.st_size);
   to.device = from.st_dev;
   to.inode = from.st_ino;
+  to.modified_nanoseconds = from.st_mtim.tv_sec * 1'000'000'000 + from.st_mtim.tv_nsec;
   to.mode = from.st_mode;
 }
 

@@ -15,6 +15,7 @@ struct FileStatus {
   std::uint64_t size_bytes = 0;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  std::int64_t modified_nanoseconds = 0;
   std::uint32_t mode = 0;          // st_mode, with the file type
   bool owned_or_writable = false;  // what the kernel asks before it answers about residency
 };

@@ -25,6 +25,14 @@ void require_regular(const std::string& path, const FileStatus& status) {
   throw IoException({EINVAL, "open", path, 0, irregular_kind(status.mode)});
 }
 
+// The plan was made for this length.
+void require_length(const File& file, std::uint64_t size_bytes) {
+  if (file.status().size_bytes >= size_bytes) return;
+  IoError error = file.error(ENODATA, "open", file.status().size_bytes);
+  error.detail = "the file became shorter: it had " + std::to_string(size_bytes) + " bytes";
+  throw IoException(std::move(error));
+}
+
 }  // namespace
 
 std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {
@@ -63,7 +71,7 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
     auto file = File::open(io_, path);
     const FileStatus& status = file->status();
     if (!seen.emplace(status.device, status.inode).second) continue;
-    entries_.push_back({path, status.size_bytes, file});
+    entries_.push_back({path, status, file});
     // The first files are read first: once the limit is reached, the later ones wait closed.
     if (recent_.size() < max_open_files_) recent_.push_back(std::move(file));
   }
@@ -76,16 +84,21 @@ std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
   }
   // Opened without the lock: a dead server must not stop those whose files are open.
   auto file = File::open(io_, entries_[index].path);
+  require_length(*file, entries_[index].status.size_bytes);
+  std::shared_ptr<const File> closed;  // outlives the lock: a close, too, may wait for a server
   const std::lock_guard lock(mutex_);
   if (auto already = entries_[index].file.lock()) return already;
   entries_[index].file = file;
-  keep_open(file);
+  closed = keep_open(file);
   return file;
 }
 
-void FileTable::keep_open(std::shared_ptr<const File> file) {
-  if (recent_.size() >= max_open_files_) recent_.pop_front();
+std::shared_ptr<const File> FileTable::keep_open(std::shared_ptr<const File> file) {
   recent_.push_back(std::move(file));
+  if (recent_.size() <= max_open_files_) return nullptr;
+  auto oldest = std::move(recent_.front());
+  recent_.pop_front();
+  return oldest;
 }
 
 std::size_t default_max_open_files() noexcept {

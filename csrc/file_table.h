@@ -45,22 +45,25 @@ class FileTable {
   FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files);
 
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+  [[nodiscard]] const FileStatus& status(std::size_t index) const { return entries_[index].status; }
   [[nodiscard]] std::uint64_t size_bytes(std::size_t index) const {
-    return entries_[index].size_bytes;
+    return entries_[index].status.size_bytes;
   }
   [[nodiscard]] const std::string& path(std::size_t index) const { return entries_[index].path; }
 
-  // The file, opened again if it had to be closed. Throws IoException. The result keeps it open.
+  // The file, opened again if it had to be closed. Throws IoException, ENODATA where it is shorter
+  // by then. The result keeps it open.
   std::shared_ptr<const File> acquire(std::size_t index);
 
  private:
   struct Entry {
     std::string path;
-    std::uint64_t size_bytes = 0;
+    FileStatus status;  // when the table was made
     std::weak_ptr<const File> file;
   };
 
-  void keep_open(std::shared_ptr<const File> file);
+  // Gives back the file that has to be closed for it, if any.
+  std::shared_ptr<const File> keep_open(std::shared_ptr<const File> file);
 
   FileIo& io_;
   std::size_t max_open_files_;

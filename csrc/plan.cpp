@@ -18,6 +18,9 @@ void check(const PlanOptions& options) {
   require(
       options.head_block_bytes >= kMinBlockBytes,
       "head_block_bytes must be at least 4096, not " + std::to_string(options.head_block_bytes));
+  require(options.head_blocks_per_size <= kMaxHeadBlocksPerSize,
+          "head_blocks_per_size must be at most 1024, not " +
+              std::to_string(options.head_blocks_per_size));
 }
 
 // The sizes of consecutive blocks: small at the head of the plan, then block_bytes for ever.

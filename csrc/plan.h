@@ -15,6 +15,7 @@ namespace shardahead {
 inline constexpr std::uint64_t kMinBlockBytes = 4 * kKiB;
 inline constexpr std::uint64_t kMaxBlockBytes = 1 * kGiB;
 inline constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 24U;  // 256 TiB at the default
+inline constexpr std::uint32_t kMaxHeadBlocksPerSize = 1024;          // or that is no limit
 
 struct PlanOptions {
   // What is claimed and advised at once. Rounded down to whole pages of 4 KiB.
@@ -52,6 +53,9 @@ class Plan {
   // Bytes of the checkpoint that come before this place in consumption order.
   [[nodiscard]] std::uint64_t position(std::uint32_t file, std::uint64_t offset) const {
     return file_positions_[file] + offset;
+  }
+  [[nodiscard]] std::uint64_t position(const Block& block) const {
+    return position(block.file, block.range.offset);
   }
 
  private:

@@ -15,8 +15,8 @@ struct ConsumerPosition {
 constexpr bool inside_window(std::uint64_t block_position, std::uint64_t window_bytes,
                              ConsumerPosition consumer) {
   if (window_bytes == 0) return true;
-  const std::uint64_t end = consumer.consumed_bytes + window_bytes;
-  return block_position < std::max(end, consumer.needed_bytes);
+  if (block_position < std::max(consumer.consumed_bytes, consumer.needed_bytes)) return true;
+  return block_position - consumer.consumed_bytes < window_bytes;  // no sum that could wrap
 }
 
 }  // namespace shardahead

@@ -1,0 +1,132 @@
+// file_io: the real seam, with system calls that the linker lets these tests interrupt, and
+// pread_full over a faulty one.
+#include "file_io.h"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdarg>
+
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+namespace {
+// How many of the next calls of this thread end with EINTR.
+thread_local int interruptions = 0;
+
+bool interrupted() {
+  if (interruptions == 0) return false;
+  --interruptions;
+  errno = EINTR;
+  return true;
+}
+}  // namespace
+
+extern "C" {
+int __real_open(const char* path, int flags, ...);
+ssize_t __real_pread(int descriptor, void* buffer, size_t count, off_t offset);
+int __real_fdatasync(int descriptor);
+
+int __wrap_open(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const auto mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : mode_t{0};
+  va_end(rest);
+  return interrupted() ? -1 : __real_open(path, flags, mode);
+}
+
+ssize_t __wrap_pread(int descriptor, void* buffer, size_t count, off_t offset) {
+  return interrupted() ? -1 : __real_pread(descriptor, buffer, count, offset);
+}
+
+int __wrap_fdatasync(int descriptor) { return interrupted() ? -1 : __real_fdatasync(descriptor); }
+}
+
+TEST_SUITE_BEGIN("file_io");
+
+TEST_CASE("interrupted calls are made again") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", 10000);
+  FileIo& io = system_file_io();
+  interruptions = 3;
+  const int descriptor = io.open(path);
+  REQUIRE(descriptor >= 0);
+  CHECK(interruptions == 0);
+  std::vector<std::byte> buffer(10000);
+  interruptions = 3;
+  CHECK(io.pread(descriptor, buffer.data(), {0, 10000}) == 10000);
+  CHECK(interruptions == 0);
+  interruptions = 3;
+  CHECK(io.fdatasync(descriptor) == 0);
+  CHECK(interruptions == 0);
+  CHECK(io.close(descriptor) == 0);
+}
+
+TEST_CASE("results are -errno") {
+  FileIo& io = system_file_io();
+  FileStatus status;
+  std::byte byte{};
+  CHECK(io.open("/no/such/file") == -ENOENT);
+  CHECK(io.status("/no/such/file", status) == -ENOENT);
+  CHECK(io.status(-1, status) == -EBADF);
+  CHECK(io.pread(-1, &byte, {0, 1}) == -EBADF);
+  CHECK(io.fadvise_willneed(-1, {0, 1}) == -EBADF);
+  CHECK(io.fadvise_dontneed(-1, {0, 1}) == -EBADF);
+  CHECK(io.readahead(-1, {0, 1}) == -EBADF);
+  CHECK(io.fdatasync(-1) == -EBADF);
+  CHECK(io.mincore(-1, {0, 1}) == -EBADF);
+  CHECK(io.close(-1) == -EBADF);
+}
+
+TEST_CASE("status tells size, kind and ownership") {
+  const TemporaryFolder folder;
+  FileStatus status;
+  REQUIRE(system_file_io().status(folder.write("a", 12345), status) == 0);
+  CHECK(status.size_bytes == 12345);
+  CHECK(S_ISREG(status.mode));
+  CHECK(status.owned_or_writable);
+}
+
+TEST_CASE("opening a FIFO does not wait for a writer") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("fifo");
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  const int descriptor = system_file_io().open(path);
+  CHECK(descriptor >= 0);
+  CHECK(system_file_io().close(descriptor) == 0);
+}
+
+TEST_CASE("an empty range has no resident pages, though the kernel takes 0 as to the end") {
+  const TemporaryFolder folder;
+  const int descriptor = system_file_io().open(folder.write("a", 100000));
+  REQUIRE(descriptor >= 0);
+  CHECK(system_file_io().cachestat(descriptor, {0, 0}) == 0);
+  CHECK(system_file_io().mincore(descriptor, {0, 0}) == 0);
+  CHECK(system_file_io().close(descriptor) == 0);
+}
+
+TEST_CASE("pread_full reads through short reads and stops at the end of the file") {
+  SimulatedCheckpoint checkpoint({10000});
+  const std::string path = SimulatedCheckpoint::path(0);
+  checkpoint.io.add({.kind = FaultKind::short_read, .limit_bytes = 17});
+  const int descriptor = checkpoint.io.open(path);
+  std::vector<std::byte> buffer(10000);
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {100, 9000}) == 9000);
+  CHECK(checkpoint.io.calls(Operation::pread) == 530);  // 9000 / 17, rounded up
+  bool same = true;
+  for (std::uint64_t at = 0; at < 9000; ++at) {
+    same = same && buffer[at] == SimulatedFileIo::content(path, 100 + at);
+  }
+  CHECK(same);
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {9000, 5000}) == 1000);
+  checkpoint.io.clear_faults();
+  checkpoint.io.add({.from_offset = 5000});
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {0, 10000}) == -EIO);
+  checkpoint.io.close(descriptor);
+}
+
+TEST_SUITE_END();

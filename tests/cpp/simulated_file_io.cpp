@@ -1,0 +1,297 @@
+#include "simulated_file_io.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <random>
+#include <span>
+
+namespace shardahead::testing {
+namespace {
+
+constexpr std::uint64_t kPatternBytes = 65521;  // a prime: no two pages look the same
+
+using Pattern = std::array<std::byte, kPatternBytes>;
+
+const Pattern& pattern() {
+  static const Pattern bytes = [] {
+    Pattern made;
+    std::mt19937 random(1);
+    for (std::byte& each : made) each = static_cast<std::byte>(random() & 0xff);
+    return made;
+  }();
+  return bytes;
+}
+
+struct PageRange {
+  std::size_t begin;
+  std::size_t end;
+};
+
+PageRange pages_of(ByteRange range, std::uint64_t size_bytes) {
+  const ByteRange cut = intersect(range, {0, size_bytes});
+  if (cut.empty()) return {0, 0};
+  return {cut.offset / page_bytes(), align_up(cut.end(), page_bytes()) / page_bytes()};
+}
+
+}  // namespace
+
+void SimulatedFileIo::add_file(const std::string& path, std::uint64_t size_bytes,
+                               std::uint64_t device) {
+  const std::lock_guard lock(mutex_);
+  const std::size_t pages = align_up(size_bytes, page_bytes()) / page_bytes();
+  files_.push_back({path, size_bytes, device, files_.size() + 1, std::vector<Page>(pages)});
+}
+
+void SimulatedFileIo::truncate(const std::string& path, std::uint64_t size_bytes) {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(path);
+  file->size_bytes = size_bytes;
+  file->pages.resize(align_up(size_bytes, page_bytes()) / page_bytes());
+}
+
+void SimulatedFileIo::make_resident(const std::string& path, ByteRange range) {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(path);
+  const PageRange pages = pages_of(range, file->size_bytes);
+  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+    file->pages[page].state = PageState::up_to_date;
+  }
+}
+
+void SimulatedFileIo::after_advice(std::function<void(const std::string&, ByteRange)> hook) {
+  const std::lock_guard lock(mutex_);
+  after_advice_ = std::move(hook);
+}
+
+std::uint64_t SimulatedFileIo::resident_bytes(const std::string& path) const {
+  const std::lock_guard lock(mutex_);
+  const auto file = std::find_if(files_.begin(), files_.end(),
+                                 [&](const SimulatedFile& each) { return each.path == path; });
+  std::uint64_t bytes = 0;
+  for (std::size_t page = 0; page < file->pages.size(); ++page) {
+    if (file->pages[page].state == PageState::absent) continue;
+    bytes += std::min(page_bytes(), file->size_bytes - page * page_bytes());
+  }
+  return bytes;
+}
+
+std::uint32_t SimulatedFileIo::most_loads_of_a_page() const {
+  const std::lock_guard lock(mutex_);
+  std::uint32_t most = 0;
+  for (const SimulatedFile& file : files_) {
+    for (const Page& page : file.pages) most = std::max<std::uint32_t>(most, page.loads);
+  }
+  return most;
+}
+
+std::vector<Request> SimulatedFileIo::requests() const {
+  const std::lock_guard lock(mutex_);
+  return requests_;
+}
+
+std::uint64_t SimulatedFileIo::calls(Operation operation) const {
+  const std::lock_guard lock(mutex_);
+  return calls_[static_cast<std::size_t>(operation)];
+}
+
+bool SimulatedFileIo::wait_until_closed(std::chrono::seconds bound) const {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, bound, [&] { return open_.empty(); });
+}
+
+bool SimulatedFileIo::wait_until_requested(const std::string& path, std::uint64_t offset,
+                                           std::chrono::seconds bound) const {
+  const auto begins_there = [&](const Request& request) {
+    return request.path == path && !request.range.empty() && request.range.offset == offset;
+  };
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(
+      lock, bound, [&] { return std::any_of(requests_.begin(), requests_.end(), begins_there); });
+}
+
+std::byte SimulatedFileIo::content(const std::string& path, std::uint64_t offset) {
+  return pattern()[(offset + path.size()) % kPatternBytes];
+}
+
+int SimulatedFileIo::status(const std::string& path, FileStatus& status) noexcept {
+  const std::lock_guard lock(mutex_);
+  record(Operation::status, path);
+  const SimulatedFile* file = find(path);
+  if (file == nullptr) return -ENOENT;
+  describe(*file, status);
+  status.owned_or_writable = kernel_.owner;
+  return 0;
+}
+
+int SimulatedFileIo::status(int descriptor, FileStatus& status) noexcept {
+  const std::lock_guard lock(mutex_);
+  const SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::status, file->path);
+  describe(*file, status);
+  return 0;
+}
+
+void SimulatedFileIo::describe(const SimulatedFile& file, FileStatus& status) const {
+  status.size_bytes = file.size_bytes;
+  status.device = file.device;
+  status.inode = file.inode;
+  status.mode = S_IFREG | 0644;
+}
+
+int SimulatedFileIo::open(const std::string& path) noexcept {
+  const std::lock_guard lock(mutex_);
+  record(Operation::open, path);
+  SimulatedFile* file = find(path);
+  if (file == nullptr) return -ENOENT;
+  open_[next_descriptor_] = file;
+  return next_descriptor_++;
+}
+
+int SimulatedFileIo::close(int descriptor) noexcept {
+  const std::lock_guard lock(mutex_);
+  const SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  open_.erase(descriptor);
+  record(Operation::close, file->path);
+  return 0;
+}
+
+std::int64_t SimulatedFileIo::pread(int descriptor, std::byte* buffer, ByteRange range) noexcept {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::pread, file->path, range);
+  const ByteRange cut = intersect(range, {0, file->size_bytes});
+  if (cut.empty()) return 0;
+  const PageRange pages = pages_of(cut, file->size_bytes);
+  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+    if (file->pages[page].state != PageState::absent) continue;
+    const std::uint64_t at = page * page_bytes();
+    load(*file, {at, std::max(kernel_.read_window_bytes, cut.end() - at)});
+  }
+  for (std::size_t page = 0; page < pages.end; ++page) {
+    PageState& state = file->pages[page].state;
+    if (state == PageState::in_flight) state = PageState::up_to_date;
+  }
+  for_each_step(cut, kPatternBytes, [&](ByteRange piece) {
+    const std::uint64_t from = (piece.offset + file->path.size()) % kPatternBytes;
+    const std::uint64_t before_wrap = std::min(piece.length, kPatternBytes - from);
+    std::byte* to = buffer + (piece.offset - cut.offset);
+    std::memcpy(to, pattern().data() + from, before_wrap);
+    std::memcpy(to + before_wrap, pattern().data(), piece.length - before_wrap);
+    return true;
+  });
+  return static_cast<std::int64_t>(cut.length);
+}
+
+int SimulatedFileIo::advise(Operation operation, int descriptor, ByteRange range) {
+  std::function<void(const std::string&, ByteRange)> hook;
+  std::string path;
+  {
+    const std::lock_guard lock(mutex_);
+    SimulatedFile* file = find(descriptor);
+    if (file == nullptr) return -EBADF;
+    record(operation, file->path, range);
+    path = file->path;
+    hook = after_advice_;
+    ++advices_;
+    const bool dropped = kernel_.drop_every > 0 && advices_ % kernel_.drop_every == 0;
+    if (!dropped) {
+      load(*file, {range.offset, std::min(range.length, kernel_.advise_clip_bytes)});
+    }
+  }
+  if (hook) hook(path, range);
+  return 0;
+}
+
+int SimulatedFileIo::fadvise_willneed(int descriptor, ByteRange range) noexcept {
+  return advise(Operation::fadvise_willneed, descriptor, range);
+}
+
+int SimulatedFileIo::readahead(int descriptor, ByteRange range) noexcept {
+  return advise(Operation::readahead, descriptor, range);
+}
+
+int SimulatedFileIo::fadvise_dontneed(int descriptor, ByteRange range) noexcept {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::fadvise_dontneed, file->path, range);
+  const PageRange pages = pages_of(range, file->size_bytes);
+  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+    PageState& state = file->pages[page].state;
+    if (state == PageState::up_to_date) state = PageState::absent;
+  }
+  return 0;
+}
+
+int SimulatedFileIo::fdatasync(int descriptor) noexcept {
+  const std::lock_guard lock(mutex_);
+  const SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::fdatasync, file->path);
+  return 0;
+}
+
+template <typename Counts>
+std::int64_t SimulatedFileIo::count_pages(const SimulatedFile& file, ByteRange range,
+                                          Counts counts) const {
+  const PageRange pages = pages_of(range, file.size_bytes);
+  const auto asked = std::span(file.pages).subspan(pages.begin, pages.end - pages.begin);
+  return std::ranges::count_if(asked, [&](const Page& page) { return counts(page.state); });
+}
+
+std::int64_t SimulatedFileIo::cachestat(int descriptor, ByteRange range) noexcept {
+  const std::lock_guard lock(mutex_);
+  const SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::cachestat, file->path, range);
+  if (kernel_.cachestat_errno != 0) return -kernel_.cachestat_errno;
+  return count_pages(*file, range, [](PageState state) { return state != PageState::absent; });
+}
+
+std::int64_t SimulatedFileIo::mincore(int descriptor, ByteRange range) noexcept {
+  const std::lock_guard lock(mutex_);
+  const SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::mincore, file->path, range);
+  if (range.offset % page_bytes() != 0) return -EINVAL;
+  return count_pages(*file, range, [&](PageState state) {
+    return !kernel_.owner || state == PageState::up_to_date;
+  });
+}
+
+void SimulatedFileIo::load(SimulatedFile& file, ByteRange range) {
+  const PageRange pages = pages_of(range, file.size_bytes);
+  for (std::size_t index = pages.begin; index < pages.end; ++index) {
+    Page& page = file.pages[index];
+    if (page.state != PageState::absent) continue;
+    page.state = PageState::in_flight;
+    ++page.loads;
+    served_bytes_ += std::min(page_bytes(), file.size_bytes - index * page_bytes());
+  }
+}
+
+void SimulatedFileIo::record(Operation operation, const std::string& path, ByteRange range) {
+  ++calls_[static_cast<std::size_t>(operation)];
+  requests_.push_back({operation, path, range});
+  changed_.notify_all();
+}
+
+SimulatedFileIo::SimulatedFile* SimulatedFileIo::find(const std::string& path) {
+  for (SimulatedFile& file : files_) {
+    if (file.path == path) return &file;
+  }
+  return nullptr;
+}
+
+SimulatedFileIo::SimulatedFile* SimulatedFileIo::find(int descriptor) {
+  const auto found = open_.find(descriptor);
+  return found == open_.end() ? nullptr : found->second;
+}
+
+}  // namespace shardahead::testing
