@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -22,6 +23,13 @@ namespace shardahead {
 using Clock = std::chrono::steady_clock;
 
 namespace {
+
+constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
+// How often a worker that finds nothing to do looks for claims of the dead.
+constexpr auto kRecoverySeconds = std::chrono::milliseconds(100);
+// After this long without any change on the board a claim of the living is taken over: its owner
+// may be stopped, or sit in a read that never ends.
+constexpr auto kStallSeconds = std::chrono::seconds(10);
 
 double thread_cpu_seconds() noexcept {
   timespec now{};
@@ -50,14 +58,13 @@ class SignalsBlocked {
 // Owned by the engine and by each of its workers: the last one out takes it down.
 struct Engine::State {
   State(FileIo& file_io, std::shared_ptr<const Plan> the_plan, std::shared_ptr<FileTable> table,
-        std::vector<std::uint32_t> the_share, const EngineOptions& the_options)
+        std::unique_ptr<Claims> the_claims, const EngineOptions& the_options)
       : io(file_io),
         plan(std::move(the_plan)),
         files(std::move(table)),
-        share(std::move(the_share)),
-        options(the_options) {
-    figures.planned_bytes = 0;
-    for (const std::uint32_t index : share) {
+        options(the_options),
+        claims(std::move(the_claims)) {
+    for (const std::uint32_t index : claims->wanted()) {
       figures.planned_bytes += plan->wanted_bytes(plan->blocks()[index]);
     }
     figures.strategy = to_string(options.strategy);
@@ -66,7 +73,6 @@ struct Engine::State {
   FileIo& io;
   const std::shared_ptr<const Plan> plan;
   const std::shared_ptr<FileTable> files;
-  const std::vector<std::uint32_t> share;
   const EngineOptions options;
   const pid_t process = ::getpid();
   const Clock::time_point started = Clock::now();
@@ -75,49 +81,73 @@ struct Engine::State {
   std::atomic<bool> cancelled{false};
   const std::atomic<bool> never_cancelled{false};
 
-  mutable std::mutex mutex;  // guards everything below
-  std::condition_variable changed;
-  std::size_t next = 0;  // into share
+  mutable std::mutex mutex;  // guards everything below, save what claims does for itself
+  std::condition_variable ended_or_left;
+  // Given up when the last worker has ended and no consumer reports any more: the board is left.
+  std::shared_ptr<Claims> claims;
   std::uint32_t running = 0;
   ConsumerPosition consumer;
+  Clock::time_point last_change = Clock::now();
+  Clock::time_point last_recovery = Clock::now();
   Report figures;
   Clock::time_point ended;
 
-  std::optional<Block> claim();
-  [[nodiscard]] bool finished() const;
-  [[nodiscard]] bool next_inside_window() const;
-  void work();
-  void fetch_block(Fetcher& fetcher, const Block& block);
+  void work(Claims& shared);
+  bool work_once(Fetcher& fetcher, Claims& shared);
+  void wait_for_change(Claims& shared, std::uint32_t seen);
+  Outcome fetch_block(Fetcher& fetcher, const Claim& claim);
   void add(const FetchResult& result);
   void leave(double cpu_seconds);
+  void leave_claims();
+  [[nodiscard]] Report current() const;
+  [[nodiscard]] std::uint64_t limit() const;
   [[nodiscard]] double seconds() const;
 };
 
-bool Engine::State::finished() const {
-  return cancelled.load(std::memory_order_relaxed) || next == share.size() ||
-         (!options.consumer && !next_inside_window());
+std::uint64_t Engine::State::limit() const {
+  const std::lock_guard lock(mutex);
+  return window_end(options.window_bytes, consumer);
 }
 
-bool Engine::State::next_inside_window() const {
-  const Block& block = plan->blocks()[share[next]];
-  return inside_window(plan->position(block.file, block.range.offset), options.window_bytes,
-                       consumer);
-}
-
-std::optional<Block> Engine::State::claim() {
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return finished() || next_inside_window(); });
-  if (finished()) return std::nullopt;
-  return plan->blocks()[share[next++]];
-}
-
-void Engine::State::work() {
+void Engine::State::work(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
-  while (const auto block = claim()) fetch_block(fetcher, *block);
+  while (work_once(fetcher, shared)) {
+  }
   leave(thread_cpu_seconds());
 }
 
-void Engine::State::fetch_block(Fetcher& fetcher, const Block& block) {
+// Takes one block, or waits for one. False at the end.
+bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
+  const std::uint32_t seen = doorbell_seen(shared.doorbell());
+  if (cancelled.load(std::memory_order_relaxed)) return false;
+  const std::uint64_t end = limit();
+  if (const auto claim = shared.take(end)) {
+    shared.settle(*claim, fetch_block(fetcher, *claim));
+    return true;
+  }
+  // Without a consumer nothing moves the window: its end is the end.
+  if (shared.settled(options.consumer ? kNoLimit : end)) return false;
+  wait_for_change(shared, seen);
+  return true;
+}
+
+void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
+  wait_for_ring(shared.doorbell(), seen, kRecoverySeconds);
+  bool stalled = false;
+  {
+    const std::lock_guard lock(mutex);
+    const auto now = Clock::now();
+    if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
+    if (now - last_recovery < kRecoverySeconds) return;
+    last_recovery = now;
+    stalled = now - last_change > kStallSeconds;
+    if (stalled) last_change = now;
+  }
+  shared.recover(stalled);
+}
+
+Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim) {
+  const Block& block = plan->blocks()[claim.block];
   std::shared_ptr<const File> file;
   try {
     file = files->acquire(block.file);
@@ -127,23 +157,31 @@ void Engine::State::fetch_block(Fetcher& fetcher, const Block& block) {
     result.error = exception.error();
     result.error->offset = block.range.offset;
     add(result);
-    return;
+    return Outcome::failed;
   }
-  for (const ByteRange& range : plan->wanted(block)) {
+  Outcome outcome = Outcome::done;
+  std::uint64_t wanted_bytes = plan->wanted_bytes(block);
+  for (const ByteRange& range : claim.whole ? std::vector{block.range} : plan->wanted(block)) {
     FetchResult result = fetcher.fetch(*file, range);
-    // The fetcher rounds outwards to pages; the plan counts what was asked for.
-    result.resident_bytes = std::min(result.resident_bytes, range.length);
-    result.read_bytes = std::min(result.read_bytes, range.length - result.resident_bytes);
+    // The fetcher rounds outwards to pages, and may fetch for others; the plan counts what this
+    // participant asked for.
+    const std::uint64_t counted = std::min(wanted_bytes, range.length);
+    wanted_bytes -= counted;
+    result.resident_bytes = std::min(result.resident_bytes, counted);
+    result.read_bytes = std::min(result.read_bytes, counted - result.resident_bytes);
     result.failed_bytes =
-        std::min(result.failed_bytes, range.length - result.resident_bytes - result.read_bytes);
+        std::min(result.failed_bytes, counted - result.resident_bytes - result.read_bytes);
     result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
     add(result);
-    if (result.cancelled) return;
+    if (result.cancelled) return Outcome::released;
+    if (result.error) outcome = Outcome::failed;
   }
+  return outcome;
 }
 
 void Engine::State::add(const FetchResult& result) {
   const std::lock_guard lock(mutex);
+  last_change = Clock::now();
   figures.resident_bytes += result.resident_bytes;
   figures.read_bytes += result.read_bytes;
   figures.lost_bytes += result.lost_bytes;
@@ -156,8 +194,29 @@ void Engine::State::add(const FetchResult& result) {
 void Engine::State::leave(double cpu_seconds) {
   const std::lock_guard lock(mutex);
   figures.cpu_seconds += cpu_seconds;
-  if (--running == 0) ended = Clock::now();
-  changed.notify_all();
+  if (--running == 0) {
+    ended = Clock::now();
+    leave_claims();
+  }
+  ended_or_left.notify_all();
+}
+
+// Called with the mutex locked. A consumer that still reports keeps its place.
+void Engine::State::leave_claims() {
+  if (!claims || running > 0) return;
+  if (options.consumer && !cancelled.load(std::memory_order_relaxed)) return;
+  figures = current();
+  claims.reset();
+}
+
+// Called with the mutex locked. The figures of this participant with those of the others.
+Report Engine::State::current() const {
+  Report report = figures;
+  if (!claims) return report;
+  const SharedFigures shared = claims->shared();
+  report.shared_bytes += shared.done_bytes;
+  report.failed_bytes += shared.failed_bytes;
+  return report;
 }
 
 double Engine::State::seconds() const {
@@ -166,26 +225,26 @@ double Engine::State::seconds() const {
 }
 
 Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
-               std::vector<std::uint32_t> share, const EngineOptions& options) {
+               std::unique_ptr<Claims> claims, const EngineOptions& options) {
   if (options.threads < 1 || options.threads > kMaxThreads) {
     throw std::invalid_argument("threads must be between 1 and 256, not " +
                                 std::to_string(options.threads));
   }
   state_ =
-      std::make_shared<State>(io, std::move(plan), std::move(files), std::move(share), options);
+      std::make_shared<State>(io, std::move(plan), std::move(files), std::move(claims), options);
   State& state = *state_;
-  const auto wanted = std::min<std::size_t>(options.threads, state.share.size());
+  const auto wanted = std::min<std::size_t>(options.threads, state.claims->wanted().size());
   const SignalsBlocked blocked;
   const std::lock_guard lock(state.mutex);
   state.ended = state.started;
   try {
     for (std::size_t i = 0; i < wanted; ++i) {
-      // Detached, because a join could wait for a dead server for ever. The engine still owns
-      // them: it counts them in and out, and cancels them when it goes.
-      std::thread worker([state = state_, i] {
+      // Detached, because a join could wait for a dead server for ever. The engine still owns them:
+      // it counts them in and out, and cancels them when it goes.
+      std::thread worker([state = state_, shared = state.claims, i] {
         const std::string name = "shardahead-" + std::to_string(i);
         ::pthread_setname_np(::pthread_self(), name.c_str());
-        state->work();
+        state->work(*shared);
       });
       ++state.running;
       worker.detach();
@@ -198,6 +257,7 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
     }
   }
   state.figures.threads = state.running;
+  state.leave_claims();  // for want of work or of threads
 }
 
 Engine::~Engine() { cancel(); }
@@ -207,17 +267,20 @@ bool Engine::wait(std::chrono::nanoseconds timeout) {
   std::unique_lock lock(state_->mutex);
   // wait_for adds the time to a clock, where "for ever" would wrap around.
   const auto bounded = std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24 * 365));
-  return state_->changed.wait_for(lock, bounded, [&] { return state_->running == 0; });
+  return state_->ended_or_left.wait_for(lock, bounded, [&] { return state_->running == 0; });
 }
 
 void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
   if (state_->process != ::getpid()) return;
-  {
-    const std::lock_guard lock(state_->mutex);
-    if (state_->running > 0) state_->cancelled.store(true, std::memory_order_relaxed);
+  const std::lock_guard lock(state_->mutex);
+  if (state_->running > 0) {
+    state_->cancelled.store(true, std::memory_order_relaxed);
+    ring(state_->claims->doorbell());
+  } else if (state_->claims) {
+    state_->figures = state_->current();
+    state_->claims.reset();
   }
-  state_->changed.notify_all();
 }
 
 bool Engine::done() const {
@@ -231,15 +294,16 @@ bool Engine::cancelled() const { return state_->cancelled.load(std::memory_order
 Progress Engine::progress() const {
   if (state_->process != ::getpid()) return {};
   const std::lock_guard lock(state_->mutex);
-  const Report& figures = state_->figures;
-  return {figures.planned_bytes, figures.resident_bytes + figures.read_bytes + figures.failed_bytes,
-          state_->seconds()};
+  const Report report = state_->current();
+  const std::uint64_t done_bytes =
+      report.resident_bytes + report.read_bytes + report.failed_bytes + report.shared_bytes;
+  return {report.planned_bytes, done_bytes, state_->seconds()};
 }
 
 Report Engine::report() const {
   if (state_->process != ::getpid()) return {};
   const std::lock_guard lock(state_->mutex);
-  Report report = state_->figures;
+  Report report = state_->current();
   const Step step = state_->steps.first();
   report.step_bytes = step.bytes;
   report.step_source = to_string(step.source);
@@ -250,20 +314,19 @@ Report Engine::report() const {
   report.seconds = state_->seconds();
   report.done = state_->running == 0;
   report.cancelled = cancelled();
-  const std::uint64_t settled = report.resident_bytes + report.read_bytes + report.failed_bytes;
+  const std::uint64_t settled =
+      report.resident_bytes + report.read_bytes + report.failed_bytes + report.shared_bytes;
   report.left_out_bytes = report.done ? report.planned_bytes - settled : 0;
   return report;
 }
 
 void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) {
   if (state_->process != ::getpid()) return;
-  {
-    const std::lock_guard lock(state_->mutex);
-    ConsumerPosition& consumer = state_->consumer;
-    consumer.consumed_bytes = std::max(consumer.consumed_bytes, position_bytes);
-    consumer.needed_bytes = std::max(consumer.needed_bytes, needed_bytes);
-  }
-  state_->changed.notify_all();
+  const std::lock_guard lock(state_->mutex);
+  ConsumerPosition& consumer = state_->consumer;
+  consumer.consumed_bytes = std::max(consumer.consumed_bytes, position_bytes);
+  consumer.needed_bytes = std::max(consumer.needed_bytes, needed_bytes);
+  if (state_->claims && state_->options.window_bytes > 0) ring(state_->claims->doorbell());
 }
 
 std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range) {

@@ -1,12 +1,13 @@
-// engine: the worker threads that carry out one share of a plan, strictly in order. It knows
-// nothing of Python or of how the share was dealt. Public methods are for any thread; none of them
-// waits for a system call of a worker, save wait() itself. In a forked child an engine is inert.
+// engine: the worker threads that carry out a plan, strictly in order. It knows nothing of Python
+// or of how the ranks share the blocks. Public methods are for any thread; none of them waits for a
+// system call of a worker, save wait() itself. In a forked child an engine is inert.
 #pragma once
 
 #include <chrono>
 #include <memory>
 #include <vector>
 
+#include "claims.h"
 #include "file_io.h"
 #include "file_table.h"
 #include "plan.h"
@@ -28,10 +29,10 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // Starts at once. `share` are indices of the plan's blocks. Throws std::invalid_argument where an
+  // Starts at once. Throws std::invalid_argument where an
   // option is out of range. `io` must outlive the process's last thread.
   Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
-         std::vector<std::uint32_t> share, const EngineOptions& options);
+         std::unique_ptr<Claims> claims, const EngineOptions& options);
   // Cancels and returns at once: a worker that sits in a read on a dead server keeps what it needs
   // alive and ends by itself when the read does, or with the process.
   ~Engine();

@@ -11,8 +11,8 @@
 namespace shardahead {
 
 struct Progress {
-  std::uint64_t planned_bytes = 0;  // this participant's share
-  std::uint64_t done_bytes = 0;     // resident, read or failed: no longer waited for
+  std::uint64_t planned_bytes = 0;  // what this participant wants, or its fixed share of that
+  std::uint64_t done_bytes = 0;     // resident, read, shared or failed: no longer waited for
   double seconds = 0;
 };
 
@@ -21,6 +21,7 @@ struct Report {
   std::uint64_t resident_bytes = 0;  // were in the page cache already
   std::uint64_t read_bytes = 0;      // brought in
   std::uint64_t lost_bytes = 0;      // part of read_bytes: advised, not arrived, then read
+  std::uint64_t shared_bytes = 0;    // brought in by others on this node
   std::uint64_t failed_bytes = 0;
   std::uint64_t left_out_bytes = 0;  // cancelled before their turn
   double seconds = 0;

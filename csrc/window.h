@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 namespace shardahead {
 
@@ -11,12 +12,12 @@ struct ConsumerPosition {
   std::uint64_t needed_bytes = 0;    // the end of what is wanted next
 };
 
-// A window too small for the next tensor grows to it, or its consumer would wait for ever.
-constexpr bool inside_window(std::uint64_t block_position, std::uint64_t window_bytes,
-                             ConsumerPosition consumer) {
-  if (window_bytes == 0) return true;
-  if (block_position < std::max(consumer.consumed_bytes, consumer.needed_bytes)) return true;
-  return block_position - consumer.consumed_bytes < window_bytes;  // no sum that could wrap
+// Blocks that begin before this position may be claimed. A window too small for the next tensor
+// grows to it, or its consumer would wait for ever.
+constexpr std::uint64_t window_end(std::uint64_t window_bytes, ConsumerPosition consumer) {
+  constexpr std::uint64_t kNoEnd = std::numeric_limits<std::uint64_t>::max();
+  if (window_bytes == 0 || consumer.consumed_bytes > kNoEnd - window_bytes) return kNoEnd;
+  return std::max(consumer.consumed_bytes + window_bytes, consumer.needed_bytes);
 }
 
 }  // namespace shardahead

@@ -3,6 +3,7 @@
 #include <pybind11/chrono.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "../board.h"
 #include "../engine.h"
 #include "../residency.h"
 
@@ -19,7 +21,28 @@ using namespace shardahead;  // NOLINT(google-build-using-namespace): this file 
 namespace {
 
 using Spans = std::vector<std::optional<std::vector<std::pair<std::uint64_t, std::uint64_t>>>>;
-using NoGil = py::call_guard<py::gil_scoped_release>;
+
+// Releases the GIL. Up to Python 3.13, a thread that wants it back while the interpreter goes down
+// is ended by a forced unwind, from which py::gil_scoped_release aborts the process. Such a thread
+// sleeps here until the process has ended, as it does from Python 3.14 on.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) ::pause();
+    }
+  }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+using NoGil = py::call_guard<GilReleased>;
 
 // The subclass of OSError that belongs to errno, with the file name as the caller would write it.
 py::object as_os_error(const IoError& error) {
@@ -60,29 +83,64 @@ std::shared_ptr<const Plan> make_plan(const std::vector<std::uint64_t>& sizes, c
   return std::make_shared<const Plan>(std::move(files), options);
 }
 
+constexpr const char* kPartitions = "dynamic, block, file";
+
+// How the blocks are shared, and why not as was asked for, if so.
+struct Sharing {
+  std::string partition;
+  std::string reason;
+};
+
+struct SharingOptions {
+  std::string partition;
+  std::string board_folder;
+  std::int64_t local_rank = 0;
+  std::int64_t local_size = 1;
+};
+
+std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_ptr<const Plan>& plan,
+                                    const SharingOptions& options, Sharing& sharing) {
+  sharing.partition = options.partition;
+  // A wrong rank is wrong even where it is not needed.
+  auto share = share_of(*plan, Partition::block, options.local_rank, options.local_size);
+  if (options.partition == "dynamic") {
+    BoardRefusal refusal;
+    auto board = BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
+                                   share_of(*plan, Partition::block, 0, 1), refusal);
+    if (board) return board;
+    sharing = {"block", "no shared memory: " + refusal.reason};
+  }
+  const Partition dealt = parse_name("partition", sharing.partition, kPartitions,
+                                     [](const auto& name) { return partition_from(name); });
+  if (dealt == Partition::file) {
+    share = share_of(*plan, dealt, options.local_rank, options.local_size);
+  }
+  return std::make_unique<StaticClaims>(plan, std::move(share));
+}
+
 // What Python holds of a running prefetch.
 class Prefetch {
  public:
   Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
-           const std::string& partition, std::int64_t local_rank, std::int64_t local_size,
-           const std::string& strategy, std::uint32_t threads, std::uint64_t window_bytes,
-           bool consumer) {
+           const std::string& partition, const std::string& board_folder, std::int64_t local_rank,
+           std::int64_t local_size, const std::string& strategy, std::uint32_t threads,
+           std::uint64_t window_bytes, bool consumer) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
     options.threads = threads;
     options.window_bytes = window_bytes;
     options.consumer = consumer;
-    const Partition dealt = parse_name("partition", partition, "block, file",
-                                       [](const auto& name) { return partition_from(name); });
     files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
     std::vector<std::uint64_t> sizes;
     for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
     plan_ = make_plan(sizes, spans, block_bytes);
-    engine_ = std::make_unique<Engine>(system_file_io(), plan_, files_,
-                                       share_of(*plan_, dealt, local_rank, local_size), options);
+    auto claims =
+        make_claims(*files_, plan_, {partition, board_folder, local_rank, local_size}, sharing_);
+    engine_ = std::make_unique<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
 
+  [[nodiscard]] const Sharing& sharing() const { return sharing_; }
   bool wait(double seconds) {
     return engine_->wait(std::chrono::nanoseconds(to_nanoseconds(seconds)));
   }
@@ -115,6 +173,7 @@ class Prefetch {
 
   std::shared_ptr<FileTable> files_;
   std::shared_ptr<const Plan> plan_;
+  Sharing sharing_;
   std::unique_ptr<Engine> engine_;
 };
 
@@ -147,6 +206,7 @@ void bind_report(py::module_& module) {
       .def_readonly("resident_bytes", &Report::resident_bytes)
       .def_readonly("read_bytes", &Report::read_bytes)
       .def_readonly("lost_bytes", &Report::lost_bytes)
+      .def_readonly("shared_bytes", &Report::shared_bytes)
       .def_readonly("failed_bytes", &Report::failed_bytes)
       .def_readonly("left_out_bytes", &Report::left_out_bytes)
       .def_readonly("seconds", &Report::seconds)
@@ -169,11 +229,12 @@ void bind_report(py::module_& module) {
 void bind_prefetch(py::module_& module) {
   py::class_<Prefetch>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
-                    const std::string&, std::int64_t, std::int64_t, const std::string&,
-                    std::uint32_t, std::uint64_t, bool>(),
+                    const std::string&, const std::string&, std::int64_t, std::int64_t,
+                    const std::string&, std::uint32_t, std::uint64_t, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
-           py::arg("partition"), py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"),
-           py::arg("threads"), py::arg("window_bytes"), py::arg("consumer"), NoGil())
+           py::arg("partition"), py::arg("board_folder"), py::arg("local_rank"),
+           py::arg("local_size"), py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
+           py::arg("consumer"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())
@@ -182,6 +243,10 @@ void bind_prefetch(py::module_& module) {
            py::arg("needed_offset"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
+      .def_property_readonly("partition_used",
+                             [](const Prefetch& prefetch) { return prefetch.sharing().partition; })
+      .def_property_readonly("partition_reason",
+                             [](const Prefetch& prefetch) { return prefetch.sharing().reason; })
       .def_property_readonly("done", &Prefetch::done)
       .def_property_readonly("cancelled", &Prefetch::cancelled);
 }

@@ -7,7 +7,7 @@ called from several threads for different shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ class Load:
                 self._bring_in(index, tensor)
                 yield tensor, shard.get_tensor(tensor.name)
 
-    def iterate(self, shards: Iterator[ShardWeights]) -> Iterator[Weight]:
+    def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
         total = sum(t.length for i, h in enumerate(self.headers) if h for t in self.wanted(i))
         consumed = 0
@@ -98,12 +98,14 @@ class Load:
             for index, weights in shards:
                 for tensor, weight in weights:
                     yield tensor.name, weight
+                    del weight  # the consumer decides how long a tensor lives
                     consumed += tensor.length
                     self._consumed(index, tensor.end)
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
         finally:
+            shards.close()
             if self.prefetch is not None:
                 self.prefetch.stop(timeout=0)
         if self.drop_after:

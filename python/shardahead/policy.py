@@ -15,8 +15,9 @@ from shardahead import _core
 from shardahead.units import parse_bytes
 
 STRATEGIES = ("auto", "fadvise", "readahead", "pread")
-PARTITIONS = ("block", "file")
+PARTITIONS = ("dynamic", "block", "file")
 DEFAULT_PARTITION = "block"
+DEFAULT_BOARD_FOLDER = "/dev/shm"
 MODES = ("mmap",)
 ENVIRONMENT_PREFIX = "SHARDAHEAD_"
 
@@ -32,6 +33,7 @@ class PrefetchOptions:
     strategy: str
     partition: str
     window_bytes: int
+    board_folder: str
 
 
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
@@ -65,7 +67,7 @@ def resolve_options(
         block_bytes=_number(
             "block_size",
             block_size,
-            _with_megabytes(environ),
+            environ,
             _core.DEFAULT_BLOCK_BYTES,
             _core.MIN_BLOCK_BYTES,
             _core.MAX_BLOCK_BYTES,
@@ -73,6 +75,7 @@ def resolve_options(
         strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
         partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
         window_bytes=_number("window_bytes", window_bytes, environ, 0, 0, 2**63 - 1),
+        board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
     )
 
 
@@ -83,23 +86,19 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _with_megabytes(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """`environ` in which SHARDAHEAD_BLOCK_SIZE_MB (MiB) stands in for SHARDAHEAD_BLOCK_SIZE."""
-    megabytes = environ.get(ENVIRONMENT_PREFIX + "BLOCK_SIZE_MB")
-    if megabytes is None or environ.get(ENVIRONMENT_PREFIX + "BLOCK_SIZE"):
-        return environ
-    return {ENVIRONMENT_PREFIX + "BLOCK_SIZE": f"{megabytes}MiB"}
-
-
 def _from_environment(
     name: str, environ: Mapping[str, str], parse: Callable[[str], T]
 ) -> tuple[str, T] | None:
+    """The variable that counts and its value; what is empty is not set."""
     variable = ENVIRONMENT_PREFIX + name.upper()
+    unit = ""
+    if name == "block_size" and not environ.get(variable):
+        variable, unit = variable + "_MB", "MiB"
     text = environ.get(variable)
     if not text:
         return None
     try:
-        return variable, parse(text)
+        return variable, parse(text + unit)
     except ValueError as error:
         raise ValueError(f"{variable}: {error}") from None
 

@@ -16,7 +16,7 @@ class Report:
     """The figures of one prefetch by one participant. Byte counts are of its own share.
 
     `planned_bytes` is the sum of `resident_bytes` (in the page cache already), `read_bytes`
-    (brought in), `failed_bytes` and, once done, `left_out_bytes` (cancelled before their turn, or
+    (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done, `left_out_bytes` (cancelled before their turn, or
     beyond the window). `lost_bytes` is the part of `read_bytes` that was advised, did not arrive,
     and was then read with pread. `cpu_seconds` is the processor time of the worker threads.
     `waited_seconds` is how long a weight iterator waited for bytes. `errors` holds the first of
@@ -27,6 +27,7 @@ class Report:
     resident_bytes: int
     read_bytes: int
     lost_bytes: int
+    shared_bytes: int
     failed_bytes: int
     left_out_bytes: int
     seconds: float
@@ -39,6 +40,7 @@ class Report:
     threads: int
     block_bytes: int
     partition: str
+    partition_reason: str
     local_rank: int
     local_size: int
     topology_source: str
@@ -85,6 +87,8 @@ class Report:
             f"({format_bytes(self.bytes_per_second)}/s)",
             f"{format_bytes(self.resident_bytes)} already resident",
         ]
+        if self.shared_bytes:
+            parts.append(f"{format_bytes(self.shared_bytes)} brought in by others")
         if self.failed_bytes:
             parts.append(f"{format_bytes(self.failed_bytes)} failed")
         if self.left_out_bytes:
@@ -140,6 +144,7 @@ def make_report(
     waited_seconds: float,
     block_bytes: int,
     partition: str,
+    partition_reason: str,
     local_rank: int,
     local_size: int,
     topology_source: str,
@@ -150,6 +155,7 @@ def make_report(
         resident_bytes=core.resident_bytes,
         read_bytes=core.read_bytes,
         lost_bytes=core.lost_bytes,
+        shared_bytes=core.shared_bytes,
         failed_bytes=core.failed_bytes,
         left_out_bytes=core.left_out_bytes,
         seconds=core.seconds,
@@ -162,6 +168,7 @@ def make_report(
         threads=core.threads,
         block_bytes=block_bytes,
         partition=partition,
+        partition_reason=partition_reason,
         local_rank=local_rank,
         local_size=local_size,
         topology_source=topology_source,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from operator import index
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _LENGTH_BYTES = 8
@@ -75,7 +76,7 @@ def _parse(path: str, text: bytes, data_offset: int, size_bytes: int) -> Header:
     try:
         entries = json.loads(text)
         tensors = [
-            TensorRange(str(name), data_offset + int(begin), int(end) - int(begin))
+            TensorRange(str(name), data_offset + index(begin), index(end) - index(begin))
             for name, entry in entries.items()
             if name != "__metadata__"
             for begin, end in [entry["data_offsets"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _UNITS = {
     "": 1,
@@ -31,16 +32,18 @@ def parse_bytes(text: str) -> int:
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
         raise ValueError(f"not a number of bytes: {text!r} (examples: 16777216, 16MiB)")
-    value = float(match.group(1)) * unit
-    if value != int(value):
+    value = Fraction(match.group(1)) * unit
+    if value.denominator != 1:
         raise ValueError(f"not a whole number of bytes: {text!r}")
-    return int(match.group(1)) * unit if "." not in match.group(1) else int(value)
+    return int(value)
 
 
 def format_bytes(count: float) -> str:
     """`count` bytes in binary units, three significant digits: "1.50 GiB", "512 B"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+            # Not "g": it turns 1000 KiB into 1e+03 KiB.
+            decimals = 0 if unit == "B" or abs(count) >= 99.95 else 1 if abs(count) >= 9.995 else 2
+            return f"{count:.{decimals}f} {unit}"
         count /= 1024
     return f"{count:,.2f} TiB"

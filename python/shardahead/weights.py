@@ -6,9 +6,12 @@ tensors with and without prefetch. torch and safetensors are imported when an it
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from shardahead.load import Load, LoadProgress, Names
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from shardahead.load import ShardWeights, Weight
 
 MAX_WORKERS = 256
+_EXIT_SECONDS = 1.0
 
 
 class WeightsIterator(Iterator["Weight"]):
@@ -130,7 +134,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     return WeightsIterator(load, load.iterate(_buffered(load, max_workers)))
 
 
-def _one_by_one(load: Load) -> Iterator[ShardWeights]:
+def _one_by_one(load: Load) -> Generator[ShardWeights, None, None]:
     for index in range(len(load.shards)):
         yield index, load.weights_of(index)
 
@@ -144,11 +148,38 @@ class _ShardQueue:
     def drain(self) -> Iterator[tuple[TensorRange, torch.Tensor]]:
         while (item := self.items.get()) is not None:
             if isinstance(item, BaseException):
-                raise item
+                try:
+                    raise item
+                finally:
+                    del item  # or the error and this frame would keep each other alive
             yield item
 
 
-def _buffered(load: Load, max_workers: int) -> Iterator[ShardWeights]:
+class _Worker(threading.Thread):
+    """A daemon, not of an executor: a read on a dead server must not hold up the exit."""
+
+    def __init__(self, number: int, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        super().__init__(target=work, name=f"shardahead-load-{number}", daemon=True)
+        self.stop = stop
+        _workers.add(self)
+        self.start()
+
+
+_workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_workers() -> None:
+    """A thread inside torch while the interpreter goes down would abort the process."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    workers = [worker for worker in _workers if worker.is_alive()]
+    for worker in workers:
+        worker.stop()
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+
+
+def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, None]:
     """Shards in order, their tensors prepared by workers that are at most max_workers ahead."""
     queues = [_ShardQueue() for _ in load.shards]
     ahead = threading.Semaphore(max_workers)
@@ -167,21 +198,23 @@ def _buffered(load: Load, max_workers: int) -> Iterator[ShardWeights]:
             try:
                 for item in load.weights_of(index):
                     queues[index].items.put(item)
+                    del item  # the consumer decides how long a tensor lives
                     if stopped.is_set():
                         return
                 queues[index].items.put(None)
             except BaseException as error:  # it belongs to the consumer, whatever it is
                 queues[index].items.put(error)
 
-    workers = min(max_workers, len(load.shards))
-    for number in range(workers):
-        # Daemons, not an executor: a read on a dead server must not hold up the exit.
-        threading.Thread(target=prepare, name=f"shardahead-load-{number}", daemon=True).start()
+    def stop() -> None:
+        stopped.set()
+        ahead.release(max_workers)
+
     try:
+        for number in range(min(max_workers, len(load.shards))):
+            _Worker(number, prepare, stop)
         for index in range(len(load.shards)):
             yield index, queues[index].drain()
             queues[index] = _ShardQueue()
             ahead.release()
     finally:
-        stopped.set()
-        ahead.release(max_workers)
+        stop()

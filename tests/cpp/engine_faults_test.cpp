@@ -16,7 +16,8 @@ constexpr Strategy kStrategies[] = {Strategy::automatic, Strategy::fadvise, Stra
                                     Strategy::pread};
 
 void check_sum(const Report& report) {
-  CHECK(report.resident_bytes + report.read_bytes + report.failed_bytes + report.left_out_bytes ==
+  CHECK(report.resident_bytes + report.read_bytes + report.shared_bytes + report.failed_bytes +
+            report.left_out_bytes ==
         report.planned_bytes);
   CHECK(report.lost_bytes <= report.read_bytes);
 }

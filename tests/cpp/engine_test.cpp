@@ -8,6 +8,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "board.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -29,7 +30,8 @@ std::vector<std::uint64_t> random_sizes(std::mt19937_64& random) {
 }
 
 void check_sum(const Report& report) {
-  CHECK(report.resident_bytes + report.read_bytes + report.failed_bytes + report.left_out_bytes ==
+  CHECK(report.resident_bytes + report.read_bytes + report.shared_bytes + report.failed_bytes +
+            report.left_out_bytes ==
         report.planned_bytes);
   CHECK(report.lost_bytes <= report.read_bytes);
 }
@@ -114,9 +116,11 @@ TEST_CASE("the ranks of a node read each byte once between them") {
     std::vector<std::unique_ptr<Engine>> ranks;
     std::uint64_t planned_bytes = 0;
     for (std::int64_t rank = 0; rank < 3; ++rank) {
-      ranks.push_back(std::make_unique<Engine>(checkpoint.io, checkpoint.plan, checkpoint.files,
-                                               share_of(*checkpoint.plan, partition, rank, 3),
-                                               EngineOptions{.threads = 2}));
+      ranks.push_back(std::make_unique<Engine>(
+          checkpoint.io, checkpoint.plan, checkpoint.files,
+          std::make_unique<StaticClaims>(checkpoint.plan,
+                                         share_of(*checkpoint.plan, partition, rank, 3)),
+          EngineOptions{.threads = 2}));
     }
     for (const auto& engine : ranks) {
       REQUIRE(engine->wait(kHangBound));
@@ -127,6 +131,33 @@ TEST_CASE("the ranks of a node read each byte once between them") {
     CHECK(checkpoint.kernel.served_bytes() == 11 * kMiB);
     CHECK(checkpoint.resident_bytes() == 11 * kMiB);
   }
+}
+
+TEST_CASE("engines that share a board read each byte once between them, and all see the end") {
+  const TemporaryFolder folder;
+  SimulatedCheckpoint checkpoint({3 * kMiB, 1 * kMiB, 2 * kMiB, 5 * kMiB});
+  checkpoint.open(kSmallBlocks);
+  std::vector<std::unique_ptr<Engine>> ranks;
+  for (int rank = 0; rank < 3; ++rank) {
+    BoardRefusal refusal;
+    auto board = BoardClaims::join(folder.path(""), "board", checkpoint.plan,
+                                   share_of(*checkpoint.plan, Partition::block, 0, 1), refusal);
+    REQUIRE(board);
+    ranks.push_back(std::make_unique<Engine>(checkpoint.io, checkpoint.plan, checkpoint.files,
+                                             std::move(board), EngineOptions{.threads = 2}));
+  }
+  std::uint64_t read_bytes = 0;
+  for (const auto& engine : ranks) {
+    REQUIRE(engine->wait(kHangBound));
+    const Report report = engine->report();
+    check_sum(report);
+    CHECK(report.planned_bytes == 11 * kMiB);
+    CHECK(report.left_out_bytes == 0);
+    read_bytes += report.read_bytes;
+  }
+  CHECK(read_bytes == 11 * kMiB);
+  CHECK(checkpoint.kernel.served_bytes() == 11 * kMiB);
+  ranks.clear();
 }
 
 TEST_CASE("only the wanted spans are read, and counted as they were asked for") {

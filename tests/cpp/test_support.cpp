@@ -47,7 +47,8 @@ void SimulatedCheckpoint::open(PlanOptions options, std::size_t max_open_files) 
 }
 
 std::unique_ptr<Engine> SimulatedCheckpoint::start(const EngineOptions& options) const {
-  return std::make_unique<Engine>(io, plan, files, whole_share(), options);
+  return std::make_unique<Engine>(io, plan, files,
+                                  std::make_unique<StaticClaims>(plan, whole_share()), options);
 }
 
 std::string SimulatedCheckpoint::path(std::size_t file) { return std::to_string(file) + ".shard"; }

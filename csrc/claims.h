@@ -1,0 +1,79 @@
+// claims: who takes which block next, and what became of it. The engine's workers ask; it decides
+// nothing about bytes. Two kinds: StaticClaims, a fixed share for ranks that do not talk, and
+// BoardClaims (board.h), for all who work on the same files of this node. Methods are for any
+// thread.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "doorbell.h"
+#include "plan.h"
+
+namespace shardahead {
+
+enum class Outcome { done, failed, released };  // released: given back, someone may take it
+
+struct Claim {
+  std::uint32_t block = 0;
+  // All of the block is to be fetched, for others want other parts of it; else what this
+  // participant wants of it.
+  bool whole = false;
+  bool done_before = false;  // settled already; only whether it is still resident is open
+};
+
+// What others have done of the blocks that this participant wants.
+struct SharedFigures {
+  std::uint64_t done_bytes = 0;
+  std::uint64_t failed_bytes = 0;
+};
+
+class Claims {
+ public:
+  Claims() = default;
+  Claims(const Claims&) = delete;
+  Claims& operator=(const Claims&) = delete;
+  virtual ~Claims() = default;
+
+  // The blocks that this participant wants, ascending.
+  [[nodiscard]] virtual const std::vector<std::uint32_t>& wanted() const noexcept = 0;
+  // The first wanted block that no one has taken and that begins before `limit_bytes` of the plan.
+  virtual std::optional<Claim> take(std::uint64_t limit_bytes) = 0;
+  virtual void settle(const Claim& claim, Outcome outcome) = 0;
+  // Whether all wanted blocks that begin before `limit_bytes` are settled, by whomever.
+  virtual bool settled(std::uint64_t limit_bytes) = 0;
+  // Gives back what the dead had taken; where all is `stalled`, also the first block that a living
+  // other has. For a worker that finds nothing to take.
+  virtual void recover(bool /*stalled*/) {}
+  [[nodiscard]] virtual SharedFigures shared() const { return {}; }
+  // Rung at every change that may let a take() or settled() answer otherwise.
+  virtual DoorbellWord& doorbell() noexcept = 0;
+};
+
+// Blocks in ascending order, for this process alone.
+class StaticClaims final : public Claims {
+ public:
+  StaticClaims(std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> share);
+
+  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
+    return share_;
+  }
+  std::optional<Claim> take(std::uint64_t limit_bytes) override;
+  void settle(const Claim& claim, Outcome outcome) override;
+  bool settled(std::uint64_t limit_bytes) override;
+  DoorbellWord& doorbell() noexcept override { return doorbell_; }
+
+ private:
+  const std::shared_ptr<const Plan> plan_;
+  const std::vector<std::uint32_t> share_;
+  std::mutex mutex_;  // guards next_
+  std::size_t next_ = 0;
+  DoorbellWord doorbell_{0};
+};
+
+}  // namespace shardahead
