@@ -31,6 +31,15 @@ constexpr std::uint8_t kWantedWhole = 2;
 
 std::string board_prefix() { return "shardahead-" + std::to_string(::geteuid()) + "-"; }
 
+std::uint16_t state_after(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::done: return kDone;
+    case Outcome::failed: return kFailed;
+    case Outcome::released: break;
+  }
+  return kFree;
+}
+
 bool is_settled(std::uint16_t state) { return state == kDone || state == kFailed; }
 
 // FNV-1a, twice with different starts: names a load, protects from nothing.
@@ -61,10 +70,13 @@ class Fingerprint {
 }  // namespace
 
 // In shared memory, zeroed at first; the states and then the wants of all blocks follow it.
-struct BoardMemory {
+struct BoardMemory {  // NOLINT(clang-analyzer-optin.performance.Padding): no false sharing
   std::atomic<std::uint64_t> magic;
   std::atomic<std::uint32_t> version;
   std::atomic<std::uint32_t> block_count;
+  std::atomic<std::uint64_t> inflight_bytes;  // what may be in flight on this node
+  std::atomic<std::uint64_t> read_bytes;      // brought in so far, by anyone
+  std::atomic<std::uint32_t> watcher;         // slot + 1 of who watches the throughput
   alignas(64) DoorbellWord doorbell;
   alignas(64) std::byte end;
 
@@ -101,7 +113,8 @@ std::string board_name(const FileTable& files, const Plan& plan) {
 std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const std::string& name,
                                                std::shared_ptr<const Plan> plan,
                                                std::vector<std::uint32_t> wanted,
-                                               BoardRefusal& refusal) {
+                                               BoardRefusal& refusal,
+                                               std::uint64_t set_inflight_bytes) {
   const std::size_t block_count = plan->blocks().size();
   auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal);
   if (!file) return nullptr;
@@ -110,6 +123,7 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
   if (file->first()) {
     memory->version = kVersion;
     memory->block_count = static_cast<std::uint32_t>(block_count);
+    memory->inflight_bytes = kFirstInflightBytes;
     memory->magic = kMagic;
   }
   if (memory->magic != kMagic || memory->version != kVersion ||
@@ -118,17 +132,20 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
     return nullptr;
   }
   return std::unique_ptr<BoardClaims>(
-      new BoardClaims(std::move(*file), std::move(plan), std::move(wanted)));
+      new BoardClaims(std::move(*file), std::move(plan), std::move(wanted), set_inflight_bytes));
 }
 
 BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
-                         std::vector<std::uint32_t> wanted)
+                         std::vector<std::uint32_t> wanted, std::uint64_t set_inflight_bytes)
     : file_(std::move(file)),
       memory_(reinterpret_cast<BoardMemory*>(file_.memory())),
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
       recheck_(wanted_.size()),
-      own_(wanted_.size()) {
+      own_(wanted_.size()),
+      climb_(set_inflight_bytes),
+      epoch_started_(std::chrono::steady_clock::now()) {
+  if (set_inflight_bytes != 0) memory_->inflight_bytes = set_inflight_bytes;
   // Who had this slot before is dead: its claims are nobody's.
   const auto mine = static_cast<std::uint16_t>(kClaimed + file_.slot());
   for (std::size_t block = 0; block < plan_->blocks().size(); ++block) {
@@ -140,23 +157,27 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
     const bool whole = plan_->wanted_bytes(block) == block.range.length;
     BlockWants& wants = memory_->wants(wanted_[i]);
     std::uint8_t expected = kNotWanted;
-    if (whole) {
-      wants = kWantedWhole;
-    } else if (!wants.compare_exchange_strong(expected, kWantedPartly)) {
-      wants = kWantedWhole;
-    }
+    if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
     recheck_[i] = is_settled(memory_->state(wanted_[i]));
   }
 }
 
-BoardClaims::~BoardClaims() = default;
+BoardClaims::~BoardClaims() {
+  std::uint32_t mine = file_.slot() + 1;
+  memory_->watcher.compare_exchange_strong(mine, 0);
+}
 
 std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   const std::lock_guard lock(mutex_);
   advance();
   const auto mine = static_cast<std::uint16_t>(kClaimed + file_.slot());
+  const std::uint64_t most_bytes = memory_->inflight_bytes;
+  std::uint64_t in_flight_bytes = 0;
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
+    // Counted from the claims themselves: no death can leave a counter wrong.
+    in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block);
+    if (in_flight_bytes >= most_bytes) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     const bool whole = memory_->wants(block) == kWantedWhole;
     if (recheck_[i]) {
@@ -169,20 +190,50 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
       own_[i] = true;
       return Claim{block, whole, false};
     }
+    in_flight_bytes += claimed_bytes(block, block + 1);
   }
   return std::nullopt;
 }
 
-void BoardClaims::settle(const Claim& claim, Outcome outcome) {
+void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
+  watch_throughput(read_bytes);
   if (claim.done_before) return;
   // It may have been taken over meanwhile: then it is another's to settle.
   auto expected = static_cast<std::uint16_t>(kClaimed + file_.slot());
-  const std::uint16_t settled = outcome == Outcome::done     ? kDone
-                                : outcome == Outcome::failed ? kFailed
-                                                             : kFree;
+  const std::uint16_t settled = state_after(outcome);
   memory_->state(claim.block).compare_exchange_strong(expected, settled);
   ring(memory_->doorbell);
 }
+
+void BoardClaims::watch_throughput(std::uint64_t read_bytes) {
+  const std::uint64_t all_bytes = memory_->read_bytes.fetch_add(read_bytes) + read_bytes;
+  const std::lock_guard lock(mutex_);
+  const std::uint32_t mine = file_.slot() + 1;
+  std::uint32_t watcher = 0;
+  if (memory_->watcher != mine && !memory_->watcher.compare_exchange_strong(watcher, mine)) return;
+  const auto now = std::chrono::steady_clock::now();
+  const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
+  if (epoch_started_bytes_ == 0) {
+    // The first epoch begins with the first bytes: before them there was no queue to speak of.
+    epoch_started_bytes_ = all_bytes;
+    epoch_started_ = now;
+  } else if (bytes >= climb_.epoch_bytes()) {
+    climb_.epoch(bytes, std::chrono::duration<double>(now - epoch_started_).count());
+    memory_->inflight_bytes = climb_.bytes();
+    epoch_started_bytes_ = all_bytes;
+    epoch_started_ = now;
+  }
+}
+
+std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end) const {
+  std::uint64_t bytes = 0;
+  for (std::uint32_t block = begin; block < end; ++block) {
+    if (memory_->state(block) >= kClaimed) bytes += plan_->blocks()[block].range.length;
+  }
+  return bytes;
+}
+
+std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_->inflight_bytes; }
 
 bool BoardClaims::settled(std::uint64_t limit_bytes) {
   const std::lock_guard lock(mutex_);
@@ -205,16 +256,24 @@ void BoardClaims::advance() {
 void BoardClaims::recover(bool stalled) {
   const std::lock_guard lock(mutex_);
   bool freed = false;
-  std::array<std::optional<bool>, kBoardSlots> dead{};  // each slot is asked once
+  std::array<bool, kBoardSlots> asked{};  // each slot once
+  std::array<bool, kBoardSlots> dead{};
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     BlockState& state = memory_->state(wanted_[i]);
     std::uint16_t seen = state;
     if (seen < kClaimed || seen == kClaimed + file_.slot()) continue;
     const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
-    if (slot < kBoardSlots && !dead[slot]) dead[slot] = file_.is_dead(slot);
-    if (slot < kBoardSlots && !*dead[slot] && !stalled) continue;
-    if (slot < kBoardSlots && !*dead[slot]) stalled = false;
+    if (slot < kBoardSlots) {  // else no one can have claimed it
+      if (!asked[slot]) dead[slot] = file_.is_dead(slot);
+      asked[slot] = true;
+      if (!dead[slot] && !stalled) continue;
+      if (!dead[slot]) stalled = false;
+    }
     freed |= state.compare_exchange_strong(seen, kFree);
+  }
+  std::uint32_t watcher = memory_->watcher;
+  if (watcher != 0 && file_.is_dead(watcher - 1)) {
+    memory_->watcher.compare_exchange_strong(watcher, 0);
   }
   if (freed) ring(memory_->doorbell);
 }

@@ -13,6 +13,7 @@
 #include "board_file.h"
 #include "claims.h"
 #include "file_table.h"
+#include "inflight.h"
 
 namespace shardahead {
 
@@ -24,11 +25,14 @@ std::string board_name(const FileTable& files, const Plan& plan);
 class BoardClaims final : public Claims {
  public:
   // Joins or makes the board of this plan in `folder`, wanting the blocks `wanted` (ascending).
+  // `set_inflight_bytes` fixes what may be in flight, for the whole node, if it is not 0.
   // Returns nothing, and the reason in `refusal`, where memory cannot be shared.
   static std::unique_ptr<BoardClaims> join(const std::string& folder, const std::string& name,
                                            std::shared_ptr<const Plan> plan,
-                                           std::vector<std::uint32_t> wanted,
-                                           BoardRefusal& refusal);
+                                           std::vector<std::uint32_t> wanted, BoardRefusal& refusal,
+                                           std::uint64_t set_inflight_bytes = 0);
+  BoardClaims(const BoardClaims&) = delete;
+  BoardClaims& operator=(const BoardClaims&) = delete;
   ~BoardClaims() override;
 
   [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
@@ -37,15 +41,21 @@ class BoardClaims final : public Claims {
   // Also gives out, once, what was done before this participant came: that speaks of the past, and
   // whether it is still resident has to be asked.
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
-  void settle(const Claim& claim, Outcome outcome) override;
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   void recover(bool stalled) override;
   [[nodiscard]] SharedFigures shared() const override;
+  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
   DoorbellWord& doorbell() noexcept override;
 
  private:
-  BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted);
+  BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
+              std::uint64_t set_inflight_bytes);
 
+  // Claimed by anyone, from block `begin` up to `end`.
+  [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end) const;
+  // One participant watches the throughput for all; when it is gone, the next to settle does.
+  void watch_throughput(std::uint64_t read_bytes);
   // Moves first_open_ past what is settled, and counts what others have settled.
   void advance();
 
@@ -58,6 +68,9 @@ class BoardClaims final : public Claims {
   std::vector<bool> recheck_;   // into wanted_: done before this participant came, not asked yet
   std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
   SharedFigures shared_;
+  InflightClimb climb_;
+  std::uint64_t epoch_started_bytes_ = 0;
+  std::chrono::steady_clock::time_point epoch_started_;
 };
 
 }  // namespace shardahead

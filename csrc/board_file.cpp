@@ -125,7 +125,8 @@ std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::s
     // The last one out may have removed it between our open and our lock.
     if (found.st_nlink == 0) continue;
     if (const std::string reason = untrusted(found); !reason.empty()) {
-      refusal.reason = path + ": " + reason;
+      refusal.reason = path;
+      refusal.reason.append(": ").append(reason);
       return std::nullopt;
     }
     if (!lock_gate(descriptor)) {

@@ -16,7 +16,7 @@ std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
   return Claim{index, false, false};
 }
 
-void StaticClaims::settle(const Claim&, Outcome) {}
+void StaticClaims::settle(const Claim&, Outcome, std::uint64_t) {}
 
 // Of a fixed share nothing comes back: what has been taken needs no further worker.
 bool StaticClaims::settled(std::uint64_t limit_bytes) {

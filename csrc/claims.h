@@ -44,13 +44,16 @@ class Claims {
   [[nodiscard]] virtual const std::vector<std::uint32_t>& wanted() const noexcept = 0;
   // The first wanted block that no one has taken and that begins before `limit_bytes` of the plan.
   virtual std::optional<Claim> take(std::uint64_t limit_bytes) = 0;
-  virtual void settle(const Claim& claim, Outcome outcome) = 0;
+  // `read_bytes` are those that were not resident before.
+  virtual void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) = 0;
   // Whether all wanted blocks that begin before `limit_bytes` are settled, by whomever.
   virtual bool settled(std::uint64_t limit_bytes) = 0;
   // Gives back what the dead had taken; where all is `stalled`, also the first block that a living
   // other has. For a worker that finds nothing to take.
   virtual void recover(bool /*stalled*/) {}
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
+  // How many bytes this node may have in flight at present; 0 where no one counts them.
+  [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
   // Rung at every change that may let a take() or settled() answer otherwise.
   virtual DoorbellWord& doorbell() noexcept = 0;
 };
@@ -64,7 +67,7 @@ class StaticClaims final : public Claims {
     return share_;
   }
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
-  void settle(const Claim& claim, Outcome outcome) override;
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   DoorbellWord& doorbell() noexcept override { return doorbell_; }
 

@@ -95,7 +95,7 @@ struct Engine::State {
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
   void wait_for_change(Claims& shared, std::uint32_t seen);
-  Outcome fetch_block(Fetcher& fetcher, const Claim& claim);
+  Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
   void add(const FetchResult& result);
   void leave(double cpu_seconds);
   void leave_claims();
@@ -122,7 +122,9 @@ bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
   if (cancelled.load(std::memory_order_relaxed)) return false;
   const std::uint64_t end = limit();
   if (const auto claim = shared.take(end)) {
-    shared.settle(*claim, fetch_block(fetcher, *claim));
+    std::uint64_t read_bytes = 0;
+    const Outcome outcome = fetch_block(fetcher, *claim, read_bytes);
+    shared.settle(*claim, outcome, read_bytes);
     return true;
   }
   // Without a consumer nothing moves the window: its end is the end.
@@ -146,7 +148,8 @@ void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
   shared.recover(stalled);
 }
 
-Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim) {
+Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
+                                   std::uint64_t& read_bytes) {
   const Block& block = plan->blocks()[claim.block];
   std::shared_ptr<const File> file;
   try {
@@ -163,6 +166,7 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim) {
   std::uint64_t wanted_bytes = plan->wanted_bytes(block);
   for (const ByteRange& range : claim.whole ? std::vector{block.range} : plan->wanted(block)) {
     FetchResult result = fetcher.fetch(*file, range);
+    read_bytes += result.read_bytes;
     // The fetcher rounds outwards to pages, and may fetch for others; the plan counts what this
     // participant asked for.
     const std::uint64_t counted = std::min(wanted_bytes, range.length);
@@ -215,6 +219,7 @@ Report Engine::State::current() const {
   if (!claims) return report;
   const SharedFigures shared = claims->shared();
   report.shared_bytes += shared.done_bytes;
+  report.inflight_bytes = claims->inflight_bytes();
   report.failed_bytes += shared.failed_bytes;
   return report;
 }

@@ -47,7 +47,8 @@ struct Fault {
 
   Operation operation = Operation::pread;
   FaultKind kind = FaultKind::fail;
-  std::string path_suffix = {};  // empty is any file
+  // Empty is any file. Initialized here for designated initializers that leave it out.
+  std::string path_suffix = {};  // NOLINT(readability-redundant-member-init)
   // Applies to requests that touch bytes of from_offset .. to_offset - 1. Operations without a
   // range ignore both.
   std::uint64_t from_offset = 0;

@@ -74,9 +74,13 @@ std::shared_ptr<const Plan> make_plan(const std::vector<std::uint64_t>& sizes, c
   std::vector<PlannedFile> files(sizes.size());
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     files[i].size_bytes = sizes[i];
-    if (i >= spans.size() || !spans[i]) continue;
-    files[i].spans.emplace();
-    for (const auto& [offset, length] : *spans[i]) files[i].spans->push_back({offset, length});
+    if (i >= spans.size()) continue;
+    const auto& given = spans[i];
+    if (!given) continue;
+    std::vector<ByteRange> wanted;
+    wanted.reserve(given->size());
+    for (const auto& [offset, length] : *given) wanted.push_back({offset, length});
+    files[i].spans = std::move(wanted);
   }
   PlanOptions options;
   options.block_bytes = block_bytes;
@@ -94,6 +98,7 @@ struct Sharing {
 struct SharingOptions {
   std::string partition;
   std::string board_folder;
+  std::uint64_t inflight_bytes = 0;
   std::int64_t local_rank = 0;
   std::int64_t local_size = 1;
 };
@@ -105,8 +110,9 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
   auto share = share_of(*plan, Partition::block, options.local_rank, options.local_size);
   if (options.partition == "dynamic") {
     BoardRefusal refusal;
-    auto board = BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
-                                   share_of(*plan, Partition::block, 0, 1), refusal);
+    auto board =
+        BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
+                          share_of(*plan, Partition::block, 0, 1), refusal, options.inflight_bytes);
     if (board) return board;
     sharing = {"block", "no shared memory: " + refusal.reason};
   }
@@ -122,9 +128,10 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
 class Prefetch {
  public:
   Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
-           const std::string& partition, const std::string& board_folder, std::int64_t local_rank,
-           std::int64_t local_size, const std::string& strategy, std::uint32_t threads,
-           std::uint64_t window_bytes, bool consumer) {
+           const std::string& partition, const std::string& board_folder,
+           std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
+           const std::string& strategy, std::uint32_t threads, std::uint64_t window_bytes,
+           bool consumer) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
@@ -133,10 +140,12 @@ class Prefetch {
     options.consumer = consumer;
     files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
     std::vector<std::uint64_t> sizes;
+    sizes.reserve(files_->size());
     for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
     plan_ = make_plan(sizes, spans, block_bytes);
     auto claims =
-        make_claims(*files_, plan_, {partition, board_folder, local_rank, local_size}, sharing_);
+        make_claims(*files_, plan_,
+                    {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
     engine_ = std::make_unique<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
 
@@ -212,6 +221,7 @@ void bind_report(py::module_& module) {
       .def_readonly("seconds", &Report::seconds)
       .def_readonly("cpu_seconds", &Report::cpu_seconds)
       .def_readonly("threads", &Report::threads)
+      .def_readonly("inflight_bytes", &Report::inflight_bytes)
       .def_readonly("strategy", &Report::strategy)
       .def_readonly("strategy_used", &Report::strategy_used)
       .def_readonly("step_bytes", &Report::step_bytes)
@@ -229,12 +239,12 @@ void bind_report(py::module_& module) {
 void bind_prefetch(py::module_& module) {
   py::class_<Prefetch>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
-                    const std::string&, const std::string&, std::int64_t, std::int64_t,
-                    const std::string&, std::uint32_t, std::uint64_t, bool>(),
+                    const std::string&, const std::string&, std::uint64_t, std::int64_t,
+                    std::int64_t, const std::string&, std::uint32_t, std::uint64_t, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
-           py::arg("partition"), py::arg("board_folder"), py::arg("local_rank"),
-           py::arg("local_size"), py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
-           py::arg("consumer"), NoGil())
+           py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
+           py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
+           py::arg("window_bytes"), py::arg("consumer"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())

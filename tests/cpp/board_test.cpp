@@ -98,7 +98,7 @@ TEST_CASE("participants take each block once, in ascending order") {
     CHECK(claim->whole);
     taken.push_back(claim->block);
     CHECK_FALSE(a->settled(kNoLimit));
-    (turn ? a : b)->settle(*claim, Outcome::done);
+    (turn ? a : b)->settle(*claim, Outcome::done, 0);
   }
   REQUIRE(taken.size() == 50);
   for (std::uint32_t i = 0; i < 50; ++i) CHECK(taken[i] == i);
@@ -111,10 +111,30 @@ TEST_CASE("nothing is taken beyond the limit, and what is before it can be settl
   const TemporaryFolder folder;
   const auto board = join(folder, plan_of(10));
   const std::uint64_t limit = 2 * kMinBlockBytes;
-  for (int i = 0; i < 2; ++i) board->settle(board->take(limit).value(), Outcome::done);
+  for (int i = 0; i < 2; ++i) board->settle(board->take(limit).value(), Outcome::done, 0);
   CHECK_FALSE(board->take(limit));
   CHECK(board->settled(limit));
   CHECK_FALSE(board->settled(limit + 1));
+}
+
+TEST_CASE("the node has no more in flight than it may, whoever took it") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(10);
+  BoardRefusal refusal;
+  const auto a =
+      BoardClaims::join(folder.path(""), kName, plan, share_of(*plan, Partition::block, 0, 1),
+                        refusal, 3 * kMinBlockBytes);
+  REQUIRE(a);
+  const auto b = join(folder, plan);
+  CHECK(b->inflight_bytes() == 3 * kMinBlockBytes);
+  const auto first = a->take(kNoLimit);
+  CHECK(b->take(kNoLimit));
+  CHECK(a->take(kNoLimit));
+  CHECK_FALSE(a->take(kNoLimit));
+  CHECK_FALSE(b->take(kNoLimit));
+  a->settle(first.value(), Outcome::done, kMinBlockBytes);
+  CHECK(b->take(kNoLimit).value().block == 3);
+  CHECK_FALSE(a->take(kNoLimit));
 }
 
 TEST_CASE("what is released is taken again, what failed is not") {
@@ -122,13 +142,13 @@ TEST_CASE("what is released is taken again, what failed is not") {
   const auto plan = plan_of(2);
   const auto a = join(folder, plan);
   const auto b = join(folder, plan);
-  a->settle(a->take(kNoLimit).value(), Outcome::failed);
+  a->settle(a->take(kNoLimit).value(), Outcome::failed, 0);
   const auto claim = a->take(kNoLimit);
-  a->settle(claim.value(), Outcome::released);
+  a->settle(claim.value(), Outcome::released, 0);
   const auto again = b->take(kNoLimit);
   REQUIRE(again);
   CHECK(again->block == 1);
-  b->settle(*again, Outcome::done);
+  b->settle(*again, Outcome::done, 0);
   CHECK_FALSE(b->take(kNoLimit));
   CHECK(b->settled(kNoLimit));
   CHECK(b->shared().failed_bytes == kMinBlockBytes);
@@ -138,12 +158,12 @@ TEST_CASE("what was done before one came is asked again by that one, and by no o
   const TemporaryFolder folder;
   const auto plan = plan_of(3);
   const auto early = join(folder, plan);
-  early->settle(early->take(kNoLimit).value(), Outcome::done);
+  early->settle(early->take(kNoLimit).value(), Outcome::done, 0);
   const auto late = join(folder, plan);
   const auto asked = late->take(kNoLimit);
   REQUIRE(asked);
   CHECK(asked->block == 0);
-  late->settle(*asked, Outcome::done);
+  late->settle(*asked, Outcome::done, 0);
   CHECK(late->take(kNoLimit)->block == 1);
   CHECK(early->take(kNoLimit)->block == 2);
 }
@@ -191,8 +211,8 @@ TEST_CASE("where nothing moves, one claim of the living is taken over at a time"
   REQUIRE(taken_over);
   CHECK(taken_over->block == 0);
   CHECK_FALSE(board->take(kNoLimit));
-  board->settle(*taken_over, Outcome::done);
-  stopped->settle(*first, Outcome::failed);  // too late: it is not its own any more
+  board->settle(*taken_over, Outcome::done, 0);
+  stopped->settle(*first, Outcome::failed, 0);  // too late: it is not its own any more
   CHECK(board->shared().failed_bytes == 0);
 }
 
@@ -248,14 +268,14 @@ TEST_CASE("the last one out removes the file; a board of the dead is reset, or s
   CHECK(::access(folder.path(kName).c_str(), F_OK) != 0);
   kill_and_wait(child_that_waits([&] {
     static auto own = join(folder, plan);
-    own->settle(own->take(kNoLimit).value(), Outcome::done);
+    own->settle(own->take(kNoLimit).value(), Outcome::done, 0);
   }));
   CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
   {
     const auto board = join(folder, plan);
     const auto claim = board->take(kNoLimit);
     CHECK(claim.value().block == 0);
-    board->settle(*claim, Outcome::done);
+    board->settle(*claim, Outcome::done, 0);
     CHECK(board->shared().done_bytes == 0);
     BoardFile::sweep(folder.path(""), "shardahead-");
     CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
@@ -356,7 +376,7 @@ TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat 
         if (dies && turn + 1 == turns) ::raise(SIGKILL);
         if (claim->done_before) continue;
         if (::write(log, &claim->block, sizeof claim->block) != sizeof claim->block) ::_exit(3);
-        board->settle(*claim, Outcome::done);
+        board->settle(*claim, Outcome::done, 0);
         if (!dies && turn > turns) ::_exit(0);  // leaves early, by exit: no destructor runs
       }
       board.reset();
@@ -377,7 +397,7 @@ TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat 
   }
   while (const auto claim = keeper->take(kNoLimit)) {
     if (!claim->done_before) fetched.insert(claim->block);
-    keeper->settle(*claim, Outcome::done);
+    keeper->settle(*claim, Outcome::done, 0);
   }
   CHECK(keeper->settled(kNoLimit));
   for (std::uint32_t block = 0; block < kBlocks; ++block) CHECK(fetched.count(block) == 1);
