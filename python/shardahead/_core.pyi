@@ -36,6 +36,8 @@ class Report:
     @property
     def threads(self) -> int: ...
     @property
+    def inflight_bytes(self) -> int: ...
+    @property
     def strategy(self) -> str: ...
     @property
     def strategy_used(self) -> str: ...
@@ -61,6 +63,7 @@ class Prefetch:
         block_bytes: int,
         partition: str,
         board_folder: str,
+        inflight_bytes: int,
         local_rank: int,
         local_size: int,
         strategy: str,

@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     warm.add_argument(
         "--threads", type=int, metavar="N", help="worker threads of this process (default: 4)"
     )
+    warm.add_argument(
+        "--inflight",
+        type=_bytes_argument,
+        metavar="BYTES",
+        help="what the node may have in flight (default: found by measuring)",
+    )
     warm.add_argument("--strategy", choices=STRATEGIES, help="how to read (default: auto)")
     warm.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
     _command(commands, "status", _status, "how much of a checkpoint is in the page cache")
@@ -81,7 +87,9 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block-size", type=_bytes_argument, metavar="BYTES", help="e.g. 16MiB (the default)"
     )
-    parser.add_argument("--partition", choices=PARTITIONS, help="how ranks share (default: block)")
+    parser.add_argument(
+        "--partition", choices=PARTITIONS, help="how ranks share (default: dynamic)"
+    )
     parser.add_argument("--local-rank", type=int, metavar="N", help="default: from the launcher")
     parser.add_argument("--local-size", type=int, metavar="N", help="default: from the launcher")
 
@@ -107,6 +115,7 @@ def _warm(options: argparse.Namespace) -> int:
         options.block_size,
         strategy=options.strategy,
         partition=options.partition,
+        inflight_bytes=options.inflight,
     )
     interrupted = False
     try:
@@ -239,9 +248,12 @@ def _plan(options: argparse.Namespace) -> int:
     sizes = [shard.size_bytes for shard in shards]
     spans = [None] * len(sizes)
     blocks = _core.plan_blocks(sizes, spans, chosen.block_bytes)
-    share = _core.plan_share(
-        sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
-    )
+    # Who claims what is not known before; a fixed share is.
+    share = list(range(len(blocks)))
+    if chosen.partition != "dynamic":
+        share = _core.plan_share(
+            sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
+        )
     if options.json:
         document = {
             "size_bytes": sum(sizes),
@@ -270,6 +282,11 @@ def _plan(options: argparse.Namespace) -> int:
         ("shard, in order", "size", "blocks"),
         [*rows, ("in all", format_bytes(sum(sizes)), str(len(blocks)))],
     )
+    if chosen.partition == "dynamic":
+        print(
+            f"partition dynamic: {where.size} local ranks ({where.source}) claim them in this order"
+        )
+        return DONE
     mine = sum(blocks[index][2] for index in share)
     print(
         f"local rank {where.rank} of {where.size} ({where.source}), partition {chosen.partition}: "
@@ -288,8 +305,10 @@ def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_column(
             head, justify="right" if column else "left", overflow="fold", no_wrap=column > 0
         )
+    encoding = sys.stdout.encoding or "utf-8"
     for number, row in enumerate(rows):
-        table.add_row(*row, end_section=number == len(rows) - 2)
+        cells = [cell.encode(encoding, "backslashreplace").decode(encoding) for cell in row]
+        table.add_row(*cells, end_section=number == len(rows) - 2)
     width = None if sys.stdout.isatty() else max(80, 50 + max(len(row[0]) for row in rows))
     Console(width=width, markup=False, highlight=False).print(table)
 

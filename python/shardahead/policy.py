@@ -16,7 +16,7 @@ from shardahead.units import parse_bytes
 
 STRATEGIES = ("auto", "fadvise", "readahead", "pread")
 PARTITIONS = ("dynamic", "block", "file")
-DEFAULT_PARTITION = "block"
+DEFAULT_PARTITION = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"
 MODES = ("mmap",)
 ENVIRONMENT_PREFIX = "SHARDAHEAD_"
@@ -26,13 +26,17 @@ T = TypeVar("T", int, str)
 
 @dataclass(frozen=True)
 class PrefetchOptions:
-    """Options of one prefetch, complete and valid. `window_bytes` 0 means no limit."""
+    """Options of one prefetch, complete and valid.
+
+    `window_bytes` 0 means no limit, `inflight_bytes` 0 that it is found by measuring.
+    """
 
     threads: int
     block_bytes: int
     strategy: str
     partition: str
     window_bytes: int
+    inflight_bytes: int
     board_folder: str
 
 
@@ -54,6 +58,7 @@ def resolve_options(
     strategy: str | None = None,
     partition: str | None = None,
     window_bytes: int | None = None,
+    inflight_bytes: int | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> PrefetchOptions:
     """The options in force: argument, else environment, else default.
@@ -75,6 +80,7 @@ def resolve_options(
         strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
         partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
         window_bytes=_number("window_bytes", window_bytes, environ, 0, 0, 2**63 - 1),
+        inflight_bytes=_number("inflight_bytes", inflight_bytes, environ, 0, 0, 2**63 - 1),
         board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
     )
 

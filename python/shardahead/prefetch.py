@@ -184,6 +184,7 @@ def prefetch_files(
     window_bytes: int | None = None,
     spans: Spans | None = None,
     consumer: bool = False,
+    inflight_bytes: int | None = None,
 ) -> PrefetchHandle:
     """Starts bringing `files` into the page cache in the background, and returns at once.
 
@@ -192,15 +193,19 @@ def prefetch_files(
     files: paths of shards, or one path: a shard, a folder, or an index (`*.index.json`). They are
         read in the index's order of first use, else in natural order (shard 2 before shard 10).
     local_rank, local_size: this process and how many share the work on this node; see
-        `local_topology` for the default. With `partition` "block" or "file" each reads its share.
+        `local_topology` for the default. They count with `partition` "block" or "file".
     threads: worker threads of this process, 1 to 256; 4 by default.
     block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default.
     strategy: "auto" (default), "fadvise", "readahead" or "pread".
-    partition: "block" (default): block i to local rank i mod local size; "file": file i.
+    partition: "dynamic" (default): all who load the same files on this node claim blocks from one
+        board in shared memory; where that cannot be shared it falls back to "block", and the report
+        says why. "block": block i to local rank i mod local size; "file": file i.
     window_bytes: how far to be ahead of the consumer, with `consumer=True`; else the prefetch ends
         after that many bytes of the checkpoint. 0, the default, is no limit.
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
+    inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
+        default, starts at 32 MiB and follows the throughput.
     consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
 
     Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and
@@ -214,6 +219,7 @@ def prefetch_files(
         strategy=strategy,
         partition=partition,
         window_bytes=window_bytes,
+        inflight_bytes=inflight_bytes,
     )
     shards = resolve_shards(files)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
@@ -239,6 +245,7 @@ def start_prefetch(
         block_bytes=options.block_bytes,
         partition=options.partition,
         board_folder=options.board_folder,
+        inflight_bytes=options.inflight_bytes,
         local_rank=topology.rank,
         local_size=topology.size,
         strategy=options.strategy,

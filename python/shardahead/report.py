@@ -16,11 +16,14 @@ class Report:
     """The figures of one prefetch by one participant. Byte counts are of its own share.
 
     `planned_bytes` is the sum of `resident_bytes` (in the page cache already), `read_bytes`
-    (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done, `left_out_bytes` (cancelled before their turn, or
-    beyond the window). `lost_bytes` is the part of `read_bytes` that was advised, did not arrive,
-    and was then read with pread. `cpu_seconds` is the processor time of the worker threads.
-    `waited_seconds` is how long a weight iterator waited for bytes. `errors` holds the first of
-    `error_count` errors, as OSError with errno, filename and the attributes operation and offset.
+    (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done,
+    `left_out_bytes` (cancelled before their turn, or beyond the window). `lost_bytes` is the part
+    of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
+    is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
+    processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
+    bytes. `partition` is how the work was shared; where that is not as asked for,
+    `partition_reason` says why. `errors` holds the first of `error_count` errors, as OSError with
+    errno, filename and the attributes operation and offset.
     """
 
     planned_bytes: int
@@ -38,6 +41,7 @@ class Report:
     step_bytes: int
     step_source: str
     threads: int
+    inflight_bytes: int
     block_bytes: int
     partition: str
     partition_reason: str
@@ -166,6 +170,7 @@ def make_report(
         step_bytes=core.step_bytes,
         step_source=core.step_source,
         threads=core.threads,
+        inflight_bytes=core.inflight_bytes,
         block_bytes=block_bytes,
         partition=partition,
         partition_reason=partition_reason,
