@@ -27,11 +27,13 @@ OPTIONS: list[tuple[str, str, Any, str, Any, Any]] = [
     ("strategy", "strategy", "auto", "pread", "pread", "readahead"),
     ("partition", "partition", DEFAULT_PARTITION, "file", "file", "block"),
     ("window_bytes", "window_bytes", 0, "1GiB", 1024**3, 5),
+    ("inflight_bytes", "inflight_bytes", 0, "64MiB", 64 * MIB, 5),
 ]
 RANGES: list[tuple[str, int, Any]] = [
     ("threads", 1, 256),
     ("block_size", 4096, 2**30),
     ("window_bytes", 0, 2**63 - 1),
+    ("inflight_bytes", 0, 2**63 - 1),
 ]
 
 
