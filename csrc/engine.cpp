@@ -97,7 +97,7 @@ struct Engine::State {
   void wait_for_change(Claims& shared, std::uint32_t seen);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
   void add(const FetchResult& result);
-  void leave(double cpu_seconds);
+  void leave();
   void leave_claims();
   [[nodiscard]] Report current() const;
   [[nodiscard]] std::uint64_t limit() const;
@@ -111,9 +111,15 @@ std::uint64_t Engine::State::limit() const {
 
 void Engine::State::work(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
-  while (work_once(fetcher, shared)) {
+  double counted_seconds = 0;
+  for (bool more = true; more;) {
+    more = work_once(fetcher, shared);
+    const double cpu_seconds = thread_cpu_seconds();
+    const std::lock_guard lock(mutex);
+    figures.cpu_seconds += cpu_seconds - counted_seconds;
+    counted_seconds = cpu_seconds;
   }
-  leave(thread_cpu_seconds());
+  leave();
 }
 
 // Takes one block, or waits for one. False at the end.
@@ -195,9 +201,8 @@ void Engine::State::add(const FetchResult& result) {
   if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(*result.error);
 }
 
-void Engine::State::leave(double cpu_seconds) {
+void Engine::State::leave() {
   const std::lock_guard lock(mutex);
-  figures.cpu_seconds += cpu_seconds;
   if (--running == 0) {
     ended = Clock::now();
     leave_claims();

@@ -19,8 +19,7 @@ void InflightClimb::epoch(std::uint64_t settled_bytes, double seconds) {
       // The same with less in flight is better: others share the server, and the first bytes come
       // sooner.
       if (rate > best_rate_ * kLoss) {
-        best_bytes_ = bytes_;
-        best_rate_ = std::max(rate, best_rate_ * kLoss);
+        best_bytes_ = bytes_;  // but not its rate: small losses must not add up
         attempt(Trying::less);
       } else {
         settle_for(best_bytes_);

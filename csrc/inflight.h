@@ -10,8 +10,9 @@
 
 namespace shardahead {
 
-inline constexpr std::uint64_t kFirstInflightBytes = 32 * kMiB;
-inline constexpr std::uint64_t kMinInflightBytes = 8 * kMiB;
+// Two blocks of the default size: with one, the link idles while its successor is being claimed.
+inline constexpr std::uint64_t kMinInflightBytes = 32 * kMiB;
+inline constexpr std::uint64_t kFirstInflightBytes = kMinInflightBytes;
 inline constexpr std::uint64_t kMaxInflightBytes = 1 * kGiB;
 
 class InflightClimb {
@@ -35,7 +36,7 @@ class InflightClimb {
 
   // Less than this is noise; more of it in flight has to earn it.
   static constexpr double kGain = 1.05;
-  static constexpr double kLoss = 0.95;
+  static constexpr double kLoss = 0.98;
   // Epochs between two tries, once neither more nor less was better.
   static constexpr std::uint32_t kRest = 8;
 

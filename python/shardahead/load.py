@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Names = Collection[str] | Callable[[str], bool]
 _HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
+_LAST_BLOCKS_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class Load:
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
+            if self.prefetch is not None:
+                # All bytes are there: the threads end by themselves, so it is no cancellation.
+                with suppress(TimeoutError):
+                    self.prefetch.wait(_LAST_BLOCKS_SECONDS)
         finally:
             shards.close()
             if self.prefetch is not None:
