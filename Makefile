@@ -69,7 +69,8 @@ $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
 # $(1): folder below build/, $(2): CMake options
 define cmake_build
 build/$(1)/.built: $$(VENV)/.ready $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/cpp/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
-	$$(BIN)/cmake -S . -B build/$(1) $$(CMAKE_FLAGS) $(2) >build/$(1).log || { cat build/$(1).log; false; }
+	mkdir -p build/$(1)
+	$$(BIN)/cmake -S . -B build/$(1) $$(CMAKE_FLAGS) $(2) --log-level=NOTICE
 	$$(BIN)/cmake --build build/$(1) --parallel $$(JOBS)
 	touch $$@
 endef
