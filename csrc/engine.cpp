@@ -26,10 +26,10 @@ namespace {
 
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 // How often a worker that finds nothing to do looks for claims of the dead.
-constexpr auto kRecoverySeconds = std::chrono::milliseconds(100);
+constexpr auto kRecoveryInterval = std::chrono::milliseconds(100);
 // After this long without any change on the board a claim of the living is taken over: its owner
 // may be stopped, or sit in a read that never ends.
-constexpr auto kStallSeconds = std::chrono::seconds(10);
+constexpr auto kStallTime = std::chrono::seconds(10);
 
 double thread_cpu_seconds() noexcept {
   timespec now{};
@@ -99,6 +99,7 @@ struct Engine::State {
   void add(const FetchResult& result);
   void leave();
   void leave_claims();
+  void give_up_claims();
   [[nodiscard]] Report current() const;
   [[nodiscard]] std::uint64_t limit() const;
   [[nodiscard]] double seconds() const;
@@ -140,15 +141,15 @@ bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
 }
 
 void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
-  wait_for_ring(shared.doorbell(), seen, kRecoverySeconds);
+  wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
   bool stalled = false;
   {
     const std::lock_guard lock(mutex);
     const auto now = Clock::now();
     if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
-    if (now - last_recovery < kRecoverySeconds) return;
+    if (now - last_recovery < kRecoveryInterval) return;
     last_recovery = now;
-    stalled = now - last_change > kStallSeconds;
+    stalled = now - last_change > kStallTime;
     if (stalled) last_change = now;
   }
   shared.recover(stalled);
@@ -212,8 +213,13 @@ void Engine::State::leave() {
 
 // Called with the mutex locked. A consumer that still reports keeps its place.
 void Engine::State::leave_claims() {
-  if (!claims || running > 0) return;
+  if (running > 0) return;
   if (options.consumer && !cancelled.load(std::memory_order_relaxed)) return;
+  give_up_claims();
+}
+
+// Called with the mutex locked. What the others did is of the past from now on.
+void Engine::State::give_up_claims() {
   figures = current();
   claims.reset();
 }
@@ -287,9 +293,8 @@ void Engine::cancel() {
   if (state_->running > 0) {
     state_->cancelled.store(true, std::memory_order_relaxed);
     ring(state_->claims->doorbell());
-  } else if (state_->claims) {
-    state_->figures = state_->current();
-    state_->claims.reset();
+  } else {
+    state_->give_up_claims();
   }
 }
 
@@ -305,9 +310,7 @@ Progress Engine::progress() const {
   if (state_->process != ::getpid()) return {};
   const std::lock_guard lock(state_->mutex);
   const Report report = state_->current();
-  const std::uint64_t done_bytes =
-      report.resident_bytes + report.read_bytes + report.failed_bytes + report.shared_bytes;
-  return {report.planned_bytes, done_bytes, state_->seconds()};
+  return {report.planned_bytes, report.settled_bytes(), state_->seconds()};
 }
 
 Report Engine::report() const {
@@ -324,9 +327,7 @@ Report Engine::report() const {
   report.seconds = state_->seconds();
   report.done = state_->running == 0;
   report.cancelled = cancelled();
-  const std::uint64_t settled =
-      report.resident_bytes + report.read_bytes + report.failed_bytes + report.shared_bytes;
-  report.left_out_bytes = report.done ? report.planned_bytes - settled : 0;
+  report.left_out_bytes = report.done ? report.planned_bytes - report.settled_bytes() : 0;
   return report;
 }
 

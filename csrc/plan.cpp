@@ -100,12 +100,16 @@ std::optional<Partition> partition_from(std::string_view name) noexcept {
   return std::nullopt;
 }
 
-std::vector<std::uint32_t> share_of(const Plan& plan, Partition partition, std::int64_t local_rank,
-                                    std::int64_t local_size) {
+void require_local_rank(std::int64_t local_rank, std::int64_t local_size) {
   require(local_size >= 1, "local_size must be at least 1, not " + std::to_string(local_size));
   require(local_rank >= 0 && local_rank < local_size,
           "local_rank must be between 0 and local_size - 1 = " + std::to_string(local_size - 1) +
               ", not " + std::to_string(local_rank));
+}
+
+std::vector<std::uint32_t> share_of(const Plan& plan, Partition partition, std::int64_t local_rank,
+                                    std::int64_t local_size) {
+  require_local_rank(local_rank, local_size);
   const auto rank = static_cast<std::uint64_t>(local_rank);
   const auto size = static_cast<std::uint64_t>(local_size);
   const std::vector<Block>& blocks = plan.blocks();

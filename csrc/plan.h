@@ -71,8 +71,10 @@ enum class Partition { block, file };  // block i, or all of file i, to local ra
 const char* to_string(Partition partition) noexcept;
 std::optional<Partition> partition_from(std::string_view name) noexcept;
 
-// Indices of the wanted blocks of one local rank, ascending.
 // Throws std::invalid_argument where local_rank is not in 0 .. local_size - 1.
+void require_local_rank(std::int64_t local_rank, std::int64_t local_size);
+
+// Indices of the wanted blocks of one local rank, ascending. Throws as require_local_rank does.
 std::vector<std::uint32_t> share_of(const Plan& plan, Partition partition, std::int64_t local_rank,
                                     std::int64_t local_size);
 

@@ -38,6 +38,11 @@ struct Report {
   std::vector<IoError> errors;  // the first kMaxErrors of them
 
   static constexpr std::size_t kMaxErrors = 64;
+
+  // No longer waited for, whatever became of them.
+  [[nodiscard]] std::uint64_t settled_bytes() const {
+    return resident_bytes + read_bytes + shared_bytes + failed_bytes;
+  }
 };
 
 }  // namespace shardahead

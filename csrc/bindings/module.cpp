@@ -106,8 +106,7 @@ struct SharingOptions {
 std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_ptr<const Plan>& plan,
                                     const SharingOptions& options, Sharing& sharing) {
   sharing.partition = options.partition;
-  // A wrong rank is wrong even where it is not needed.
-  auto share = share_of(*plan, Partition::block, options.local_rank, options.local_size);
+  require_local_rank(options.local_rank, options.local_size);  // also where it is not needed
   if (options.partition == "dynamic") {
     BoardRefusal refusal;
     auto board =
@@ -118,10 +117,8 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
   }
   const Partition dealt = parse_name("partition", sharing.partition, kPartitions,
                                      [](const auto& name) { return partition_from(name); });
-  if (dealt == Partition::file) {
-    share = share_of(*plan, dealt, options.local_rank, options.local_size);
-  }
-  return std::make_unique<StaticClaims>(plan, std::move(share));
+  return std::make_unique<StaticClaims>(
+      plan, share_of(*plan, dealt, options.local_rank, options.local_size));
 }
 
 // What Python holds of a running prefetch.
