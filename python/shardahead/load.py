@@ -18,7 +18,7 @@ from shardahead.policy import MODES, PrefetchOptions, check_choice, is_disabled
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header
-from shardahead.shards import Files, Shard, resolve_shards
+from shardahead.shards import Files, resolve_shards
 from shardahead.topology import local_topology
 
 if TYPE_CHECKING:
@@ -67,24 +67,29 @@ class Load:
         self.prefetch: PrefetchHandle | None = None
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
         if names is not None or progress is not None:
-            self.headers = _read_headers(self.shards)
+            self._read_headers()
         if names is not None:
-            spans = [self._spans(header) for header in self.headers if header is not None]
+            spans = [self._spans(index) for index in range(len(self.shards))]
         if prefetch and not is_disabled():
             self.prefetch = start_prefetch(
                 self.shards, options, where, spans=spans, consumer=options.window_bytes > 0
             )
 
-    def wanted(self, index: int) -> list[TensorRange]:
-        """The wanted tensors of one shard by offset. Waits for the header's bytes."""
+    def header(self, index: int) -> Header:
+        """The header of one shard with its wanted tensors only. Waits for its bytes once."""
         header = self.headers[index]
         if header is None:
-            header = self.headers[index] = read_header(self.shards[index].path)
-        return [tensor for tensor in header.tensors if self.wants(tensor.name)]
+            header = self._keep(index, read_header(self.shards[index].path))
+        return header
+
+    def _keep(self, index: int, whole: Header) -> Header:
+        tensors = tuple(tensor for tensor in whole.tensors if self.wants(tensor.name))
+        header = self.headers[index] = Header(whole.data_offset, tensors)
+        return header
 
     def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
         """One shard's wanted tensors, each once its bytes are there."""
-        wanted = self.wanted(index)
+        wanted = self.header(index).tensors
         if not wanted:
             return
         with self.safe_open(self.shards[index].path, framework="pt", device="cpu") as shard:
@@ -94,7 +99,7 @@ class Load:
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
-        total = sum(t.length for i, h in enumerate(self.headers) if h for t in self.wanted(i))
+        total = sum(t.length for header in self.headers if header for t in header.tensors)
         consumed = 0
         try:
             for index, weights in shards:
@@ -131,10 +136,15 @@ class Load:
         if self.prefetch is not None:
             self.prefetch.consumed(index, offset)
 
-    def _spans(self, header: Header) -> list[tuple[int, int]]:
-        spans = [(0, header.data_offset)]
-        spans.extend((t.offset, t.length) for t in header.tensors if self.wants(t.name))
-        return spans
+    def _spans(self, index: int) -> list[tuple[int, int]]:
+        header = self.header(index)
+        return [(0, header.data_offset), *((t.offset, t.length) for t in header.tensors)]
+
+    def _read_headers(self) -> None:
+        with ThreadPoolExecutor(min(_HEADER_THREADS, len(self.shards))) as pool:
+            headers = pool.map(read_header, [shard.path for shard in self.shards])
+            for index, whole in enumerate(headers):
+                self._keep(index, whole)  # here: a predicate of the caller knows one thread
 
 
 def _import_safe_open() -> Callable[..., Any]:
@@ -157,11 +167,6 @@ def _predicate(names: Names | None) -> Callable[[str], bool]:
     if isinstance(names, str | bytes):
         raise TypeError(f"names must be a collection of names or a predicate, not {names!r}")
     return frozenset(names).__contains__
-
-
-def _read_headers(shards: Sequence[Shard]) -> list[Header | None]:
-    with ThreadPoolExecutor(min(_HEADER_THREADS, len(shards))) as pool:
-        return list(pool.map(lambda shard: read_header(shard.path), shards))
 
 
 def _checked_drop_after(drop_after: bool, where: LocalTopology) -> bool:

@@ -88,7 +88,7 @@ class PrefetchHandle:
         return tuple((error.filename, error) for error in self._core.report().errors)
 
     def progress(self) -> _core.Progress:
-        """planned_bytes, done_bytes and seconds so far, of this participant's share."""
+        """planned_bytes, done_bytes (by anyone on this node) and seconds so far."""
         return self._core.progress()
 
     def report(self) -> Report:

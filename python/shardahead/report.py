@@ -142,46 +142,15 @@ def describe_error(error: OSError) -> str:
     return f"{operation} {_quoted(error.filename)!r}{place}: {error.strerror}"
 
 
-def make_report(
-    core: _core.Report,
-    *,
-    waited_seconds: float,
-    block_bytes: int,
-    partition: str,
-    partition_reason: str,
-    local_rank: int,
-    local_size: int,
-    topology_source: str,
-) -> Report:
-    """The core's figures together with the options that only Python knows."""
-    return Report(
-        planned_bytes=core.planned_bytes,
-        resident_bytes=core.resident_bytes,
-        read_bytes=core.read_bytes,
-        lost_bytes=core.lost_bytes,
-        shared_bytes=core.shared_bytes,
-        failed_bytes=core.failed_bytes,
-        left_out_bytes=core.left_out_bytes,
-        seconds=core.seconds,
-        cpu_seconds=core.cpu_seconds,
-        waited_seconds=waited_seconds,
-        strategy=core.strategy,
-        strategy_used=core.strategy_used,
-        step_bytes=core.step_bytes,
-        step_source=core.step_source,
-        threads=core.threads,
-        inflight_bytes=core.inflight_bytes,
-        block_bytes=block_bytes,
-        partition=partition,
-        partition_reason=partition_reason,
-        local_rank=local_rank,
-        local_size=local_size,
-        topology_source=topology_source,
-        done=core.done,
-        cancelled=core.cancelled,
-        error_count=core.error_count,
-        errors=tuple(core.errors),
-    )
+def make_report(core: _core.Report, **options: Any) -> Report:
+    """The core's figures together with `options`, the fields that only Python knows."""
+    figures = {
+        field.name: getattr(core, field.name)
+        for field in dataclasses.fields(Report)
+        if field.name not in options
+    }
+    figures["errors"] = tuple(figures["errors"])
+    return Report(**figures, **options)
 
 
 def _quoted(path: str | bytes | None) -> str:
