@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import logging
 import os
 import random
 import subprocess
@@ -27,9 +28,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "slowfs"))
 
 import slowfs  # noqa: E402
+from shardahead import PrefetchHandle, Report, launcher, prefetch_files  # noqa: E402
 
 KIB = 1024
 MIB = 1024 * KIB
+SIZES_BYTES = [5 * MIB + 123, 0, 1, 3 * MIB, 4096]
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 HANG_SECONDS = 120.0
 NOBODY = 65534
@@ -228,3 +231,57 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
             return mounts.enter_context(slowfs.SlowFs(source, mountpoint, **options))
 
         yield make
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [write_file(tmp_path / f"{i}.safetensors", n) for i, n in enumerate(SIZES_BYTES)]
+    make_cold(*paths)
+    return paths
+
+
+def held(files: Any, **options: Any) -> PrefetchHandle:
+    """A prefetch that does not end by itself, with 64 KiB or so brought in."""
+    options = {"block_size": 64 * KIB, "window_bytes": 64 * KIB, "consumer": True, **options}
+    return prefetch_files(files, **options)
+
+
+def has_done(handle: PrefetchHandle, count: int) -> bool:
+    return handle.progress().done_bytes >= count
+
+
+def let_go(handle: PrefetchHandle) -> None:
+    last = len(handle.shards) - 1
+    handle.consumed(last, handle.shards[last].size_bytes)
+
+
+def check_sum(report: Report) -> None:
+    here = report.resident_bytes + report.read_bytes + report.shared_bytes
+    assert here + report.failed_bytes + report.left_out_bytes == report.planned_bytes
+    assert report.lost_bytes <= report.read_bytes
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No torch.distributed but what a test puts there, and nothing logged before."""
+    monkeypatch.delitem(sys.modules, "torch.distributed", raising=False)
+    monkeypatch.setattr(launcher, "_warned", set())
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert all(r.name == "shardahead" and r.levelno == logging.WARNING for r in caplog.records)
+    return [record.getMessage() for record in caplog.records]
+
+
+STEP = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_GTIDS": "4,5,6",
+    "SLURM_STEP_TASKS_PER_NODE": "4,3",
+}
+
+
+def step(**changes: str | None) -> dict[str, str]:
+    changed = {**STEP, **changes}
+    return {name: value for name, value in changed.items() if value is not None}

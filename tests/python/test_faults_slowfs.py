@@ -14,6 +14,7 @@ from conftest import (
     KIB,
     MIB,
     MakeMount,
+    check_sum,
     eventually,
     finish,
     is_resident,
@@ -25,7 +26,7 @@ from conftest import (
     write_file,
 )
 
-from shardahead import PrefetchHandle, Report, prefetch_files
+from shardahead import PrefetchHandle, prefetch_files
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 ITERATORS = ["safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator"]
@@ -54,11 +55,6 @@ def checkpoint(tmp_path: Path) -> Path:
         }
         save_file(tensors, folder / f"model-{i}.safetensors")
     return folder
-
-
-def check_sum(report: Report) -> None:
-    here = report.resident_bytes + report.read_bytes + report.shared_bytes
-    assert here + report.failed_bytes + report.left_out_bytes == report.planned_bytes
 
 
 def check_errors(handle: PrefetchHandle, path: Path, code: int, offset: int, block: int) -> None:

@@ -1,4 +1,4 @@
-"""prefetch_files on real files: what is resident afterwards, the report, and the handle.
+"""prefetch_files on real files: what is resident afterwards, and the report.
 
 A prefetch with a consumer that has consumed nothing stands still at the end of its window: that is
 how a test holds one running for as long as it needs it.
@@ -7,76 +7,40 @@ how a test holds one running for as long as it needs it.
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
-import signal
-import socket
-import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import (
     KIB,
     MIB,
-    NOBODY,
+    SIZES_BYTES,
+    check_sum,
     eventually,
-    finish,
+    has_done,
+    held,
     is_resident,
+    let_go,
     make_cold,
     resident_bytes,
     run_python,
     run_ranks,
-    start_python,
     thread_ids,
-    worker_threads,
     write_file,
 )
 
-from shardahead import LocalTopology, PrefetchHandle, Report, prefetch_files
-from shardahead.policy import PARTITIONS, resolve_options
-from shardahead.prefetch import start_prefetch
-from shardahead.shards import Shard
+from shardahead import prefetch_files
+from shardahead.policy import PARTITIONS
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
-SIZES_BYTES = [5 * MIB + 123, 0, 1, 3 * MIB, 4096]
 RANK = """
 import json, sys, shardahead
 handle = shardahead.prefetch_files(sys.argv[2:], partition=sys.argv[1], block_size=256 * 1024)
 handle.wait()
 print(json.dumps(handle.report().to_dict()))
 """
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    paths = [write_file(tmp_path / f"{i}.safetensors", n) for i, n in enumerate(SIZES_BYTES)]
-    make_cold(*paths)
-    return paths
-
-
-def held(files: Any, **options: Any) -> PrefetchHandle:
-    """A prefetch that does not end by itself, with 64 KiB or so brought in."""
-    options = {"block_size": 64 * KIB, "window_bytes": 64 * KIB, "consumer": True, **options}
-    return prefetch_files(files, **options)
-
-
-def has_done(handle: PrefetchHandle, count: int) -> bool:
-    return handle.progress().done_bytes >= count
-
-
-def let_go(handle: PrefetchHandle) -> None:
-    last = len(handle.shards) - 1
-    handle.consumed(last, handle.shards[last].size_bytes)
-
-
-def check_sum(report: Report) -> None:
-    here = report.resident_bytes + report.read_bytes + report.shared_bytes
-    assert here + report.failed_bytes + report.left_out_bytes == report.planned_bytes
-    assert report.lost_bytes <= report.read_bytes
 
 
 # ---- what is resident afterwards ----
@@ -274,124 +238,6 @@ def test_disabled_it_does_nothing(files: list[Path], monkeypatch: pytest.MonkeyP
     assert sum(map(resident_bytes, files)) == 0
 
 
-# ---- wrong arguments: before any thread starts ----
-
-
-def special(folder: Path, kind: str) -> Path:
-    path = folder / kind
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "device":
-        return Path("/dev/zero")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "error", "code"),
-    [
-        ("missing", FileNotFoundError, errno.ENOENT),
-        ("folder", IsADirectoryError, errno.EISDIR),
-        ("fifo", OSError, errno.EINVAL),
-        ("socket", OSError, errno.EINVAL),
-        ("device", OSError, errno.EINVAL),
-    ],
-)
-def test_what_is_no_file_is_refused_before_any_thread_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: type[OSError], code: int
-) -> None:
-    # Were the FIFO opened for reading, this would hang: nobody writes to it.
-    monkeypatch.chdir(tmp_path)  # the path of a socket is limited to 107 bytes
-    good = write_file(tmp_path / "a", MIB)
-    bad = special(Path(), kind)
-    before = thread_ids()
-    with pytest.raises(error) as caught:
-        prefetch_files([good, bad])
-    assert (caught.value.errno, caught.value.filename) == (code, str(bad))
-    # The same where a file turns into something else after it was looked at.
-    with pytest.raises(error) as caught:
-        start_prefetch(
-            [Shard(str(path), MIB, 0, 0) for path in (good, bad)],
-            resolve_options(),
-            LocalTopology(0, 1, "test"),
-            spans=[None, None],
-            consumer=False,
-        )
-    assert (caught.value.errno, caught.value.filename) == (code, str(bad))
-    assert thread_ids() == before
-
-
-AS_NOBODY = f"""
-import json, os, sys, shardahead
-path = sys.argv[1]
-os.setuid({NOBODY}) if os.getuid() == 0 else None
-before = os.listdir("/proc/self/task")
-try:
-    with shardahead.prefetch_files([path]) as handle:
-        handle.wait()
-    print(json.dumps(handle.report().to_dict()))
-except PermissionError as error:
-    threads = os.listdir("/proc/self/task") == before
-    print(json.dumps([type(error).__name__, error.errno, error.filename, threads]))
-"""
-
-
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", 10)
-    path.chmod(0)
-    found = run_python(AS_NOBODY, path)
-    assert found == ["PermissionError", errno.EACCES, str(path), True]
-
-
-def test_a_file_of_somebody_else_is_brought_in_all_the_same(open_folder: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can become somebody else")
-    path = write_file(open_folder / "a", 3 * MIB)
-    path.chmod(0o444)
-    make_cold(path)
-    report = run_python(AS_NOBODY, path)
-    assert report["complete"]
-    assert report["planned_bytes"] == 3 * MIB
-    assert is_resident(path)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"local_rank": 2, "local_size": 2}, ValueError, "local_rank .*not 2"),
-        ({"local_rank": -1, "local_size": 2}, ValueError, "local_rank .*not -1"),
-        ({"local_rank": 0, "local_size": 0}, ValueError, "local_size .*not 0"),
-        ({"local_rank": 1}, ValueError, "local_size is missing"),
-        ({"local_rank": 0.0, "local_size": 1}, TypeError, "local_rank .*not 0.0"),
-        ({"strategy": "magic"}, ValueError, "strategy .*auto.*not 'magic'"),
-        ({"partition": "magic"}, ValueError, "partition .*block.*not 'magic'"),
-        ({"threads": 0}, ValueError, "threads .*not 0"),
-        ({"threads": True}, TypeError, "threads .*not True"),
-        ({"block_size": 4095}, ValueError, "block_size .*not 4095"),
-        ({"block_size": 16.0}, TypeError, "block_size .*not 16.0"),
-        ({"window_bytes": -1}, ValueError, "window_bytes .*not -1"),
-    ],
-)
-def test_a_wrong_argument_is_named_with_its_value(
-    files: list[Path], options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    before = thread_ids()
-    with pytest.raises(error, match=message):
-        prefetch_files(files, **options)
-    assert thread_ids() == before
-
-
-def test_no_files_and_a_folder_without_any(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="files is empty"):
-        prefetch_files([])
-    with pytest.raises(ValueError, match=str(tmp_path)):
-        prefetch_files(tmp_path)
-
-
 # ---- files that change under a running prefetch ----
 
 
@@ -450,181 +296,3 @@ def test_many_failed_files_are_one_warning(tmp_path: Path) -> None:
     # Not all of them are kept.
     assert len(found["errors"]) == len(found["report"]["errors"]) == 64
     assert all(code == errno.ENOENT for _, code in found["errors"])
-
-
-# ---- the handle ----
-
-
-def test_wait_gives_up_after_its_timeout_and_only_then(tmp_path: Path) -> None:
-    handle = held(write_file(tmp_path / "a", MIB))
-    for timeout in (0, -1, 0.12):
-        with pytest.raises(TimeoutError, match=f"within {timeout} s"):
-            handle.wait(timeout)
-    assert not handle.done
-    let_go(handle)
-    handle.wait(60)
-    assert handle.done
-    handle.wait(0)
-
-
-def test_cancel_and_stop(tmp_path: Path) -> None:
-    for end in (PrefetchHandle.cancel, PrefetchHandle.stop):
-        handle = held(write_file(tmp_path / "a", MIB))
-        end(handle)
-        handle.wait(60)
-        report = handle.report()
-        check_sum(report)
-        assert handle.done
-        assert handle.cancelled
-        assert not handle.failed
-        assert handle.errors == ()
-        assert report.left_out_bytes >= MIB - 128 * KIB
-        assert "cancelled" in str(report.incomplete_reason())
-        handle.stop()
-        handle.cancel()
-
-
-def test_stop_after_the_end_changes_nothing(files: list[Path]) -> None:
-    handle = prefetch_files(files)
-    handle.wait()
-    before = handle.report()
-    handle.stop()
-    handle.cancel()
-    assert handle.report() == before
-    assert handle.report().complete
-    assert not handle.cancelled
-
-
-def test_progress_only_grows_and_ends_with_all(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", 8 * MIB)
-    make_cold(path)
-    handle = prefetch_files(path, block_size=64 * KIB, threads=1)
-    seen = []
-    while not handle.done:
-        seen.append(handle.progress().done_bytes)
-    seen.append(handle.progress().done_bytes)
-    assert seen == sorted(seen)
-    assert seen[-1] == handle.progress().planned_bytes == 8 * MIB
-
-
-def test_repr_says_how_far_it_is(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", MIB)
-    handle = held(path)
-    eventually(lambda: handle.progress().done_bytes == 64 * KIB, "it stands still too early")
-    assert repr(handle) == "<PrefetchHandle running, 65536 of 1048576 bytes, 1 files>"
-    handle.stop()
-    assert repr(handle).startswith("<PrefetchHandle cancelled, ")
-    done = prefetch_files(path)
-    done.wait()
-    assert repr(done).startswith("<PrefetchHandle done, 1048576 of 1048576 bytes")
-
-
-def test_dropping_the_handle_ends_its_threads(tmp_path: Path) -> None:
-    before = worker_threads()
-    handle = held(write_file(tmp_path / "a", MIB), threads=3)
-    eventually(lambda: len(worker_threads() - before) == 3, "not as many threads as asked for")
-    del handle
-    eventually(lambda: worker_threads() <= before, "the threads stay")
-
-
-def test_the_end_of_the_with_block_stops_it(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", MIB)
-    before = worker_threads()
-    with held(path) as handle:
-        pass
-    assert handle.done
-    with pytest.raises(ZeroDivisionError), held(path) as handle:
-        raise ZeroDivisionError
-    assert handle.done
-    assert handle.cancelled
-    eventually(lambda: worker_threads() <= before, "the threads stay")
-
-
-def test_many_threads_may_wait_for_one_prefetch(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, "shardahead")
-    handle = held(write_file(tmp_path / "a", MIB))
-    waiting = [threading.Thread(target=handle.wait) for _ in range(8)]
-    for thread in waiting:
-        thread.start()
-    let_go(handle)
-    for thread in waiting:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in waiting)
-    ((_, level, message),) = caplog.record_tuples
-    assert level == logging.INFO
-    assert message == f"prefetch: {handle.report().text()}"
-
-
-HELD = """
-import json, os, sys, shardahead
-handle = shardahead.prefetch_files(
-    sys.argv[1], block_size=65536, window_bytes=65536, consumer=True
-)
-"""
-FORK = """
-child = os.fork()
-if child == 0:
-    handle.wait()
-    handle.cancel()
-    handle.stop()
-    repr(handle), handle.done, handle.failed, handle.errors, handle.progress(), handle.report()
-    handle.consumed(0, 0)
-    handle.fetch_now(0, 0, 100000)
-    other = shardahead.prefetch_files(sys.argv[1])
-    other.wait()
-    sys.exit(0 if other.report().complete else 3)
-status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-running = not handle.done and not handle.cancelled
-handle.consumed(0, 2**20)
-handle.wait()
-print(json.dumps([status, running, handle.report().complete]))
-"""
-
-
-def test_a_fork_leaves_the_prefetch_to_the_parent(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", MIB)
-    make_cold(path)
-    assert run_python(HELD + FORK, path) == [0, True, True]
-
-
-@pytest.mark.parametrize("end", ["", "sys.exit()", "del handle", "handle.stop(timeout=0)"])
-def test_a_running_prefetch_does_not_hold_up_the_exit(tmp_path: Path, end: str) -> None:
-    path = write_file(tmp_path / "a", MIB)
-    done = finish(start_python(HELD + end, path))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_ctrl_c_interrupts_wait(tmp_path: Path) -> None:
-    script = (
-        HELD
-        + """
-try:
-    print("waiting", flush=True)
-    handle.wait()
-except KeyboardInterrupt:
-    print("interrupted", handle.done)
-"""
-    )
-    process = start_python(script, write_file(tmp_path / "a", MIB))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    process.send_signal(signal.SIGINT)
-    done = finish(process)
-    assert (done.returncode, done.stdout) == (0, "interrupted False\n")
-
-
-def test_fetch_now_brings_a_range_in_at_any_time(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "a", 4 * MIB)
-    make_cold(path)
-    states: list[Callable[[PrefetchHandle], object]] = [repr, PrefetchHandle.stop]
-    for i, prepare in enumerate(states):
-        handle = held(path)
-        prepare(handle)
-        handle.fetch_now(0, (i + 1) * MIB + 5, MIB - 10)
-        assert resident_bytes(path, (i + 1) * MIB, MIB) == MIB
-        handle.fetch_now(0, 0, 0)
-        with pytest.raises(IndexError):
-            handle.fetch_now(1, 0, 1)
-        assert handle.report().waited_seconds > 0
