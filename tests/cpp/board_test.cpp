@@ -1,90 +1,22 @@
 // board: who takes which block, among participants of one process and among real processes that
-// die; and what makes a file unfit to be a board.
-#include "board.h"
-
+// die.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
-#include <limits>
 #include <map>
 #include <random>
 #include <set>
 
-#include "test_support.h"
+#include "board_fixture.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;
 
 TEST_SUITE_BEGIN("board");
-
-namespace {
-
-constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
-constexpr const char* kName = "shardahead-test";
-
-std::shared_ptr<const Plan> plan_of(std::size_t blocks) {
-  PlanOptions options;
-  options.block_bytes = options.head_block_bytes = kMinBlockBytes;
-  return std::make_shared<const Plan>(std::vector<PlannedFile>{{blocks * kMinBlockBytes, {}}},
-                                      options);
-}
-
-std::shared_ptr<const Plan> plan_of_spans(std::size_t blocks, std::vector<ByteRange> spans) {
-  PlanOptions options;
-  options.block_bytes = options.head_block_bytes = kMinBlockBytes;
-  return std::make_shared<const Plan>(
-      std::vector<PlannedFile>{{blocks * kMinBlockBytes, std::move(spans)}}, options);
-}
-
-std::unique_ptr<BoardClaims> join(const TemporaryFolder& folder,
-                                  const std::shared_ptr<const Plan>& plan) {
-  BoardRefusal refusal;
-  auto board = BoardClaims::join(folder.path(""), kName, plan,
-                                 share_of(*plan, Partition::block, 0, 1), refusal);
-  INFO(refusal.reason);
-  REQUIRE(board);
-  return board;
-}
-
-std::string refusal_of(const TemporaryFolder& folder, const std::shared_ptr<const Plan>& plan) {
-  BoardRefusal refusal;
-  const auto board = BoardClaims::join(folder.path(""), kName, plan, {}, refusal);
-  CHECK_FALSE(board);
-  return refusal.reason;
-}
-
-// Runs `body` in a child, which tells through the pipe when it is ready and then waits to die.
-template <typename Body>
-pid_t child_that_waits(Body body) {
-  int ready[2];
-  REQUIRE(::pipe(ready) == 0);
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    ::alarm(static_cast<unsigned>(kHangBound.count()));
-    body();
-    const char byte = 'r';
-    if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
-    for (;;) ::pause();
-  }
-  ::close(ready[1]);
-  char byte = 0;
-  REQUIRE(::read(ready[0], &byte, 1) == 1);
-  ::close(ready[0]);
-  return child;
-}
-
-void kill_and_wait(pid_t child) {
-  ::kill(child, SIGKILL);
-  REQUIRE(::waitpid(child, nullptr, 0) == child);
-}
-
-}  // namespace
 
 TEST_CASE("participants take each block once, in ascending order") {
   const TemporaryFolder folder;
@@ -228,117 +160,6 @@ TEST_CASE("whoever gets the slot of a dead one does not inherit its claims") {
   const auto board = join(folder, plan);
   CHECK(board->take(kNoLimit).value().block == 0);
   kill_and_wait(witness);
-}
-
-TEST_CASE("a forked child does not keep the claims of its dead parent") {
-  const TemporaryFolder folder;
-  const auto plan = plan_of(2);
-  const auto board = join(folder, plan);
-  int grandchild_pipe[2];
-  REQUIRE(::pipe(grandchild_pipe) == 0);
-  const pid_t parent = child_that_waits([&] {
-    static auto own = join(folder, plan);
-    own->take(kNoLimit);
-    if (::fork() == 0) {  // tells itself that it runs: only then has it let go of what it got
-      const pid_t grandchild = ::getpid();
-      if (::write(grandchild_pipe[1], &grandchild, sizeof grandchild) < 0) ::_exit(1);
-      for (;;) ::pause();
-    }
-  });
-  pid_t grandchild = 0;
-  REQUIRE(::read(grandchild_pipe[0], &grandchild, sizeof grandchild) == sizeof grandchild);
-  ::close(grandchild_pipe[0]);
-  ::close(grandchild_pipe[1]);
-  kill_and_wait(parent);
-  board->recover(false);
-  CHECK(board->take(kNoLimit).value().block == 0);
-  ::kill(grandchild, SIGKILL);
-}
-
-TEST_CASE("the last one out removes the file; a board of the dead is reset, or swept") {
-  const TemporaryFolder folder;
-  const auto plan = plan_of(2);
-  {
-    const auto a = join(folder, plan);
-    {
-      const auto b = join(folder, plan);
-    }
-    CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
-  }
-  CHECK(::access(folder.path(kName).c_str(), F_OK) != 0);
-  kill_and_wait(child_that_waits([&] {
-    static auto own = join(folder, plan);
-    own->settle(own->take(kNoLimit).value(), Outcome::done, 0);
-  }));
-  CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
-  {
-    const auto board = join(folder, plan);
-    const auto claim = board->take(kNoLimit);
-    CHECK(claim.value().block == 0);
-    board->settle(*claim, Outcome::done, 0);
-    CHECK(board->shared().done_bytes == 0);
-    BoardFile::sweep(folder.path(""), "shardahead-");
-    CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
-  }
-  kill_and_wait(child_that_waits([&] { static auto own = join(folder, plan); }));
-  BoardFile::sweep(folder.path(""), "shardahead-");
-  CHECK(::access(folder.path(kName).c_str(), F_OK) != 0);
-}
-
-TEST_CASE("a file that another could have planted, or can reach, is not used") {
-  const TemporaryFolder folder;
-  const auto plan = plan_of(2);
-  const std::string path = folder.path(kName);
-  SUBCASE("a symlink") {
-    const std::string target = folder.write("target", 100);
-    REQUIRE(::symlink(target.c_str(), path.c_str()) == 0);
-    CHECK(refusal_of(folder, plan).find("open") != std::string::npos);
-    struct stat found{};
-    REQUIRE(::stat(target.c_str(), &found) == 0);
-    CHECK(found.st_size == 100);
-  }
-  SUBCASE("a hard link") {
-    const std::string target = folder.write("target", 100);
-    REQUIRE(::chmod(target.c_str(), 0600) == 0);
-    REQUIRE(::link(target.c_str(), path.c_str()) == 0);
-    CHECK(refusal_of(folder, plan).find("other names") != std::string::npos);
-  }
-  SUBCASE("one that others may open") {
-    folder.write(kName, 100);
-    REQUIRE(::chmod(path.c_str(), 0666) == 0);
-    CHECK(refusal_of(folder, plan).find("others may open it") != std::string::npos);
-  }
-  SUBCASE("a FIFO") {
-    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
-    CHECK(refusal_of(folder, plan).find("not a regular file") != std::string::npos);
-  }
-  SUBCASE("one of another user") {
-    folder.write(kName, 100);
-    if (::geteuid() != 0 || ::chown(path.c_str(), 12345, 12345) != 0) {
-      MESSAGE("skipped: needs root");
-      return;
-    }
-    CHECK(refusal_of(folder, plan).find("another user") != std::string::npos);
-  }
-  SUBCASE("a missing folder") {
-    BoardRefusal refusal;
-    CHECK_FALSE(BoardClaims::join("/no/such/folder", kName, plan, {}, refusal));
-    CHECK(refusal.reason.find("No such file") != std::string::npos);
-  }
-}
-
-TEST_CASE("contents that are no board of this plan are refused while others use them") {
-  const TemporaryFolder folder;
-  const auto plan = plan_of(2);
-  const pid_t child = child_that_waits([&] {
-    static auto own = join(folder, plan);
-    std::fstream file(folder.path(kName), std::ios::in | std::ios::out | std::ios::binary);
-    file.write("garbage!", 8);
-  });
-  CHECK(refusal_of(folder, plan).find("not a board") != std::string::npos);
-  CHECK(refusal_of(folder, plan_of(3)).find("size") != std::string::npos);
-  kill_and_wait(child);
-  CHECK(join(folder, plan)->take(kNoLimit));
 }
 
 TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat a block") {
