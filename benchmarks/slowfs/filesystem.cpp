@@ -50,7 +50,7 @@ void reply_part(fuse_req_t request, const std::string& text, off_t offset, size_
 Filesystem::Filesystem(const Options& options)
     : options_(options),
       tree_(options.source, ControlFolder::kFirstFree),
-      filer_{LinkSchedule(options.bytes_per_s, options.round_trip), {}, {}},
+      filer_{LinkSchedule(options.bytes_per_s, options.round_trip, options.seek), {}, {}},
       control_(options_, tree_, filer_) {}
 
 const fuse_lowlevel_ops& Filesystem::operations() {
@@ -201,7 +201,7 @@ void Filesystem::read_file(fuse_req_t request, fuse_ino_t inode, std::uint64_t o
   const std::uint64_t end = std::min(offset + size, faults.size_seen(bytes.size()));
   const bool fails = faults.fails(end);
   const std::uint64_t n_bytes = fails || end <= offset ? 0 : end - offset;
-  const Instant deadline = filer_.link.admit(now(), n_bytes) + faults.delay(end);
+  const Instant deadline = filer_.link.admit(now(), n_bytes, {inode, offset}) + faults.delay(end);
   // A source that fell out of memory is read while the reply waits for its turn.
   if (n_bytes > 0) file.will_need(offset, n_bytes);
   Counters& counters = filer_.counters;

@@ -13,18 +13,29 @@ using Nanoseconds = std::chrono::nanoseconds;
 // Time since any epoch the caller likes, as long as it never goes back.
 using Instant = std::chrono::time_point<std::chrono::steady_clock, Nanoseconds>;
 
+// Where the bytes of a request lie.
+struct Place {
+  std::uint64_t file = 0;
+  std::uint64_t offset = 0;
+  friend bool operator==(const Place&, const Place&) = default;
+};
+
 class LinkSchedule {
  public:
-  // bytes_per_s 0: a link that takes no time.
-  LinkSchedule(std::uint64_t bytes_per_s, Nanoseconds round_trip) noexcept
-      : bytes_per_s_(bytes_per_s), round_trip_(round_trip) {}
+  // bytes_per_s 0: a link that takes no time. `seek`: what a request costs that does not begin
+  // where the one before it ended, as on a single disk behind the link.
+  LinkSchedule(std::uint64_t bytes_per_s, Nanoseconds round_trip,
+               Nanoseconds seek = Nanoseconds{0}) noexcept
+      : bytes_per_s_(bytes_per_s), round_trip_(round_trip), seek_(seek) {}
 
   // The instant at which the last byte of a reply is through, for a request that arrived at
   // `arrival`. Transfers go one after another, in the order in which they were admitted.
-  [[nodiscard]] Instant admit(Instant arrival, std::uint64_t reply_bytes) noexcept {
-    // A cost for switching between files would be added to `start`.
+  [[nodiscard]] Instant admit(Instant arrival, std::uint64_t reply_bytes,
+                              Place place = {}) noexcept {
     const Instant start = std::max(arrival + round_trip_, link_free_);
-    link_free_ = start + transfer_time(reply_bytes);
+    link_free_ =
+        start + (place == next_place_ ? Nanoseconds{0} : seek_) + transfer_time(reply_bytes);
+    next_place_ = {place.file, place.offset + reply_bytes};
     return link_free_;
   }
 
@@ -50,6 +61,8 @@ class LinkSchedule {
 
   std::uint64_t bytes_per_s_;
   Nanoseconds round_trip_;
+  Nanoseconds seek_;
+  Place next_place_;
   std::uint64_t remainder_ = 0;
   Instant link_free_;
 };

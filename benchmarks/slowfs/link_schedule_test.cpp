@@ -32,6 +32,14 @@ TEST_CASE("a deep queue pays one round trip and then runs at the rate") {
   CHECK(link.admit(last, 0) == last + milliseconds(10));
 }
 
+TEST_CASE("a request that does not begin where the last one ended costs a seek") {
+  LinkSchedule link(100 * kMegabyte, milliseconds(0), milliseconds(8));
+  CHECK(link.admit(kStart, kMegabyte, {1, 0}) == kStart + milliseconds(18));
+  CHECK(link.admit(kStart, kMegabyte, {1, kMegabyte}) == kStart + milliseconds(28));
+  CHECK(link.admit(kStart, kMegabyte, {1, 3 * kMegabyte}) == kStart + milliseconds(46));
+  CHECK(link.admit(kStart, kMegabyte, {2, 4 * kMegabyte}) == kStart + milliseconds(64));
+}
+
 TEST_CASE("one request at a time pays the round trip each time") {
   LinkSchedule link(100 * kMegabyte, milliseconds(2));
   Instant at = kStart;

@@ -14,6 +14,7 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --rate-mb-per-s N           rate of the one shared link in 10^6 bytes/s, 0: unlimited [300]
   --round-trip-ms X           time from a READ to the start of its transfer [1]
   --metadata-round-trip-ms X  the same for lookup, getattr and open [0]
+  --seek-ms X                 for a READ that does not begin where the last one ended [0]
   --request-kib N             largest READ, a multiple of 4 up to 1024 [1024]
   --readahead-kib N           read_ahead_kb of the mount, a multiple of 4; above 128 needs
                               root [128]
@@ -38,6 +39,7 @@ enum LongOption : int {
   kRate = 256,
   kRoundTrip,
   kMetadataRoundTrip,
+  kSeek,
   kRequestKib,
   kReadaheadKib,
   kMaxBackground,
@@ -48,10 +50,11 @@ enum LongOption : int {
   kFault,
 };
 
-constexpr std::array<option, 15> kLongOptions{{
+constexpr std::array<option, 16> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
+    {"seek-ms", required_argument, nullptr, kSeek},
     {"request-kib", required_argument, nullptr, kRequestKib},
     {"readahead-kib", required_argument, nullptr, kReadaheadKib},
     {"max-background", required_argument, nullptr, kMaxBackground},
@@ -114,6 +117,7 @@ void apply(Options& options, int code, const char* name) {
     }
     case kRoundTrip: options.round_trip = milliseconds_argument(name); break;
     case kMetadataRoundTrip: options.metadata_round_trip = milliseconds_argument(name); break;
+    case kSeek: options.seek = milliseconds_argument(name); break;
     case kRequestKib: options.request_kib = count_argument(name, {4, 1024, 4}); break;
     case kReadaheadKib: options.readahead_kib = count_argument(name, {0, 1 << 20, 4}); break;
     case kMaxBackground: options.max_background = count_argument(name, kQueue); break;

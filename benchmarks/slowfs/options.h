@@ -16,6 +16,7 @@ struct Options {
   std::uint64_t bytes_per_s = 300'000'000;
   Nanoseconds round_trip = std::chrono::milliseconds(1);
   Nanoseconds metadata_round_trip{0};
+  Nanoseconds seek{0};
   unsigned request_kib = 1024;
   unsigned readahead_kib = 128;
   unsigned max_background = 64;
