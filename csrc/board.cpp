@@ -42,6 +42,14 @@ std::uint16_t state_after(Outcome outcome) {
 
 bool is_settled(std::uint16_t state) { return state == kDone || state == kFailed; }
 
+std::uint64_t largest_block_bytes(const Plan& plan, const std::vector<std::uint32_t>& wanted) {
+  std::uint64_t bytes = kMinBlockBytes;
+  for (const std::uint32_t block : wanted) {
+    bytes = std::max(bytes, plan.blocks()[block].range.length);
+  }
+  return bytes;
+}
+
 // FNV-1a, twice with different starts: names a load, protects from nothing.
 class Fingerprint {
  public:
@@ -123,7 +131,6 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
   if (file->first()) {
     memory->version = kVersion;
     memory->block_count = static_cast<std::uint32_t>(block_count);
-    memory->inflight_bytes = kFirstInflightBytes;
     memory->magic = kMagic;
   }
   if (memory->magic != kMagic || memory->version != kVersion ||
@@ -143,9 +150,10 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       wanted_(std::move(wanted)),
       recheck_(wanted_.size()),
       own_(wanted_.size()),
-      climb_(set_inflight_bytes),
+      largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
+      climb_(largest_block_bytes_, set_inflight_bytes),
       epoch_started_(std::chrono::steady_clock::now()) {
-  if (set_inflight_bytes != 0) memory_->inflight_bytes = set_inflight_bytes;
+  if (file_.first() || set_inflight_bytes != 0) memory_->inflight_bytes = climb_.bytes();
   // Who had this slot before is dead: its claims are nobody's.
   const auto mine = static_cast<std::uint16_t>(kClaimed + file_.slot());
   for (std::size_t block = 0; block < plan_->blocks().size(); ++block) {
@@ -196,7 +204,7 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
 }
 
 void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
-  watch_throughput(read_bytes);
+  watch_throughput(claim.block, read_bytes);
   if (claim.done_before) return;
   // It may have been taken over meanwhile: then it is another's to settle.
   auto expected = static_cast<std::uint16_t>(kClaimed + file_.slot());
@@ -205,20 +213,28 @@ void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read
   ring(memory_->doorbell);
 }
 
-void BoardClaims::watch_throughput(std::uint64_t read_bytes) {
+void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes) {
   const std::uint64_t all_bytes = memory_->read_bytes.fetch_add(read_bytes) + read_bytes;
   const std::lock_guard lock(mutex_);
   const std::uint32_t mine = file_.slot() + 1;
   std::uint32_t watcher = 0;
-  if (memory_->watcher != mine && !memory_->watcher.compare_exchange_strong(watcher, mine)) return;
+  if (memory_->watcher != mine) {
+    if (!memory_->watcher.compare_exchange_strong(watcher, mine)) return;
+    climb_.resume(memory_->inflight_bytes);
+  }
   const auto now = std::chrono::steady_clock::now();
   const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
   if (epoch_started_bytes_ == 0) {
-    // The first epoch begins with the first bytes: before them there was no queue to speak of.
+    // The first epoch begins with the first block of the full size: many small ones at the head
+    // say nothing of the large ones that follow.
+    if (plan_->blocks()[block].range.length < largest_block_bytes_ / 2) return;
     epoch_started_bytes_ = all_bytes;
     epoch_started_ = now;
-  } else if (bytes >= climb_.epoch_bytes()) {
-    climb_.epoch(bytes, std::chrono::duration<double>(now - epoch_started_).count());
+    return;
+  }
+  const double seconds = std::chrono::duration<double>(now - epoch_started_).count();
+  if (climb_.is_epoch(bytes, seconds)) {
+    climb_.epoch(bytes, seconds);
     memory_->inflight_bytes = climb_.bytes();
     epoch_started_bytes_ = all_bytes;
     epoch_started_ = now;
@@ -276,6 +292,28 @@ void BoardClaims::recover(bool stalled) {
     memory_->watcher.compare_exchange_strong(watcher, 0);
   }
   if (freed) ring(memory_->doorbell);
+}
+
+std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
+  Standing found;
+  for (std::uint32_t block = blocks.begin; block < blocks.end; ++block) {
+    const std::uint16_t state = memory_->state(block);
+    found.failed |= state == kFailed;
+    if (is_settled(state)) continue;
+    if (memory_->wants(block) == kNotWanted) return std::nullopt;
+    if (found.unsettled++ > 0) continue;
+    found.first_unsettled = block;
+    found.claimed = state >= kClaimed;
+  }
+  return found;
+}
+
+std::vector<std::uint32_t> BoardClaims::failed() const {
+  std::vector<std::uint32_t> blocks;
+  for (const std::uint32_t block : wanted_) {
+    if (memory_->state(block) == kFailed) blocks.push_back(block);
+  }
+  return blocks;
 }
 
 SharedFigures BoardClaims::shared() const {

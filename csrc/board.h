@@ -44,6 +44,8 @@ class BoardClaims final : public Claims {
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   void recover(bool stalled) override;
+  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
+  [[nodiscard]] std::vector<std::uint32_t> failed() const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
   DoorbellWord& doorbell() noexcept override;
@@ -55,7 +57,7 @@ class BoardClaims final : public Claims {
   // Claimed by anyone, from block `begin` up to `end`.
   [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end) const;
   // One participant watches the throughput for all; when it is gone, the next to settle does.
-  void watch_throughput(std::uint64_t read_bytes);
+  void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
   // Moves first_open_ past what is settled, and counts what others have settled.
   void advance();
 
@@ -68,6 +70,7 @@ class BoardClaims final : public Claims {
   std::vector<bool> recheck_;   // into wanted_: done before this participant came, not asked yet
   std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
   SharedFigures shared_;
+  const std::uint64_t largest_block_bytes_;
   InflightClimb climb_;
   std::uint64_t epoch_started_bytes_ = 0;
   std::chrono::steady_clock::time_point epoch_started_;

@@ -27,6 +27,15 @@ struct Claim {
   bool done_before = false;  // settled already; only whether it is still resident is open
 };
 
+// How it stands with some blocks, for one who waits for them.
+struct Standing {
+  std::uint32_t unsettled = 0;        // how many
+  std::uint32_t first_unsettled = 0;  // which is the first of them
+  bool claimed = false;               // someone is at work on that one
+  bool failed = false;                // some byte could not be read
+  friend bool operator==(const Standing&, const Standing&) = default;
+};
+
 // What others have done of the blocks that this participant wants.
 struct SharedFigures {
   std::uint64_t done_bytes = 0;
@@ -51,6 +60,12 @@ class Claims {
   // Gives back what the dead had taken; where all is `stalled`, also the first block that a living
   // other has. For a worker that finds nothing to take.
   virtual void recover(bool /*stalled*/) {}
+  // Nothing where it is not known what the others do, or where no one wants one of the blocks.
+  [[nodiscard]] virtual std::optional<Standing> standing(BlockRange /*blocks*/) const {
+    return std::nullopt;
+  }
+  // The wanted blocks that someone else could not bring in.
+  [[nodiscard]] virtual std::vector<std::uint32_t> failed() const { return {}; }
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -52,11 +53,17 @@ class Engine {
   // bytes up to `needed_bytes`: the window follows, and never ends before them.
   void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes);
 
-  // Brings a range in on the calling thread, for a consumer that cannot wait. Uses the steps that
-  // the workers measured. Works after the end and after cancel().
-  std::optional<IoError> fetch_now(std::size_t file, ByteRange range);
+  // Comes back when the bytes of the range can be read without waiting, or with the error that
+  // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by
+  // itself where they do not move (patience.h), where it is not known what others do, after the end
+  // and after cancel(). While it waits, `between` is called every 50 ms or more often; it may throw
+  // to end the wait. Only what counts as resident is touched without that.
+  using Between = std::function<void()>;
+  std::optional<IoError> fetch_now(std::size_t file, ByteRange range, const Between& between = {});
 
  private:
+  bool wait_for_blocks(BlockRange blocks, const Between& between);
+
   struct State;
   std::shared_ptr<State> state_;
 };

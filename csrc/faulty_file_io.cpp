@@ -146,6 +146,12 @@ int FaultyFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return outcome == Outcome::done ? static_cast<int>(result) : inner_.readahead(descriptor, range);
 }
 
+int FaultyFileIo::populate(int descriptor, ByteRange range) noexcept {
+  std::int64_t result = 0;
+  const Outcome outcome = meet(Operation::populate, descriptor, range, result);
+  return outcome == Outcome::done ? static_cast<int>(result) : inner_.populate(descriptor, range);
+}
+
 int FaultyFileIo::fdatasync(int descriptor) noexcept {
   std::int64_t result = 0;
   const Outcome outcome = meet(Operation::fdatasync, descriptor, kNoRange, result);

@@ -27,11 +27,12 @@ enum class Operation {
   fadvise_willneed,
   fadvise_dontneed,
   readahead,
+  populate,
   fdatasync,
   cachestat,
   mincore,
 };
-inline constexpr std::size_t kOperations = 10;
+inline constexpr std::size_t kOperations = 11;
 
 enum class FaultKind {
   fail,         // returns -errno_value
@@ -82,6 +83,7 @@ class FaultyFileIo final : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
+  int populate(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;

@@ -15,6 +15,18 @@ void record(FetchResult& result, IoError error) {
   if (!result.error) result.error = std::move(error);
 }
 
+// The first part of the range that one call may bring in. The kernel reads whole huge pages, and
+// none may reach beyond the range, unless the file ends there.
+ByteRange next_piece(const File& file, ByteRange range) {
+  const std::uint64_t boundary = align_up(range.offset, kHugePageBytes);
+  if (boundary != range.offset) {
+    return {range.offset, std::min(boundary - range.offset, range.length)};
+  }
+  if (range.length >= kPopulateBytes) return {range.offset, kPopulateBytes};
+  if (range.end() == file.status().size_bytes) return range;
+  return {range.offset, std::min(range.length, kHugePageBytes)};
+}
+
 IoError became_shorter(const File& file, std::uint64_t offset) {
   IoError error = file.error(ENODATA, "pread", offset);
   error.detail = "the file became shorter: it had " + std::to_string(file.status().size_bytes) +
@@ -39,6 +51,7 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range) {
     // Plainly, from the start: what can be read is, and the error is where it is.
     FetchResult retried;
     retried.lost_bytes = result.lost_bytes;
+    retried.advice_dropped = result.advice_dropped;
     read(file, range, retried);
     result = std::move(retried);
     if (result.error) arrived = result.error->offset - range.offset;
@@ -82,6 +95,12 @@ FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
   return total;
 }
 
+FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
+  FetchResult result;
+  read(file, intersect(range, {0, file.status().size_bytes}), result);
+  return result;
+}
+
 FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
                                 std::optional<std::uint64_t> resident_bytes) {
   FetchResult result;
@@ -103,7 +122,7 @@ FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
 
 void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& result) {
   const std::uint64_t step_bytes = steps_.get(file.status().device).bytes;
-  if (!advise(file, range, step_bytes, result)) return;
+  if (!populate(file, range, step_bytes, result)) return;
   // The last step first: what was queued before it is there by then, and the thread was woken
   // once instead of once a step (measured: 0.10 s of processor time per GiB against 0.02).
   const bool last_arrived = touch(file, range.end() - 1, result);
@@ -116,16 +135,61 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& r
   if (resident_bytes && *resident_bytes < range.length) fill_gaps(file, range, step_bytes, result);
 }
 
+bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes,
+                       FetchResult& result) {
+  if (strategy_ != Strategy::automatic && strategy_ != Strategy::populate) {
+    return advise(file, range, step_bytes, result);
+  }
+  for (std::uint64_t at = range.offset; at < range.end();) {
+    const ByteRange piece = next_piece(file, {at, range.end() - at});
+    const bool whole = piece.length >= kHugePageBytes || piece.end() == file.status().size_bytes;
+    const bool window = at % kHugePageBytes == 0 && whole && piece.length >= 2 * step_bytes;
+    if (!(window && populate_window(file, piece, result)) &&
+        !advise(file, piece, step_bytes, result)) {
+      return false;
+    }
+    at = piece.end();
+  }
+  return true;
+}
+
+// False where something of the window has to be advised, because the faults do not bring it in.
+bool Fetcher::populate_window(const File& file, ByteRange window, FetchResult& result) {
+  const std::uint64_t device = file.status().device;
+  // A fault on a page that exists starts nothing.
+  if (existing(file, window) != std::uint64_t{0} || !populate_once(file, window)) return false;
+  const std::uint64_t came_bytes = existing(file, window).value_or(0);
+  steps_.end_populating(device, window, came_bytes);
+  if (came_bytes == window.length) return true;
+  if (came_bytes == 0 || steps_.get(device).populate != Populate::works) return false;
+  // FUSE, when congested, drops the end. Once the beginning is here, there is room for it.
+  const ByteRange rest = {window.offset + came_bytes, window.length - came_bytes};
+  return existing(file, rest) == std::uint64_t{0} && touch(file, rest.offset - 1, result) &&
+         populate_once(file, rest) && existing(file, rest) == rest.length;
+}
+
+bool Fetcher::populate_once(const File& file, ByteRange window) {
+  const std::uint64_t device = file.status().device;
+  if (stop() || steps_.get(device).populate == Populate::fails) return false;
+  const int descriptor = file.populate_descriptor();
+  const int populated = descriptor < 0 ? -EFAULT : io_.populate(descriptor, window);
+  // What cannot be read (-EFAULT) is a matter of this page or file, found again by its touch.
+  const bool passing = populated == -EFAULT || populated == -ENOMEM || populated == -EAGAIN;
+  if (populated < 0 && !passing) steps_.refuse_populate(device);
+  return populated >= 0;
+}
+
 bool Fetcher::advise(const File& file, ByteRange range, std::uint64_t step_bytes,
                      FetchResult& result) {
+  const bool asked_for = strategy_ == Strategy::fadvise || strategy_ == Strategy::readahead;
   return for_each_step(range, step_bytes, [&](ByteRange step) {
     int errno_value = 0;
     if (stop()) {
       result.cancelled = true;
-    } else if (!advise_once(file, step, errno_value) && strategy_ != Strategy::automatic) {
+    } else if (!advise_once(file, step, errno_value) && asked_for) {
       record(result, file.error(errno_value, to_string(strategy_), step.offset));
     }
-    // With `auto` a refused advice is no error: the touches and fill_gaps read all the same.
+    // Otherwise a refused advice is no error: the touches and fill_gaps read all the same.
     return !result.cancelled && !result.error;
   });
 }
@@ -160,7 +224,10 @@ void Fetcher::fill_gaps(const File& file, ByteRange range, std::uint64_t step_by
   });
   result.lost_bytes += lost_bytes;
   // A page or two may have been evicted meanwhile; a quarter of the range was not.
-  if (lost_bytes > range.length / 4) steps_.report_loss(file.status().device, step_bytes);
+  if (lost_bytes > range.length / 4) {
+    steps_.report_loss(file.status().device, step_bytes);
+    result.advice_dropped = true;
+  }
 }
 
 bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
@@ -182,26 +249,21 @@ bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
 
 // One advise call over a range of which nothing is resident; what exists then is the clip. Others
 // may be reading the same pages, so the answer counts only if it is an unbroken start of the range.
-// mincore does not see pages that are still being read, so without cachestat nothing is measured.
 void Fetcher::measure_step(const File& file, ByteRange range) {
   const std::uint64_t device = file.status().device;
   if (range.length < 2 * kDefaultStepBytes || !steps_.begin_measuring(device)) return;
-  const auto existing = [&](ByteRange asked) -> std::optional<std::uint64_t> {
-    const Residency found = residency(io_, file, asked);
-    return found.source == ResidencySource::cachestat ? found.resident_bytes : std::nullopt;
-  };
   std::optional<std::uint64_t> clip_bytes;
   const ByteRange half = {range.offset + align_down(range.length / 2, page_bytes()),
                           range.length - align_down(range.length / 2, page_bytes())};
   for (const ByteRange probe : {range, half}) {
-    if (existing(probe) != std::uint64_t{0}) continue;
+    if (existing(file, probe) != std::uint64_t{0}) continue;
     int errno_value = 0;
     if (!advise_once(file, probe, errno_value)) {
       clip_bytes = 0;
       break;
     }
-    const auto appeared = existing(probe);
-    if (!appeared || existing({probe.offset, *appeared}) != appeared) break;
+    const auto appeared = existing(file, probe);
+    if (!appeared || existing(file, {probe.offset, *appeared}) != appeared) break;
     clip_bytes = align_down(*appeared, page_bytes());  // the file may end within a page
     break;
   }
@@ -210,6 +272,12 @@ void Fetcher::measure_step(const File& file, ByteRange range) {
 
 std::optional<std::uint64_t> Fetcher::resident(const File& file, ByteRange range) {
   return residency(io_, file, range).resident_bytes;
+}
+
+// mincore does not see pages that are still being read: without cachestat this is not known.
+std::optional<std::uint64_t> Fetcher::existing(const File& file, ByteRange range) {
+  const Residency found = residency(io_, file, range);
+  return found.source == ResidencySource::cachestat ? found.resident_bytes : std::nullopt;
 }
 
 }  // namespace shardahead

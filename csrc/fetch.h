@@ -22,6 +22,7 @@ struct FetchResult {
   std::uint64_t lost_bytes = 0;      // of these: advised, did not arrive, so read with pread
   std::uint64_t failed_bytes = 0;
   bool cancelled = false;        // the rest was left alone
+  bool advice_dropped = false;   // much of it: the file had better be opened anew
   std::optional<IoError> error;  // the first
 };
 
@@ -38,10 +39,17 @@ class Fetcher {
   // for. Stops at the first error.
   FetchResult fetch_pipelined(const File& file, ByteRange range);
 
+  // Reads every byte, resident or not: finds the one that cannot be read.
+  FetchResult read_plainly(const File& file, ByteRange range);
+
  private:
   FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
   void advise_and_touch(const File& file, ByteRange range, FetchResult& result);
   bool advise(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
+  // advise(), but each whole window of kPopulateBytes by one fault where that works.
+  bool populate(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
+  bool populate_window(const File& file, ByteRange window, FetchResult& result);
+  bool populate_once(const File& file, ByteRange window);
   bool touch(const File& file, std::uint64_t offset, FetchResult& result);
   // Reads with pread what was advised and did not come.
   void fill_gaps(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
@@ -49,6 +57,8 @@ class Fetcher {
   void measure_step(const File& file, ByteRange range);
   bool advise_once(const File& file, ByteRange range, int& errno_value);
   [[nodiscard]] std::optional<std::uint64_t> resident(const File& file, ByteRange range);
+  // The same with the pages that are on their way, or nothing.
+  [[nodiscard]] std::optional<std::uint64_t> existing(const File& file, ByteRange range);
   [[nodiscard]] bool stop() const { return cancelled_.load(std::memory_order_relaxed); }
 
   FileIo& io_;

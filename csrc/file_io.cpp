@@ -9,6 +9,9 @@
 #include <cerrno>
 #include <vector>
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14
+#endif
 #ifndef SYS_cachestat
 #define SYS_cachestat 451  // the same on every architecture; Linux 6.5
 #endif
@@ -92,6 +95,8 @@ class SystemFileIo final : public FileIo {
     return result < 0 ? -errno : 0;
   }
 
+  int populate(int descriptor, ByteRange range) noexcept override;
+
   int fdatasync(int descriptor) noexcept override {
     return or_errno(retry_interrupted([&] { return ::fdatasync(descriptor); }));
   }
@@ -106,6 +111,24 @@ class SystemFileIo final : public FileIo {
 
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
 };
+
+int SystemFileIo::populate(int descriptor, ByteRange range) noexcept {
+  // With other pages a huge page is not 2 MiB but up to 512.
+  if (page_bytes() != 4 * kKiB) return -ENOSYS;
+  void* mapped = ::mmap(nullptr, range.length, PROT_READ, MAP_SHARED, descriptor,
+                        static_cast<off_t>(range.offset));
+  if (mapped == MAP_FAILED) return -errno;
+  const auto populated = [&] {
+    if (::madvise(mapped, range.length, MADV_HUGEPAGE) < 0) return -errno;
+    // Without the second huge page; of the first one nothing is left out.
+    if (range.length <= kHugePageBytes) ::madvise(mapped, range.length, MADV_RANDOM);
+    return or_errno(
+        retry_interrupted([&] { return ::madvise(mapped, page_bytes(), MADV_POPULATE_READ); }));
+  };
+  const int result = populated();
+  ::munmap(mapped, range.length);
+  return result;
+}
 
 std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {
   constexpr std::uint64_t kMappedBytes = 64 * kMiB;  // bounds the vector, whatever the file

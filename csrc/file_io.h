@@ -11,6 +11,10 @@
 
 namespace shardahead {
 
+// What one fault in a mapping of huge pages brings in: two of them.
+inline constexpr std::uint64_t kHugePageBytes = 2 * kMiB;
+inline constexpr std::uint64_t kPopulateBytes = 2 * kHugePageBytes;
+
 struct FileStatus {
   std::uint64_t size_bytes = 0;
   std::uint64_t device = 0;
@@ -38,6 +42,11 @@ class FileIo {
   virtual int fadvise_willneed(int descriptor, ByteRange range) noexcept = 0;
   virtual int fadvise_dontneed(int descriptor, ByteRange range) noexcept = 0;
   virtual int readahead(int descriptor, ByteRange range) noexcept = 0;
+  // Faults in the first page of the range through a mapping that asks for huge pages, and waits for
+  // it. Kernels since 5.18 read two huge pages for it, or one where the range is no longer than
+  // that, beginning at the 2 MiB boundary below, whatever the mount's readahead is. Needs pages of
+  // 4 KiB and MADV_POPULATE_READ, Linux 5.14: a page that cannot be read gives -EFAULT, no signal.
+  virtual int populate(int descriptor, ByteRange range) noexcept = 0;
   // Waits until what was written to the file has reached it, so that its pages can be dropped.
   virtual int fdatasync(int descriptor) noexcept = 0;
   // Pages of the range in the page cache, pages still being read included; cachestat(2).

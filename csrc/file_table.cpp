@@ -57,7 +57,25 @@ std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {
 File::File(FileIo& io, std::string path, int descriptor, const FileStatus& status)
     : io_(io), path_(std::move(path)), descriptor_(descriptor), status_(status) {}
 
-File::~File() { io_.close(descriptor_); }
+File::~File() {
+  io_.close(descriptor_);
+  if (populate_descriptor_ >= 0) io_.close(populate_descriptor_);
+}
+
+int File::populate_descriptor() const {
+  std::call_once(opened_again_, [&] {
+    const int descriptor = io_.open(path_);
+    FileStatus opened;
+    if (descriptor >= 0 && (io_.status(descriptor, opened) < 0 || opened.device != status_.device ||
+                            opened.inode != status_.inode)) {
+      io_.close(descriptor);  // another file has taken the path
+      populate_descriptor_ = -ESTALE;
+      return;
+    }
+    populate_descriptor_ = descriptor;
+  });
+  return populate_descriptor_;
+}
 
 IoError File::error(int errno_value, const char* operation, std::uint64_t offset) const {
   return {errno_value, operation, path_, offset, ""};
@@ -71,7 +89,7 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
     auto file = File::open(io_, path);
     const FileStatus& status = file->status();
     if (!seen.emplace(status.device, status.inode).second) continue;
-    entries_.push_back({path, status, file});
+    entries_.push_back({path, status, file, 0});
     // The first files are read first: once the limit is reached, the later ones wait closed.
     if (recent_.size() < max_open_files_) recent_.push_back(std::move(file));
   }
@@ -93,6 +111,17 @@ std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
   return file;
 }
 
+void FileTable::renew(std::size_t index, const File& seen) {
+  std::shared_ptr<const File> closed;  // outlives the lock, as above
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[index];
+  closed = entry.file.lock();
+  if (entry.renewals == kMaxRenewals || closed.get() != &seen) return;
+  ++entry.renewals;
+  entry.file.reset();
+  std::erase(recent_, closed);
+}
+
 std::shared_ptr<const File> FileTable::keep_open(std::shared_ptr<const File> file) {
   recent_.push_back(std::move(file));
   if (recent_.size() <= max_open_files_) return nullptr;
@@ -102,10 +131,10 @@ std::shared_ptr<const File> FileTable::keep_open(std::shared_ptr<const File> fil
 }
 
 std::size_t default_max_open_files() noexcept {
-  constexpr std::size_t kMost = 256;
+  constexpr std::size_t kMost = 128;  // of two descriptors each
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 16;
-  return std::clamp<std::size_t>(limit.rlim_cur / 4, 1, kMost);
+  return std::clamp<std::size_t>(limit.rlim_cur / 8, 1, kMost);
 }
 
 }  // namespace shardahead

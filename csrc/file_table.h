@@ -3,6 +3,7 @@
 // descriptors. Construction is for one thread; acquire() is for any.
 #pragma once
 
+#include <cerrno>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -14,7 +15,7 @@
 
 namespace shardahead {
 
-// One open regular file; closes it at the end.
+// One open regular file; closes it at the end. Any thread.
 class File {
  public:
   // Throws IoException where `path` is missing, unreadable or not a regular file.
@@ -26,6 +27,10 @@ class File {
   File& operator=(const File&) = delete;
 
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+  // The same file opened once more, at the first call, or -errno. The kernel keeps the state of
+  // readahead with the open file, and FUSE, when congested, takes advice for a part of the window
+  // that the last fault left there, and drops it: so populating has a descriptor to itself.
+  [[nodiscard]] int populate_descriptor() const;
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] const FileStatus& status() const noexcept { return status_; }
 
@@ -36,6 +41,8 @@ class File {
   std::string path_;
   int descriptor_;
   FileStatus status_;
+  mutable std::once_flag opened_again_;
+  mutable int populate_descriptor_ = -EBADF;
 };
 
 class FileTable {
@@ -54,12 +61,19 @@ class FileTable {
   // The file, opened again if it had to be closed. Throws IoException, ENODATA where it is shorter
   // by then. The result keeps it open.
   std::shared_ptr<const File> acquire(std::size_t index);
+  // The next acquire() opens the file anew, a few times at most: reads, too, leave a window behind
+  // that makes FUSE drop advice.
+  // Nothing where `seen` is not what acquire() gives any more: another thread was faster.
+  void renew(std::size_t index, const File& seen);
 
  private:
+  static constexpr std::uint32_t kMaxRenewals = 3;
+
   struct Entry {
     std::string path;
     FileStatus status;  // when the table was made
     std::weak_ptr<const File> file;
+    std::uint32_t renewals = 0;
   };
 
   // Gives back the file that has to be closed for it, if any.
@@ -72,7 +86,7 @@ class FileTable {
   std::deque<std::shared_ptr<const File>> recent_;
 };
 
-// A quarter of what the process may open, and no more than anyone needs.
+// Files of two descriptors each: together a quarter of what the process may open.
 std::size_t default_max_open_files() noexcept;
 
 }  // namespace shardahead

@@ -10,45 +10,61 @@
 
 namespace shardahead {
 
-// Two blocks of the default size: with one, the link idles while its successor is being claimed.
-inline constexpr std::uint64_t kMinInflightBytes = 32 * kMiB;
-inline constexpr std::uint64_t kFirstInflightBytes = kMinInflightBytes;
+inline constexpr std::uint64_t kMinInflightBytes = 16 * kMiB;  // one block of the default size
 inline constexpr std::uint64_t kMaxInflightBytes = 1 * kGiB;
 
 class InflightClimb {
  public:
-  // Fixed at `set_bytes` where that is not 0.
-  explicit InflightClimb(std::uint64_t set_bytes = 0)
-      : bytes_(set_bytes != 0 ? set_bytes : kFirstInflightBytes), fixed_(set_bytes != 0) {}
+  // Never less than one block: a single disk is fastest when only one stream reads it. Begins with
+  // four: with fewer, a link with a long round trip idles between blocks while the processors are
+  // busy. Fixed at `set_bytes` where that is not 0.
+  explicit InflightClimb(std::uint64_t block_bytes, std::uint64_t set_bytes = 0)
+      : least_bytes_(std::max(block_bytes, kMinInflightBytes)),
+        bytes_(set_bytes != 0 ? set_bytes : 4 * least_bytes_),
+        fixed_(set_bytes != 0) {}
+
+  // Goes on from where another climb was.
+  void resume(std::uint64_t bytes) noexcept {
+    if (!fixed_) bytes_ = bytes;
+  }
 
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
   // `settled_bytes` were brought in during `seconds`, with bytes() in flight all the while. Calls
-  // for less than an epoch (see epoch_bytes) say too little and are not made.
+  // for less than an epoch say too little and are not made.
   void epoch(std::uint64_t settled_bytes, double seconds);
 
-  // An epoch is as long as it takes to bring in this much: what was in flight before the last
-  // change has then left.
+  // Whether that was an epoch. What was in flight before the last change has to leave first; a slow
+  // device is not given the time for that.
+  [[nodiscard]] bool is_epoch(std::uint64_t settled_bytes, double seconds) const noexcept {
+    return settled_bytes >= epoch_bytes() || (settled_bytes >= bytes_ && seconds >= kLongEpoch);
+  }
   [[nodiscard]] std::uint64_t epoch_bytes() const noexcept { return 3 * bytes_; }
 
  private:
-  enum class Trying { more, less, nothing };
+  enum class Trying { nothing, less, more };
 
   // Less than this is noise; more of it in flight has to earn it.
   static constexpr double kGain = 1.05;
-  static constexpr double kLoss = 0.98;
-  // Epochs between two tries, once neither more nor less was better.
+  static constexpr double kLoss = 0.995;
+  static constexpr double kLongEpoch = 0.5;  // seconds
+  // Epochs before the next try, once neither more nor less was better. Twice as many after each
+  // try in vain: on a disk that seeks, a try costs half the throughput while it lasts.
   static constexpr std::uint32_t kRest = 8;
+  static constexpr std::uint32_t kMaxDoublings = 4;
 
   void attempt(Trying what);
   void settle_for(std::uint64_t bytes);
 
+  std::uint64_t least_bytes_;
   std::uint64_t bytes_;
   bool fixed_;
-  Trying trying_ = Trying::more;
-  std::uint64_t best_bytes_ = 0;  // what the last try is held against
+  bool first_ = true;  // the first tries follow upon each other: less, and if that is worse, more
+  Trying trying_ = Trying::nothing;
+  Trying next_ = Trying::less;
+  std::uint64_t best_bytes_ = 0;  // what a try is held against
   double best_rate_ = 0;
-  bool last_was_more_ = true;
+  std::uint32_t vain_ = 0;  // tries since the last that was better
   std::uint32_t rest_ = 0;
 };
 

@@ -90,6 +90,19 @@ std::uint64_t Plan::wanted_bytes(const Block& block) const {
   return bytes;
 }
 
+BlockRange Plan::blocks_under(std::uint32_t file, ByteRange range) const {
+  range = intersect(range, {0, files_[file].size_bytes});
+  if (range.empty()) return {};
+  const auto holding = [&](std::uint64_t offset) {
+    const auto last_byte = [&](const Block& block) {
+      return position(block) + block.range.length - 1;
+    };
+    const auto found = std::ranges::lower_bound(blocks_, position(file, offset), {}, last_byte);
+    return static_cast<std::uint32_t>(found - blocks_.begin());
+  };
+  return {holding(range.offset), holding(range.end() - 1) + 1};
+}
+
 const char* to_string(Partition partition) noexcept {
   return partition == Partition::block ? "block" : "file";
 }

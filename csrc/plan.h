@@ -22,7 +22,7 @@ struct PlanOptions {
   std::uint64_t block_bytes = 16 * kMiB;
   // The first blocks of the plan are smaller, so that the first tensors come early: this many of
   // each size, from head_block_bytes doubling up to block_bytes.
-  std::uint64_t head_block_bytes = 1 * kMiB;
+  std::uint64_t head_block_bytes = 2 * kMiB;
   std::uint32_t head_blocks_per_size = 8;
 };
 
@@ -38,6 +38,12 @@ struct Block {
   ByteRange range;
 };
 
+// Indices into a plan's blocks: begin .. end - 1.
+struct BlockRange {
+  std::uint32_t begin = 0;
+  std::uint32_t end = 0;
+};
+
 class Plan {
  public:
   // Throws std::invalid_argument, naming the option and its value.
@@ -50,6 +56,8 @@ class Plan {
   // The wanted parts of a block, in order; empty where nothing of it is wanted.
   [[nodiscard]] std::vector<ByteRange> wanted(const Block& block) const;
   [[nodiscard]] std::uint64_t wanted_bytes(const Block& block) const;
+  // The blocks that hold bytes of this range of a file.
+  [[nodiscard]] BlockRange blocks_under(std::uint32_t file, ByteRange range) const;
   // Bytes of the checkpoint that come before this place in consumption order.
   [[nodiscard]] std::uint64_t position(std::uint32_t file, std::uint64_t offset) const {
     return file_positions_[file] + offset;

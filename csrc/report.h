@@ -29,7 +29,7 @@ struct Report {
   std::uint32_t threads = 0;
   std::uint64_t inflight_bytes = 0;  // what the node might have in flight at the end; 0: no cap
   std::string strategy;              // what was asked for
-  std::string strategy_used;         // what it came to: "fadvise", "readahead" or "pread"
+  std::string strategy_used;         // what it came to: "populate", "fadvise", "readahead", "pread"
   std::uint64_t step_bytes = 0;
   std::string step_source;  // "measured", "assumed" or "lowered"
   bool cancelled = false;

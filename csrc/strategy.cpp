@@ -4,6 +4,7 @@ namespace shardahead {
 
 const char* to_string(Strategy strategy) noexcept {
   switch (strategy) {
+    case Strategy::populate: return "populate";
     case Strategy::fadvise: return "fadvise";
     case Strategy::readahead: return "readahead";
     case Strategy::pread: return "pread";
@@ -13,8 +14,7 @@ const char* to_string(Strategy strategy) noexcept {
 }
 
 std::optional<Strategy> strategy_from(std::string_view name) noexcept {
-  for (const Strategy strategy :
-       {Strategy::automatic, Strategy::fadvise, Strategy::readahead, Strategy::pread}) {
+  for (const Strategy strategy : kStrategies) {
     if (name == to_string(strategy)) return strategy;
   }
   return std::nullopt;
@@ -52,8 +52,9 @@ void StepTable::end_measuring(std::uint64_t device, std::optional<std::uint64_t>
   Entry& found = entry(device);
   found.measuring = false;
   if (!clip_bytes) return;
-  found.step = {*clip_bytes > 0 ? *clip_bytes : kDefaultStepBytes, StepSource::measured,
-                *clip_bytes > 0};
+  found.step.bytes = *clip_bytes > 0 ? *clip_bytes : kDefaultStepBytes;
+  found.step.source = StepSource::measured;
+  found.step.advice_works = *clip_bytes > 0;
 }
 
 void StepTable::report_loss(std::uint64_t device, std::uint64_t step_bytes) {
@@ -65,6 +66,25 @@ void StepTable::report_loss(std::uint64_t device, std::uint64_t step_bytes) {
   found.step.source = StepSource::lowered;
 }
 
+void StepTable::end_populating(std::uint64_t device, ByteRange window, std::uint64_t came_bytes) {
+  const std::lock_guard lock(mutex_);
+  Entry& found = entry(device);
+  ++found.populated;
+  // A congested FUSE drops a part, a kernel that cannot do it nearly everything.
+  const bool came = came_bytes >= window.length / 4;
+  if (came && found.step.populate == Populate::untried) found.step.populate = Populate::works;
+  // A congested FUSE may drop all but the page that was asked for: that says little.
+  found.failed_eighths += came ? 0 : (came_bytes <= kMinStepBytes ? 1 : 8);
+  if (found.failed_eighths > 8 * kForgivenWindows + found.populated) {
+    found.step.populate = Populate::fails;
+  }
+}
+
+void StepTable::refuse_populate(std::uint64_t device) {
+  const std::lock_guard lock(mutex_);
+  entry(device).step.populate = Populate::fails;
+}
+
 Step StepTable::first() const {
   const std::lock_guard lock(mutex_);
   return entries_.empty() ? Step{} : entries_.front().step;
@@ -74,7 +94,7 @@ StepTable::Entry& StepTable::entry(std::uint64_t device) {
   for (Entry& entry : entries_) {
     if (entry.device == device) return entry;
   }
-  entries_.push_back({device, {}, false, 0});
+  entries_.emplace_back().device = device;
   return entries_.back();
 }
 

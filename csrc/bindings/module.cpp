@@ -130,7 +130,7 @@ class Prefetch {
            const std::string& strategy, std::uint32_t threads, std::uint64_t window_bytes,
            bool consumer) {
     EngineOptions options;
-    options.strategy = parse_name("strategy", strategy, "auto, fadvise, readahead, pread",
+    options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
     options.threads = threads;
     options.window_bytes = window_bytes;
@@ -162,7 +162,11 @@ class Prefetch {
   }
 
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
-    if (auto error = engine_->fetch_now(checked(file), {offset, length})) {
+    const auto check_signals = [] {
+      const py::gil_scoped_acquire locked;
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    };
+    if (auto error = engine_->fetch_now(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
     }
   }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardahead.launcher import LocalTopology
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Names = Collection[str] | Callable[[str], bool]
 _HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LAST_BLOCKS_SECONDS = 0.2
+_GROUP_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Load:
         self.drop_after = _checked_drop_after(drop_after, where)
         self.headers: list[Header | None] = [None] * len(self.shards)
         self.prefetch: PrefetchHandle | None = None
+        self.paced = options.window_bytes > 0  # the prefetch follows this consumer
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
         if names is not None or progress is not None:
             self._read_headers()
@@ -72,14 +75,15 @@ class Load:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if prefetch and not is_disabled():
             self.prefetch = start_prefetch(
-                self.shards, options, where, spans=spans, consumer=options.window_bytes > 0
+                self.shards, options, where, spans=spans, consumer=self.paced
             )
 
     def header(self, index: int) -> Header:
-        """The header of one shard with its wanted tensors only. Waits for its bytes once."""
+        """The header of one shard with its wanted tensors only. Waits for its bytes."""
         header = self.headers[index]
         if header is None:
-            header = self._keep(index, read_header(self.shards[index].path))
+            wait = partial(self._bring_in, index)
+            header = self._keep(index, read_header(self.shards[index].path, wait))
         return header
 
     def _keep(self, index: int, whole: Header) -> Header:
@@ -93,9 +97,12 @@ class Load:
         if not wanted:
             return
         with self.safe_open(self.shards[index].path, framework="pt", device="cpu") as shard:
-            for tensor in wanted:
-                self._bring_in(index, tensor)
-                yield tensor, shard.get_tensor(tensor.name)
+            for group in _neighbours(wanted) if self.prefetch is not None else [wanted]:
+                together = self._bring_in_group(index, group)
+                for tensor in group:
+                    if not together:
+                        self._bring_in_tensor(index, tensor)
+                    yield tensor, shard.get_tensor(tensor.name)
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
@@ -122,18 +129,35 @@ class Load:
         if self.drop_after:
             evict([shard.path for shard in self.shards])
 
-    def _bring_in(self, index: int, tensor: TensorRange) -> None:
+    def _bring_in_group(self, index: int, group: Sequence[TensorRange]) -> bool:
+        """False where something in it cannot be read: each tensor then meets its own error."""
         if self.prefetch is None:
-            return
-        self.prefetch.consumed(index, 0, tensor.end)
+            return True
         try:
-            self.prefetch.fetch_now(index, tensor.offset, tensor.length)
+            self._bring_in(index, group[0].offset, group[-1].end - group[0].offset)
         except OSError as error:
-            error.strerror = f"{error.strerror} (reading tensor {tensor.name!r})"
+            # Ours only: what a signal handler raises, a TimeoutError say, is the caller's.
+            if not hasattr(error, "operation"):
+                raise
+            return False
+        return True
+
+    def _bring_in_tensor(self, index: int, tensor: TensorRange) -> None:
+        try:
+            self._bring_in(index, tensor.offset, tensor.length)
+        except OSError as error:
+            if hasattr(error, "operation"):
+                error.strerror = f"{error.strerror} (reading tensor {tensor.name!r})"
             raise
 
-    def _consumed(self, index: int, offset: int) -> None:
+    def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self.prefetch is not None:
+            if self.paced:
+                self.prefetch.consumed(index, 0, offset + length)
+            self.prefetch.fetch_now(index, offset, length)
+
+    def _consumed(self, index: int, offset: int) -> None:
+        if self.prefetch is not None and self.paced:
             self.prefetch.consumed(index, offset)
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
@@ -145,6 +169,20 @@ class Load:
             headers = pool.map(read_header, [shard.path for shard in self.shards])
             for index, whole in enumerate(headers):
                 self._keep(index, whole)  # here: a predicate of the caller knows one thread
+
+
+def _neighbours(tensors: Sequence[TensorRange]) -> Iterator[list[TensorRange]]:
+    """Small tensors without a gap between them, together: waiting costs 10 to 20 us each time."""
+    group: list[TensorRange] = []
+    for tensor in tensors:
+        if group and not (
+            tensor.offset == group[-1].end and tensor.end - group[0].offset <= _GROUP_BYTES
+        ):
+            yield group
+            group = []
+        group.append(tensor)
+    if group:
+        yield group
 
 
 def _import_safe_open() -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from shardahead import _core
 from shardahead.units import parse_bytes
 
-STRATEGIES = ("auto", "fadvise", "readahead", "pread")
+STRATEGIES = ("auto", "populate", "fadvise", "readahead", "pread")
 PARTITIONS = ("dynamic", "block", "file")
 DEFAULT_PARTITION = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"

@@ -196,7 +196,7 @@ def prefetch_files(
         `local_topology` for the default. They count with `partition` "block" or "file".
     threads: worker threads of this process, 1 to 256; 4 by default.
     block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default.
-    strategy: "auto" (default), "fadvise", "readahead" or "pread".
+    strategy: "auto" (default), "populate", "fadvise", "readahead" or "pread".
     partition: "dynamic" (default): all who load the same files on this node claim blocks from one
         board in shared memory; where that cannot be shared it falls back to "block", and the report
         says why. "block": block i to local rank i mod local size; "file": file i.
@@ -205,7 +205,7 @@ def prefetch_files(
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
     inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
-        default, starts at 32 MiB and follows the throughput.
+        default, is found by measuring: from 4 blocks, less or more.
     consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
 
     Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and

@@ -128,8 +128,8 @@ class Report:
         return fields
 
     def _method(self) -> str:
-        if self.strategy_used == "pread":
-            return "pread"
+        if self.strategy_used in ("populate", "pread"):
+            return self.strategy_used
         step = format_bytes(self.step_bytes)
         return f"{self.strategy_used} in steps of {step} ({self.step_source})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
 
@@ -36,22 +37,28 @@ class Header:
     tensors: tuple[TensorRange, ...]
 
 
-def read_header(path: str) -> Header:
-    """The header of the file `path`.
+def read_header(path: str, before_read: Callable[[int, int], None] | None = None) -> Header:
+    """The header of the file `path`. `before_read(offset, length)` is called before each read.
 
     Raises OSError as open and read do, and ValueError, naming the file, where it is not a
     safetensors file or its header contradicts its size.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def read(length: int, offset: int) -> bytes:
+        if before_read is not None:
+            before_read(offset, length)
+        return _pread_full(descriptor, length, offset)
+
     try:
         size_bytes = os.fstat(descriptor).st_size
-        length = int.from_bytes(_pread_full(descriptor, _LENGTH_BYTES, 0), "little")
+        length = int.from_bytes(read(_LENGTH_BYTES, 0), "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - _LENGTH_BYTES):
             raise ValueError(
                 f"{path!r}: not a safetensors file, or truncated: a header of {length} bytes "
                 f"in a file of {size_bytes}"
             )
-        text = _pread_full(descriptor, length, _LENGTH_BYTES)
+        text = read(length, _LENGTH_BYTES)
         return _parse(path, text, _LENGTH_BYTES + length, size_bytes)
     except OSError as error:
         error.filename = error.filename or path

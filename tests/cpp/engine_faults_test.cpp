@@ -12,8 +12,6 @@ TEST_SUITE_BEGIN("engine_faults");
 namespace {
 
 constexpr PlanOptions kSmallBlocks{256 * kKiB, 64 * kKiB, 2};
-constexpr Strategy kStrategies[] = {Strategy::automatic, Strategy::fadvise, Strategy::readahead,
-                                    Strategy::pread};
 
 void check_sum(const Report& report) {
   CHECK(report.resident_bytes + report.read_bytes + report.shared_bytes + report.failed_bytes +

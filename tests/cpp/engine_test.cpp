@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <map>
 #include <random>
 #include <set>
@@ -18,8 +19,6 @@ TEST_SUITE_BEGIN("engine");
 
 namespace {
 
-constexpr Strategy kStrategies[] = {Strategy::automatic, Strategy::fadvise, Strategy::readahead,
-                                    Strategy::pread};
 constexpr PlanOptions kSmallBlocks{256 * kKiB, 64 * kKiB, 2};
 
 std::vector<std::uint64_t> random_sizes(std::mt19937_64& random) {
@@ -232,6 +231,20 @@ TEST_CASE("waiting may be asked to last for ever") {
   checkpoint.io.release_stalled();
   CHECK(engine->wait(std::chrono::nanoseconds::max()));
   CHECK(engine->done());
+}
+
+TEST_CASE("populating does not spoil the descriptor that advice goes through") {
+  SimulatedCheckpoint checkpoint({256 * kMiB}, {.advise_clip_bytes = 128 * kKiB,
+                                                .populate_bytes = 3 * kMiB,
+                                                .populate_spoils_advice = true});
+  checkpoint.open();
+  const auto engine = checkpoint.start({.threads = 1});
+  REQUIRE(engine->wait(kHangBound));
+  const Report report = engine->report();
+  CHECK(report.read_bytes + report.resident_bytes == 256 * kMiB);
+  CHECK(report.strategy_used == "populate");
+  CHECK(report.lost_bytes == 0);
+  CHECK(checkpoint.io.calls(Operation::open) == 2);
 }
 
 TEST_SUITE_END();

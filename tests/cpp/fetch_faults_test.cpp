@@ -13,9 +13,6 @@ namespace {
 
 constexpr std::uint64_t kSizeBytes = 8 * kMiB;
 constexpr std::uint64_t kBadOffset = 3 * kMiB + 5000;
-constexpr Strategy kStrategies[] = {Strategy::automatic, Strategy::fadvise, Strategy::readahead,
-                                    Strategy::pread};
-
 void check_sum(const FetchResult& result, std::uint64_t length) {
   CHECK(result.resident_bytes + result.read_bytes + result.failed_bytes == length);
   CHECK(result.lost_bytes <= result.read_bytes);

@@ -31,6 +31,7 @@ class FetchFixture {
     return checkpoint.io.calls(Operation::fadvise_willneed) +
            checkpoint.io.calls(Operation::readahead);
   }
+  [[nodiscard]] std::uint64_t populates() const { return checkpoint.io.calls(Operation::populate); }
   [[nodiscard]] std::uint64_t preads() const { return checkpoint.io.calls(Operation::pread); }
 
   SimulatedCheckpoint checkpoint;

@@ -14,9 +14,6 @@ TEST_SUITE_BEGIN("fetch");
 
 namespace {
 
-constexpr Strategy kStrategies[] = {Strategy::automatic, Strategy::fadvise, Strategy::readahead,
-                                    Strategy::pread};
-
 SimulatedKernel random_kernel(std::mt19937_64& random) {
   constexpr std::uint64_t kClipsBytes[] = {0, 4 * kKiB, 128 * kKiB, 256 * kKiB, kMiB, 8 * kMiB};
   SimulatedKernel kernel;

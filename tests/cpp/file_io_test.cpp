@@ -66,6 +66,17 @@ TEST_CASE("interrupted calls are made again") {
   CHECK(io.close(descriptor) == 0);
 }
 
+TEST_CASE("populating brings in the page, and is an error, not a signal, where there is none") {
+  const TemporaryFolder folder;
+  FileIo& io = system_file_io();
+  const int descriptor = io.open(folder.write("a", 4 * kMiB));
+  REQUIRE(descriptor >= 0);
+  CHECK(io.populate(descriptor, {2 * kMiB, 2 * kMiB}) == 0);
+  CHECK(io.mincore(descriptor, {2 * kMiB, page_bytes()}) == 1);
+  CHECK(io.populate(descriptor, {8 * kMiB, 2 * kMiB}) == -EFAULT);
+  CHECK(io.close(descriptor) == 0);
+}
+
 TEST_CASE("results are -errno") {
   FileIo& io = system_file_io();
   FileStatus status;
@@ -77,6 +88,7 @@ TEST_CASE("results are -errno") {
   CHECK(io.fadvise_willneed(-1, {0, 1}) == -EBADF);
   CHECK(io.fadvise_dontneed(-1, {0, 1}) == -EBADF);
   CHECK(io.readahead(-1, {0, 1}) == -EBADF);
+  CHECK(io.populate(-1, {0, 4096}) == -EBADF);
   CHECK(io.fdatasync(-1) == -EBADF);
   CHECK(io.mincore(-1, {0, 1}) == -EBADF);
   CHECK(io.close(-1) == -EBADF);

@@ -96,6 +96,23 @@ TEST_CASE("a file that is in use is not opened twice") {
   CHECK(checkpoint.kernel.calls(Operation::open) == opens);
 }
 
+TEST_CASE("a renewed file is opened anew, while who has it keeps it, and not for ever") {
+  SimulatedCheckpoint checkpoint({100});
+  checkpoint.open();
+  const auto before = checkpoint.files->acquire(0);
+  checkpoint.files->renew(0, *before);
+  checkpoint.files->renew(0, *before);
+  const auto after = checkpoint.files->acquire(0);
+  CHECK(after->descriptor() != before->descriptor());
+  CHECK(checkpoint.files->acquire(0) == after);
+  CHECK(checkpoint.kernel.open_descriptors() == 2);
+  for (int time = 0; time < 10; ++time) {
+    checkpoint.files->renew(0, *checkpoint.files->acquire(0));
+    checkpoint.files->acquire(0);
+  }
+  CHECK(checkpoint.io.calls(Operation::open) == 1 + 3);
+}
+
 TEST_CASE("a file that was replaced by a shorter one while closed is refused") {
   SimulatedCheckpoint checkpoint({100, 100});
   checkpoint.open({}, 1);
@@ -144,6 +161,14 @@ TEST_CASE("many threads share a table") {
 TEST_CASE("the limit on open files is sensible") {
   CHECK(default_max_open_files() >= 1);
   CHECK(default_max_open_files() <= 256);
+}
+
+TEST_CASE("a file that was replaced since is not populated: the bytes would be another's") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", 100);
+  const auto file = File::open(system_file_io(), path);
+  std::filesystem::rename(folder.write("b", 100), path);
+  CHECK(file->populate_descriptor() == -ESTALE);
 }
 
 TEST_SUITE_END();

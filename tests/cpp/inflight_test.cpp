@@ -11,6 +11,8 @@ TEST_SUITE_BEGIN("inflight");
 
 namespace {
 
+constexpr std::uint64_t kBlock = 16 * kMiB;
+
 // Bytes per second with so many bytes in flight.
 using Storage = std::function<double(double inflight_bytes)>;
 
@@ -23,7 +25,7 @@ std::uint64_t climb_on(InflightClimb& climb, const Storage& storage, int epochs)
   for (int i = 0; i < epochs; ++i) {
     const double rate = storage(static_cast<double>(climb.bytes()));
     climb.epoch(climb.epoch_bytes(), static_cast<double>(climb.epoch_bytes()) / rate);
-    CHECK(climb.bytes() >= kMinInflightBytes);
+    CHECK(climb.bytes() >= kBlock);
     CHECK(climb.bytes() <= kMaxInflightBytes);
   }
   return climb.bytes();
@@ -32,38 +34,72 @@ std::uint64_t climb_on(InflightClimb& climb, const Storage& storage, int epochs)
 }  // namespace
 
 TEST_CASE("a set value stays") {
-  InflightClimb climb(123456789);
+  InflightClimb climb(kBlock, 123456789);
   CHECK(climb_on(climb, link(1e12, 1), 50) == 123456789);
 }
 
 TEST_CASE("it climbs while throughput grows") {
-  InflightClimb climb;
+  InflightClimb climb(kBlock);
   // 2.5 GB/s at 100 ms: 250 MB have to be in flight.
   CHECK(climb_on(climb, link(2.5e9, 0.1), 10) >= 238 * kMiB);
 }
 
 TEST_CASE("a link that is full with little is left alone with little") {
-  InflightClimb climb;
+  InflightClimb climb(kBlock);
   std::uint64_t most = 0;
   for (int i = 0; i < 100; ++i) most = std::max(most, climb_on(climb, link(3e8, 0.001), 1));
-  CHECK(most <= 2 * kFirstInflightBytes);
+  CHECK(most <= 4 * kBlock);
 }
 
-TEST_CASE("where more in flight is slower, it goes down and stays near the floor") {
-  InflightClimb climb;
+TEST_CASE("where more in flight is slower, one stream is found at once and seldom left") {
+  InflightClimb climb(kBlock);
   const Storage disk = [](double inflight) { return 1.5e8 / (1 + inflight / (16.0 * kMiB)); };
-  climb_on(climb, disk, 60);
-  std::uint64_t sum = 0;
-  for (int i = 0; i < 40; ++i) sum += climb_on(climb, disk, 1);
-  CHECK(sum / 40 <= 2 * kMinInflightBytes);
+  CHECK(climb_on(climb, disk, 3) == kBlock);
+  int with_more = 0;
+  for (int i = 0; i < 100; ++i) with_more += climb_on(climb, disk, 1) > kBlock ? 1 : 0;
+  CHECK(with_more <= 4);
+}
+
+TEST_CASE("less is left again where it costs a round trip per block, then more is tried") {
+  InflightClimb climb(kBlock);
+  const Storage remote = [](double inflight) { return inflight < 40e6 ? 2.7e8 : 3e8; };
+  CHECK(climb_on(climb, remote, 1) == 2 * kBlock);
+  CHECK(climb_on(climb, remote, 1) == 8 * kBlock);
+  CHECK(climb_on(climb, remote, 1) == 4 * kBlock);
+}
+
+TEST_CASE("a slow device is judged after half a second") {
+  const InflightClimb climb(kBlock);
+  CHECK_FALSE(climb.is_epoch(climb.bytes(), 0.4));
+  CHECK(climb.is_epoch(climb.bytes(), 0.6));
+  CHECK_FALSE(climb.is_epoch(climb.bytes() - 1, 60.0));
+  CHECK(climb.is_epoch(climb.epoch_bytes(), 0.1));
 }
 
 TEST_CASE("it finds the new rate of storage that became faster") {
-  InflightClimb climb;
+  InflightClimb climb(kBlock);
   climb_on(climb, link(3e8, 0.01), 30);
   const auto before = climb.bytes();
   climb_on(climb, link(5e9, 0.05), 60);
   CHECK(climb.bytes() > before);
+}
+
+TEST_CASE("with large blocks, too, it begins with four and tries two") {
+  for (const std::uint64_t block : {16 * kMiB, 64 * kMiB, 256 * kMiB}) {
+    InflightClimb climb(block);
+    CHECK(climb.bytes() == 4 * block);
+    climb.epoch(climb.epoch_bytes(), 1.0);
+    CHECK(climb.bytes() == 2 * block);
+  }
+}
+
+TEST_CASE("a new watcher goes on from where the last one was") {
+  InflightClimb climb(kBlock);
+  climb.resume(512 * kMiB);
+  CHECK(climb.bytes() == 512 * kMiB);
+  InflightClimb fixed(kBlock, 64 * kMiB);
+  fixed.resume(512 * kMiB);
+  CHECK(fixed.bytes() == 64 * kMiB);
 }
 
 TEST_SUITE_END();

@@ -127,6 +127,22 @@ TEST_CASE("what is wanted is the spans, each byte once") {
   }
 }
 
+TEST_CASE("the blocks under a range are those that hold its bytes") {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 200; ++round) {
+    const Plan plan(random_files(random), random_options(random));
+    for (std::uint32_t file = 0; file < plan.files().size(); ++file) {
+      const ByteRange range = {random() % (3 * kMiB), random() % (1 * kMiB)};
+      const BlockRange under = plan.blocks_under(file, range);
+      for (std::uint32_t index = 0; index < plan.blocks().size(); ++index) {
+        const Block& block = plan.blocks()[index];
+        const bool holds = block.file == file && !intersect(block.range, range).empty();
+        CHECK(holds == (index >= under.begin && index < under.end));
+      }
+    }
+  }
+}
+
 TEST_CASE("the shares of all ranks are disjoint and are all wanted blocks") {
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
     CAPTURE(seed);

@@ -199,7 +199,8 @@ int SimulatedFileIo::advise(Operation operation, int descriptor, ByteRange range
     path = file->path;
     hook = after_advice_;
     ++advices_;
-    const bool dropped = kernel_.drop_every > 0 && advices_ % kernel_.drop_every == 0;
+    const bool dropped = spoiled_.contains(descriptor) ||
+                         (kernel_.drop_every > 0 && advices_ % kernel_.drop_every == 0);
     if (!dropped) {
       load(*file, {range.offset, std::min(range.length, kernel_.advise_clip_bytes)});
     }
@@ -214,6 +215,22 @@ int SimulatedFileIo::fadvise_willneed(int descriptor, ByteRange range) noexcept 
 
 int SimulatedFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return advise(Operation::readahead, descriptor, range);
+}
+
+int SimulatedFileIo::populate(int descriptor, ByteRange range) noexcept {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(descriptor);
+  if (file == nullptr) return -EBADF;
+  record(Operation::populate, file->path, range);
+  if (kernel_.populate_bytes == 0) return -EINVAL;
+  if (kernel_.populate_spoils_advice) spoiled_.insert(descriptor);
+  PageState& first = file->pages[range.offset / page_bytes()].state;
+  if (first == PageState::absent) {
+    const std::uint64_t most = range.length <= kHugePageBytes ? kHugePageBytes : kPopulateBytes;
+    load(*file, {align_down(range.offset, kHugePageBytes), std::min(most, kernel_.populate_bytes)});
+  }
+  first = PageState::up_to_date;
+  return 0;
 }
 
 int SimulatedFileIo::fadvise_dontneed(int descriptor, ByteRange range) noexcept {

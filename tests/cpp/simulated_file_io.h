@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ namespace shardahead::testing {
 
 struct SimulatedKernel {
   std::uint64_t advise_clip_bytes = 1 * kMiB;    // of each call; 0: advice has no effect
+  std::uint64_t populate_bytes = 0;              // of each fault; 0: the kernel is too old for it
+  bool populate_spoils_advice = false;           // on that descriptor, as on a congested FUSE
   std::uint64_t read_window_bytes = 128 * kKiB;  // what a pread that misses brings in at least
   std::uint64_t drop_every = 0;                  // every n-th advice is dropped; 0 is none
   int cachestat_errno = 0;                       // refused with this, or 0
@@ -76,6 +79,7 @@ class SimulatedFileIo final : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
+  int populate(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
@@ -108,6 +112,7 @@ class SimulatedFileIo final : public FileIo {
   mutable std::condition_variable changed_;
   std::deque<SimulatedFile> files_;
   std::map<int, SimulatedFile*> open_;
+  std::set<int> spoiled_;
   int next_descriptor_ = 1000;  // far from real ones, so that a mix-up shows
   std::uint64_t advices_ = 0;
   std::uint64_t served_bytes_ = 0;

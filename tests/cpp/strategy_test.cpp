@@ -10,8 +10,8 @@ using namespace shardahead;
 TEST_SUITE_BEGIN("strategy");
 
 TEST_CASE("names lead back to their strategies") {
-  for (const Strategy strategy :
-       {Strategy::automatic, Strategy::fadvise, Strategy::readahead, Strategy::pread}) {
+  for (const Strategy strategy : {Strategy::automatic, Strategy::populate, Strategy::fadvise,
+                                  Strategy::readahead, Strategy::pread}) {
     CHECK(strategy_from(to_string(strategy)) == strategy);
   }
   CHECK(std::string(to_string(Strategy::automatic)) == "auto");
@@ -97,6 +97,56 @@ TEST_CASE("the step is never lowered below the assumed one, and stays in whole p
     CHECK(steps.get(1).bytes % kMinStepBytes == 0);
   }
   CHECK(steps.get(1).bytes == kDefaultStepBytes);
+}
+
+namespace {
+constexpr ByteRange kWindow = {0, kPopulateBytes};
+}
+
+TEST_CASE("populating works once a window came") {
+  StepTable steps;
+  CHECK(steps.get(1).populate == Populate::untried);
+  steps.end_populating(1, kWindow, 128 * kKiB);
+  CHECK(steps.get(1).populate == Populate::untried);
+  steps.end_populating(1, kWindow, kPopulateBytes);
+  CHECK(steps.get(1).populate == Populate::works);
+  CHECK(steps.get(2).populate == Populate::untried);
+}
+
+TEST_CASE("populating is given up after three windows of which next to nothing came") {
+  StepTable steps;
+  for (int window = 0; window < 3; ++window) {
+    steps.end_populating(1, kWindow, 128 * kKiB);
+  }
+  CHECK(steps.get(1).populate == Populate::fails);
+}
+
+TEST_CASE("among many windows that came one in eight may fail, and no more") {
+  StepTable steps;
+  for (std::uint32_t window = 0; window < 64; ++window) {
+    steps.end_populating(1, kWindow, kPopulateBytes);
+  }
+  std::uint32_t failures = 0;
+  while (steps.get(1).populate == Populate::works) {
+    steps.end_populating(1, kWindow, 128 * kKiB);
+    ++failures;
+  }
+  CHECK(failures == 2 + (64 + failures) / 8 + 1);
+}
+
+TEST_CASE("the end of a file is a short window") {
+  StepTable steps;
+  steps.end_populating(1, {0, 300 * kKiB}, 300 * kKiB);
+  CHECK(steps.get(1).populate == Populate::works);
+}
+
+TEST_CASE("a refused call is not made again, and what was measured of the step stays") {
+  StepTable steps;
+  steps.refuse_populate(1);
+  REQUIRE(steps.begin_measuring(1));
+  steps.end_measuring(1, 256 * kKiB);
+  CHECK(steps.get(1).populate == Populate::fails);
+  CHECK(steps.get(1).bytes == 256 * kKiB);
 }
 
 TEST_SUITE_END();

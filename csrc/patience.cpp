@@ -1,0 +1,24 @@
+#include "patience.h"
+
+namespace shardahead {
+
+bool Patience::go_on(Wait& wait, const Standing& standing, std::uint32_t rings, Time now) {
+  if (standing.unsettled == 0) return false;
+  // Whoever waited in vain once does not wait for the same block tensor after tensor, nor for the
+  // next one while everything stands still.
+  if (given_up_.contains(standing.first_unsettled)) return false;
+  if (stalled_ && rings == stalled_rings_) return false;
+  if (standing != wait.standing) wait.unchanged_since = now;
+  if (standing != wait.standing || rings != wait.rings) wait.rung = now;
+  wait.standing = standing;
+  wait.rings = rings;
+  // A block that no one has yet is reached when those before it are done.
+  const bool held_too_long = standing.claimed && now - wait.unchanged_since >= kBlockPatience;
+  if (now - wait.rung < kConsumerPatience && !held_too_long) return true;
+  given_up_.insert(standing.first_unsettled);
+  stalled_ = true;
+  stalled_rings_ = rings;
+  return false;
+}
+
+}  // namespace shardahead

@@ -1,0 +1,172 @@
+// What the worker threads of an engine do: take a block, bring it in, settle it, wait for the next.
+#include <time.h>
+
+#include <limits>
+
+#include "engine_state.h"
+
+namespace shardahead {
+namespace {
+
+constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
+// How often a worker that finds nothing to do looks for claims of the dead.
+constexpr auto kRecoveryInterval = std::chrono::milliseconds(100);
+// After this long without any change on the board a claim of the living is taken over: its owner
+// may be stopped, or sit in a read that never ends.
+constexpr auto kStallTime = std::chrono::seconds(10);
+
+double thread_cpu_seconds() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+}  // namespace
+
+std::uint64_t Engine::State::limit() const {
+  const std::lock_guard lock(mutex);
+  return window_end(options.window_bytes, consumer);
+}
+
+void Engine::State::work(Claims& shared) {
+  Fetcher fetcher(io, steps, options.strategy, cancelled);
+  double counted_seconds = 0;
+  for (bool more = true; more;) {
+    more = work_once(fetcher, shared);
+    const double cpu_seconds = thread_cpu_seconds();
+    const std::lock_guard lock(mutex);
+    figures.cpu_seconds += cpu_seconds - counted_seconds;
+    counted_seconds = cpu_seconds;
+  }
+  leave();
+}
+
+// Takes one block, or waits for one. False at the end.
+bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
+  const std::uint32_t seen = doorbell_seen(shared.doorbell());
+  if (cancelled.load(std::memory_order_relaxed)) return false;
+  const std::uint64_t end = limit();
+  if (const auto claim = shared.take(end)) {
+    std::uint64_t read_bytes = 0;
+    const Outcome outcome = fetch_block(fetcher, *claim, read_bytes);
+    shared.settle(*claim, outcome, read_bytes);
+    return true;
+  }
+  // Without a consumer nothing moves the window: its end is the end.
+  if (shared.settled(options.consumer ? kNoLimit : end)) return false;
+  wait_for_change(shared, seen);
+  return true;
+}
+
+void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
+  wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
+  bool stalled = false;
+  {
+    const std::lock_guard lock(mutex);
+    const auto now = Clock::now();
+    if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
+    if (now - last_recovery < kRecoveryInterval) return;
+    last_recovery = now;
+    stalled = now - last_change > kStallTime;
+    if (stalled) last_change = now;
+  }
+  shared.recover(stalled);
+}
+
+Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
+                                   std::uint64_t& read_bytes) {
+  const Block& block = plan->blocks()[claim.block];
+  std::shared_ptr<const File> file;
+  try {
+    file = files->acquire(block.file);
+  } catch (const IoException& exception) {
+    FetchResult result;
+    result.failed_bytes = plan->wanted_bytes(block);
+    result.error = exception.error();
+    result.error->offset = block.range.offset;
+    add(result);
+    record_failure(claim.block);
+    return Outcome::failed;
+  }
+  Outcome outcome = Outcome::done;
+  std::uint64_t wanted_bytes = plan->wanted_bytes(block);
+  for (const ByteRange& range : claim.whole ? std::vector{block.range} : plan->wanted(block)) {
+    FetchResult result = fetcher.fetch(*file, range);
+    if (result.advice_dropped) files->renew(block.file, *file);
+    read_bytes += result.read_bytes;
+    // The fetcher rounds outwards to pages, and may fetch for others; the plan counts what this
+    // participant asked for.
+    const std::uint64_t counted = std::min(wanted_bytes, range.length);
+    wanted_bytes -= counted;
+    result.resident_bytes = std::min(result.resident_bytes, counted);
+    result.read_bytes = std::min(result.read_bytes, counted - result.resident_bytes);
+    result.failed_bytes =
+        std::min(result.failed_bytes, counted - result.resident_bytes - result.read_bytes);
+    result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
+    add(result);
+    if (result.cancelled) return Outcome::released;
+    if (result.error) outcome = Outcome::failed;
+  }
+  if (outcome == Outcome::failed) record_failure(claim.block);
+  return outcome;
+}
+
+void Engine::State::record_failure(std::uint32_t block) {
+  const std::lock_guard lock(mutex);
+  failed_blocks.insert(block);
+}
+
+void Engine::State::add(const FetchResult& result) {
+  const std::lock_guard lock(mutex);
+  last_change = Clock::now();
+  figures.resident_bytes += result.resident_bytes;
+  figures.read_bytes += result.read_bytes;
+  figures.lost_bytes += result.lost_bytes;
+  figures.failed_bytes += result.failed_bytes;
+  if (!result.error) return;
+  ++figures.error_count;
+  if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(*result.error);
+}
+
+void Engine::State::leave() {
+  const std::lock_guard lock(mutex);
+  if (--running == 0) {
+    ended = Clock::now();
+    leave_claims();
+  }
+  ended_or_left.notify_all();
+}
+
+// Called with the mutex locked. A consumer that still reports keeps its place.
+void Engine::State::leave_claims() {
+  if (running > 0) return;
+  if (options.consumer && !cancelled.load(std::memory_order_relaxed)) return;
+  give_up_claims();
+}
+
+// Called with the mutex locked. What the others did is of the past from now on.
+void Engine::State::give_up_claims() {
+  if (claims) {
+    for (const std::uint32_t block : claims->failed()) failed_blocks.insert(block);
+  }
+  figures = current();
+  claims.reset();
+}
+
+// Called with the mutex locked. The figures of this participant with those of the others.
+Report Engine::State::current() const {
+  Report report = figures;
+  if (!claims) return report;
+  const SharedFigures shared = claims->shared();
+  report.shared_bytes += shared.done_bytes;
+  report.inflight_bytes = claims->inflight_bytes();
+  report.failed_bytes += shared.failed_bytes;
+  return report;
+}
+
+double Engine::State::seconds() const {
+  const auto until = running == 0 ? ended : Clock::now();
+  return std::chrono::duration<double>(until - started).count();
+}
+
+}  // namespace shardahead
