@@ -6,11 +6,13 @@ comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
-SOURCES := $(shell find csrc python -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
+ENVIRONMENTS ?= build/environments
+SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
+  CMakeLists.txt pyproject.toml
 CXX_FILES = $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo test test-cpp test-python wheel-test lint format sanitize fuse clean
+.PHONY: help demo compare test test-cpp test-python wheel-test lint format sanitize fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -18,6 +20,9 @@ help: ## list the commands
 
 demo: $(VENV)/.installed build/release/.built ## a checkpoint on a slow filesystem, loaded by 4 ranks
 	$(BIN)/python benchmarks/demo/demo.py $(DEMO)
+
+compare: $(VENV)/.installed build/release/.built ## ways to load a checkpoint cold, side by side: COMPARE="--case ranks"
+	$(BIN)/python benchmarks/compare/compare.py --environments $(ENVIRONMENTS) $(COMPARE)
 
 test: test-cpp test-python ## set up, build, run the C++ and the Python tests
 
@@ -77,7 +82,7 @@ endef
 
 WITH_PYTHON = -DSHARDAHEAD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-$(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCHMARKS=ON))
-$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
-$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
+$(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON))
+$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
+$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
 $(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=thread))

@@ -32,6 +32,10 @@ def main() -> None:
         command = Path(sys.executable).parent / "shardahead"
         subprocess.run([command, "status", folder], check=True)
         subprocess.run([sys.executable, "-m", "shardahead", "--version"], check=True)
+        bench = Path(sys.executable).parent / "shardahead-bench"
+        for start in ([bench], [command, "bench"]):
+            done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=True)
+            assert done.stdout == f"shardahead-bench {shardahead.__version__}\n", done.stdout
     print("wheel check: 1 passed, 0 failed")
 
 

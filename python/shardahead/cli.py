@@ -1,16 +1,20 @@
 """The command `shardahead`: warm, status, evict and plan, for people and (with --json) programs.
 
 Results go to standard output, progress and errors to standard error. Exit status: 0 done,
-1 incomplete with the reason, 2 wrong usage.
+1 incomplete with the reason, 2 wrong usage. `bench` becomes the program shardahead-bench.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from shardahead import _core
 from shardahead.policy import PARTITIONS, STRATEGIES, resolve_options
@@ -24,13 +28,17 @@ from shardahead.version import __version__
 
 DONE, INCOMPLETE, WRONG_USAGE = 0, 1, 2
 _INTERRUPT_WAIT_SECONDS = 0.3
+_BENCH = "shardahead-bench"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if words[:1] == ["bench"]:
+            _become_bench(words[1:])
+        options = _parser().parse_args(words)
+        run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
     except (ValueError, TypeError) as error:
         _complain(str(error))
@@ -66,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "evict", _evict, "drop a checkpoint from the page cache")
     plan = _command(commands, "plan", _plan, "what warm would read, in which order")
     _add_sharing(plan)
+    # Only for the list of commands: main() hands its arguments over before they are parsed.
+    commands.add_parser("bench", help="measure which settings suit a mount", add_help=False)
     return parser
 
 
@@ -104,6 +114,27 @@ def _bytes_argument(text: str) -> int:
 def _files(options: argparse.Namespace) -> str | list[str]:
     paths: list[str] = options.path
     return paths[0] if len(paths) == 1 else paths
+
+
+def _become_bench(arguments: Sequence[str]) -> NoReturn:
+    """Replaces this process by shardahead-bench, so that signals and exit status are its own."""
+    program = _find_bench()
+    if program is None:
+        raise FileNotFoundError(
+            f"{_BENCH} is neither in {sysconfig.get_path('scripts')}, nor beside "
+            f"{sys.executable}, nor on PATH: it is installed with the package"
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(program, [_BENCH, *arguments])
+
+
+def _find_bench() -> str | None:
+    for folder in (sysconfig.get_path("scripts"), Path(sys.executable).parent):
+        found = shutil.which(_BENCH, path=str(folder))
+        if found is not None:
+            return found
+    return shutil.which(_BENCH)
 
 
 def _warm(options: argparse.Namespace) -> int:
