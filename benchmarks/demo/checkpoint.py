@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_NAME = "checksums.json"
+_VOCABULARY = 32_003
 _HIDDEN = 2048
 _EXPERT = 1408
 _EXPERTS_PER_LAYER = 8
@@ -37,29 +38,30 @@ class TensorSpec:
         return elements * self.dtype.itemsize
 
 
-def tensor_specs() -> Iterator[TensorSpec]:
-    """Tensors of an endless decoder, layer after layer."""
+def tensor_specs(divisor: int = 1) -> Iterator[TensorSpec]:
+    """Tensors of an endless decoder, layer after layer; their dimensions divided by `divisor`."""
     bf16, fp8, fp32 = torch.bfloat16, torch.float8_e4m3fn, torch.float32
-    yield TensorSpec("model.embed_tokens.weight", (32_003, _HIDDEN), bf16)
+    hidden, expert_hidden = _HIDDEN // divisor, _EXPERT // divisor
+    yield TensorSpec("model.embed_tokens.weight", (_VOCABULARY // divisor, hidden), bf16)
     layer = 0
     while True:
         prefix = f"model.layers.{layer}"
-        yield TensorSpec(f"{prefix}.input_layernorm.weight", (_HIDDEN,), bf16)
+        yield TensorSpec(f"{prefix}.input_layernorm.weight", (hidden,), bf16)
         for projection in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            yield TensorSpec(f"{prefix}.self_attn.{projection}.weight", (_HIDDEN, _HIDDEN), bf16)
+            yield TensorSpec(f"{prefix}.self_attn.{projection}.weight", (hidden, hidden), bf16)
         yield TensorSpec(f"{prefix}.self_attn.rotary_emb.inv_freq", (61,), fp32)
-        yield TensorSpec(f"{prefix}.mlp.gate.weight", (_EXPERTS_PER_LAYER, _HIDDEN), bf16)
+        yield TensorSpec(f"{prefix}.mlp.gate.weight", (_EXPERTS_PER_LAYER, hidden), bf16)
         for expert in range(_EXPERTS_PER_LAYER):
             for projection, shape in (
-                ("gate_proj", (_EXPERT, _HIDDEN)),
-                ("up_proj", (_EXPERT, _HIDDEN)),
-                ("down_proj", (_HIDDEN, _EXPERT)),
+                ("gate_proj", (expert_hidden, hidden)),
+                ("up_proj", (expert_hidden, hidden)),
+                ("down_proj", (hidden, expert_hidden)),
             ):
                 name = f"{prefix}.mlp.experts.{expert}.{projection}"
                 yield TensorSpec(f"{name}.weight", shape, fp8)
                 yield TensorSpec(f"{name}.weight_scale_inv", (11, 16), fp32)
                 yield TensorSpec(f"{name}.input_scale", (), fp32)
-        yield TensorSpec(f"{prefix}.post_attention_layernorm.weight", (_HIDDEN,), bf16)
+        yield TensorSpec(f"{prefix}.post_attention_layernorm.weight", (hidden,), bf16)
         yield TensorSpec(f"{prefix}.mlp.expert_bias", (37, 3), fp8)
         layer += 1
 
@@ -70,13 +72,15 @@ def checksum(tensor: torch.Tensor) -> str:
     return xxhash.xxh3_128_hexdigest(raw)
 
 
-def write_checkpoint(folder: Path, size_bytes: int, shards: int, seed: int = 0) -> dict[str, str]:
+def write_checkpoint(
+    folder: Path, size_bytes: int, shards: int, seed: int = 0, divisor: int = 1
+) -> dict[str, str]:
     """Writes about `size_bytes` in `shards` files with an index; returns checksums by tensor name.
 
-    They are also written to checksums.json beside the shards.
+    They are also written to checksums.json beside the shards. `divisor` makes the tensors smaller.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    specs = _specs_of(size_bytes)
+    specs = _specs_of(size_bytes, divisor)
     shard_bytes = sum(spec.size_bytes for spec in specs) / shards
     random = torch.Generator().manual_seed(seed)
     checksums: dict[str, str] = {}
@@ -99,10 +103,10 @@ def write_checkpoint(folder: Path, size_bytes: int, shards: int, seed: int = 0) 
     return checksums
 
 
-def _specs_of(size_bytes: int) -> list[TensorSpec]:
+def _specs_of(size_bytes: int, divisor: int) -> list[TensorSpec]:
     specs: list[TensorSpec] = []
     total = 0
-    for spec in tensor_specs():
+    for spec in tensor_specs(divisor):
         if total >= size_bytes:
             break
         specs.append(spec)

@@ -6,7 +6,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -48,21 +48,28 @@ def show(rounds: dict[str, list[Run]], rate_mb_per_s: float | None) -> None:
         link = "-", "-"
         if rate_mb_per_s:
             times = [run.times_link(rate_mb_per_s) for run in runs]
-            link = _spread(times, 2), f"{100 / statistics.median(times):.0f} %"
+            link = spread(times, 2), f"{100 / statistics.median(times):.0f} %"
         served = [r.served_bytes / r.checkpoint_bytes for r in runs if r.served_bytes is not None]
         identical = sum(run.tensors - run.wrong_tensors for run in runs)
         table.add_row(
             method,
-            f"{_spread([run.seconds for run in runs], 2)} s",
+            f"{spread([run.seconds for run in runs], 2)} s",
             *link,
-            _spread(served, 3) if served else "-",
-            _spread([run.major_faults for run in runs], 0),
+            spread(served, 3) if served else "-",
+            spread([run.major_faults for run in runs], 0),
             f"{identical} of {sum(run.tensors for run in runs)}",
         )
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    print_table(table)
 
 
-def _spread(values: list[float] | list[int], digits: int) -> str:
+def print_table(table: Table, stream: TextIO | None = None) -> None:
+    """As wide as the terminal, or wide enough where there is none."""
+    stream = stream or sys.stdout
+    Console(file=stream, width=None if stream.isatty() else 130).print(table)
+
+
+def spread(values: list[float] | list[int], digits: int) -> str:
+    """The median, and where there are more than one value the least and the most."""
     middle = f"{statistics.median(values):.{digits}f}"
     if len(values) == 1:
         return middle

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 
 from checkpoint import CHECKSUMS_NAME, INDEX_NAME, checksum
+from plain_loop import plain_weights
 
 if TYPE_CHECKING:
     from shardahead import PrefetchHandle
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
 METHODS = ("safetensors", "shardahead")
 
 
-def plain_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """What SGLang, vLLM and transformers do without a prefetch: shard.keys(), tensor by tensor."""
+def shards_of(folder: Path) -> list[Path]:
+    """The shards in the order in which the index names them first."""
     weight_map = json.loads((folder / INDEX_NAME).read_text())["weight_map"]
-    for name in dict.fromkeys(weight_map.values()):
-        with safe_open(folder / name, framework="pt", device="cpu") as shard:
-            for key in shard.keys():  # noqa: SIM118 - not a dict
-                yield key, shard.get_tensor(key)
+    return [folder / name for name in dict.fromkeys(weight_map.values())]
 
 
 def main() -> None:
@@ -47,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     handle: PrefetchHandle | None = None
     dist.barrier()
-    faults_before = resource.getrusage(resource.RUSAGE_SELF)
+    faults_before = resource.getrusage(resource.RUSAGE_THREAD)
     started = time.time()
     weights: Iterator[tuple[str, torch.Tensor]]
     if options.method == "shardahead":
@@ -56,7 +53,7 @@ def main() -> None:
         weights = loaded = safetensors_weights_iterator(options.checkpoint)
         handle = loaded.prefetch
     else:
-        weights = plain_weights(options.checkpoint)
+        weights = plain_weights(shards_of(options.checkpoint))
     consumed, wrong, seen = 0, [], 0
     timeline = [(started, 0)]
     for name, tensor in weights:
@@ -66,7 +63,7 @@ def main() -> None:
         consumed += tensor.nbytes
         timeline.append((time.time(), consumed))
     ended = time.time()
-    faults = resource.getrusage(resource.RUSAGE_SELF)
+    faults = resource.getrusage(resource.RUSAGE_THREAD)
     result = {
         "rank": int(os.environ["RANK"]),
         "started": started,

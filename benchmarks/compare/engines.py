@@ -1,0 +1,72 @@
+"""The released serving engines' own weight iterators with their own prefetch, unchanged.
+
+Each runs in its own environment. The process group that they ask for the rank is made before the
+clock starts, over gloo; no collective runs during the load.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from methods import Place, Start
+
+
+def sglang(place: Place) -> Start:
+    """sglang.srt.model_loader.weight_utils.safetensors_weights_iterator(FILES, prefetch=True)."""
+    _pass_over_torchvision()
+    # What it takes for the local size; torchrun's LOCAL_WORLD_SIZE it does not read.
+    os.environ["LOCAL_SIZE"] = str(place.size)
+    from sglang.srt.distributed import parallel_state
+    from sglang.srt.model_loader import weight_utils
+
+    if place.size:
+        parallel_state.init_distributed_environment(
+            world_size=place.size,
+            rank=place.rank,
+            distributed_init_method="env://",
+            local_rank=place.rank,
+            backend="gloo",
+        )
+    files = place.job.files
+    return lambda: place.cut(weight_utils.safetensors_weights_iterator(files, prefetch=True))
+
+
+def vllm(place: Place) -> Start:
+    """vllm...weight_utils.safetensors_weights_iterator as DefaultModelLoader calls it with
+    --safetensors-load-strategy=prefetch. By default it prefetches on NFS and Lustre only."""
+    from vllm.config.load import LoadConfig
+    from vllm.model_executor.model_loader import weight_utils
+
+    join_gloo(place)
+    config = LoadConfig(safetensors_load_strategy="prefetch", use_tqdm_on_load=False)
+    return lambda: place.cut(
+        weight_utils.safetensors_weights_iterator(
+            place.job.files,
+            config.use_tqdm_on_load,
+            config.safetensors_load_strategy,
+            local_expert_ids=None,
+            safetensors_prefetch_num_threads=config.safetensors_prefetch_num_threads,
+            safetensors_prefetch_block_size=config.safetensors_prefetch_block_size,
+        )
+    )
+
+
+def join_gloo(place: Place) -> None:
+    """The process group of all ranks; nothing where a method is only asked whether it is there."""
+    if place.size:
+        torch.distributed.init_process_group("gloo", rank=place.rank, world_size=place.size)
+
+
+def _pass_over_torchvision() -> None:
+    """SGLang imports torchvision, whose compiled operators do not load on a CPU build."""
+    register = torch.library.register_fake
+
+    def wrapped(op: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(op, str) and op.startswith("torchvision::"):
+            return lambda function: function
+        return register(op, *arguments, **options)
+
+    torch.library.register_fake = wrapped

@@ -1,0 +1,59 @@
+"""The methods by name, and what the ranks of one load are told, as a file of JSON.
+
+Imports nothing but the standard library: the ranks of every method use it, in any environment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cut import Wanted
+
+#: Name of a method: where it is, and whose versions belong to its result.
+METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "plain": ("methods", "plain", ("safetensors",)),
+    "vmtouch": ("methods", "vmtouch", ("safetensors",)),
+    "cat": ("methods", "cat", ("safetensors",)),
+    "whole-file": ("methods", "whole_file", ("safetensors",)),
+    "sglang": ("engines", "sglang", ("sglang", "safetensors")),
+    "vllm": ("engines", "vllm", ("vllm", "safetensors")),
+    "fastsafetensors": ("streamers", "fastsafetensors", ("fastsafetensors",)),
+    "runai": ("streamers", "runai", ("runai-model-streamer",)),
+    "runai-buffered": ("streamers", "runai_buffered", ("runai-model-streamer",)),
+    "runai-distributed": ("streamers", "runai_distributed", ("runai-model-streamer",)),
+    "shardahead": ("methods", "shardahead", ("shardahead", "safetensors")),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One load. `folder` is for what the ranks tell each other, never for the checkpoint."""
+
+    method: str
+    files: list[str]
+    tensors: dict[str, Wanted]
+    size: int
+    folder: str
+    work_s_per_gib: float = 0.0
+    kill_rank: int | None = None
+    kill_after: float = 0.0
+    verify: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The method without its options."""
+        return self.method.split()[0]
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+
+def read_job(path: Path) -> Job:
+    fields = json.loads(path.read_text())
+    fields["tensors"] = {
+        name: Wanted(tuple(tensor["shape"]), tensor["item_bytes"], tensor["dim"])
+        for name, tensor in fields["tensors"].items()
+    }
+    return Job(**fields)

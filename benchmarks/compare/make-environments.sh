@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes a virtual environment for each peer that needs one of its own: FOLDER/sglang, FOLDER/vllm
+# (3 GB each) and FOLDER/peers. Installs the pinned packages and no CUDA; measures nothing. An
+# environment that is complete is left alone.
+set -eu
+if [ $# -lt 1 ]; then
+  echo "usage: make-environments.sh FOLDER [sglang] [vllm] [peers]" >&2
+  exit 2
+fi
+folder=$1
+shift
+here=$(dirname "$0")
+[ $# -gt 0 ] || set -- sglang vllm peers
+for name; do
+  environment=$folder/$name
+  if [ -e "$environment/.made" ]; then continue; fi
+  echo "making $environment ..."
+  "${PYTHON:-python3}" -m venv "$environment"
+  # The build for CPUs: one for CUDA does not import without what --no-deps keeps away.
+  nice "$environment/bin/pip" install --quiet --no-deps "torch==${TORCH:-2.13.0}"
+  nice "$environment/bin/pip" install --quiet --no-deps -r "$here/requirements-$name.txt"
+  touch "$environment/.made"
+done

@@ -1,0 +1,182 @@
+"""The options of the command, checked. Pure: reads no files and starts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from cases import PRESETS, Case
+from job import METHODS
+
+#: Which environment below --environments holds the package of a method.
+ENVIRONMENT_OF = {
+    "sglang": "sglang",
+    "vllm": "vllm",
+    "fastsafetensors": "peers",
+    "runai": "peers",
+    "runai-buffered": "peers",
+    "runai-distributed": "peers",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command's options. `methods` are complete: variants of shardahead are in them."""
+
+    cases: tuple[Case, ...]
+    methods: tuple[str, ...]
+    rounds: int
+    pythons: dict[str, str]
+    folder: Path | None
+    link_mb_per_s: float | None
+    time_limit_s: float
+    verify: bool
+    scratch: Path | None
+    json: str | None
+    picture: Path | None
+    repeated: tuple[str, ...]
+
+    def command(self, case: Case) -> str:
+        """What measures this case again."""
+        chosen = ["--case", case.name] if case.name in PRESETS else []
+        return f'make compare COMPARE="{shlex.join([*chosen, *self.repeated])}"'
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Cold loads of one checkpoint by several methods.")
+    add = parser.add_argument
+    add("--case", action="append", choices=[*PRESETS, "all"], help="a preset, may be repeated")
+    add("--methods", help=f"comma-separated, of {','.join(METHODS)}; default: all")
+    add("--shardahead-option", action="append", default=[], metavar="NAME=VALUE[,...]")
+    add("--rounds", type=int, default=3, help="interleaved")
+    add("--ranks", type=int)
+    add("--shards", type=int)
+    add("--size-mib", type=int, help="per shard")
+    add("--rate-mb-per-s", type=float)
+    add("--round-trip-ms", type=float)
+    add("--seek-ms", type=float)
+    add("--max-background", type=int)
+    add("--congestion-threshold", type=int)
+    add("--slices", action="store_true", default=None, help="each rank copies only its slices")
+    add("--work-s-per-gib", type=float, help="sleep after each tensor, for its bytes")
+    add("--kill-rank", type=int, help="this rank kills itself during the load")
+    add("--kill-after", type=float, help="after this share of its bytes")
+    add("--folder", type=Path, help="load this checkpoint, without the slow filesystem")
+    add("--link-mb-per-s", type=float, help="with --folder: the rate for the ratio")
+    add("--time-limit-s", type=float, default=600.0, help="of one load")
+    add("--verify", action="store_true", help="one more load per method, checked and not timed")
+    add("--python", action="append", default=[], metavar="METHOD=INTERPRETER")
+    add("--environments", type=Path, help="what make-environments.sh made")
+    add("--scratch", type=Path, help="for checkpoints and mounts (default: a temporary folder)")
+    add("--json", help="write everything here; - is standard output")
+    add("--picture", type=Path)
+    return parser
+
+
+#: Options that change where things are and not what is measured.
+_NOT_REPEATED = ("--case", "--json", "--picture", "--python", "--environments", "--scratch")
+
+
+def parse(arguments: list[str]) -> Options:
+    """The options; ends the process with status 2 where they make no sense."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        cases = _cases(given)
+        methods = _methods(given)
+        pythons = _pythons(given)
+    except ValueError as error:
+        parser.error(str(error))
+    return Options(
+        cases=cases,
+        methods=methods,
+        rounds=given.rounds,
+        pythons=pythons,
+        folder=given.folder,
+        link_mb_per_s=given.link_mb_per_s,
+        time_limit_s=given.time_limit_s,
+        verify=given.verify,
+        scratch=given.scratch,
+        json=given.json,
+        picture=given.picture,
+        repeated=tuple(_repeated(arguments)),
+    )
+
+
+def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
+    names = list(PRESETS) if "all" in (given.case or []) else given.case or []
+    overrides = {
+        field.name: getattr(given, field.name)
+        for field in fields(Case)
+        if getattr(given, field.name, None) is not None
+    }
+    cases = tuple(replace(PRESETS[name], **overrides) for name in names)
+    cases = cases or (Case(name="folder" if given.folder else "options", **overrides),)
+    for case in cases:
+        if min(case.ranks, case.shards, case.size_mib, given.rounds) < 1:
+            raise ValueError("ranks, shards, size and rounds are at least 1")
+        if case.kill_rank is not None and not 0 <= case.kill_rank < case.ranks > 1:
+            raise ValueError("--kill-rank names one of several ranks")
+        if case.resident and given.folder:
+            raise ValueError("the case resident makes its own files: not with --folder")
+    return cases
+
+
+def _methods(given: argparse.Namespace) -> tuple[str, ...]:
+    names = given.methods.split(",") if given.methods else list(METHODS)
+    variants = [f"shardahead {','.join(shardahead_options(o))}" for o in given.shardahead_option]
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return tuple(dict.fromkeys([*names, *variants]))
+
+
+def shardahead_options(text: str) -> list[str]:
+    """NAME=VALUE,NAME=VALUE as a list, checked."""
+    options = text.split(",")
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise ValueError(f"--shardahead-option takes NAME=VALUE, not {option!r}")
+    return options
+
+
+def shardahead_variables(method: str) -> dict[str, str]:
+    """The environment variables of a variant of shardahead; none for other methods."""
+    kind, _, text = method.partition(" ")
+    if kind != "shardahead" or not text:
+        return {}
+    pairs = (option.partition("=") for option in shardahead_options(text))
+    return {f"SHARDAHEAD_{name.upper()}": value for name, _, value in pairs}
+
+
+def _pythons(given: argparse.Namespace) -> dict[str, str]:
+    found = {}
+    if given.environments is not None:
+        for method, environment in ENVIRONMENT_OF.items():
+            python = given.environments / environment / "bin" / "python"
+            if python.exists():
+                found[method] = str(python.absolute())
+    for text in given.python:
+        method, equals, python = text.partition("=")
+        if method not in METHODS or not equals:
+            raise ValueError(f"--python takes METHOD=INTERPRETER, not {text!r}")
+        found[method] = python
+    return found
+
+
+def _repeated(arguments: list[str]) -> list[str]:
+    """The arguments that belong into a command that measures the same again."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if skip:
+            skip = False
+        elif name in _NOT_REPEATED:
+            skip = not equals
+        else:
+            kept.append(argument)
+    return kept
