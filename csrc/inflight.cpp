@@ -17,13 +17,8 @@ void InflightClimb::epoch(std::uint64_t settled_bytes, double seconds) {
       }
       return;
     case Trying::less:
-      // The same with less in flight is better: others share the server, and the first bytes come
-      // sooner. But its rate is not kept: small losses must not add up.
-      if (rate > best_rate_ * kLoss) {
-        vain_ = 0;
-        best_bytes_ = bytes_;
-        first_ = false;
-        attempt(Trying::less);
+      if (rate > best_rate_ * kGainWithLess) {
+        accept(rate);
       } else if (first_) {
         bytes_ = best_bytes_;
         attempt(Trying::more);
@@ -33,15 +28,21 @@ void InflightClimb::epoch(std::uint64_t settled_bytes, double seconds) {
       return;
     case Trying::more:
       if (rate > best_rate_ * kGain) {
-        vain_ = 0;
-        best_rate_ = rate;
-        best_bytes_ = bytes_;
-        attempt(Trying::more);
+        accept(rate);
       } else {
         settle_for(best_bytes_);
       }
       return;
   }
+}
+
+// The try was better: it is what the next one, further that way, is held against.
+void InflightClimb::accept(double rate) {
+  vain_ = 0;
+  first_ = false;
+  best_rate_ = rate;
+  best_bytes_ = bytes_;
+  attempt(trying_);
 }
 
 void InflightClimb::attempt(Trying what) {

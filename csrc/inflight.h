@@ -44,15 +44,18 @@ class InflightClimb {
  private:
   enum class Trying { nothing, less, more };
 
-  // Less than this is noise; more of it in flight has to earn it.
+  // What a try has to gain. Less in flight has to gain more: where processors are busy, rates vary
+  // by a tenth, and one block in flight instead of four costs a third of the throughput. On a disk
+  // that seeks, half as much in flight gains 50 % and more.
   static constexpr double kGain = 1.05;
-  static constexpr double kLoss = 0.995;
+  static constexpr double kGainWithLess = 1.2;
   static constexpr double kLongEpoch = 0.5;  // seconds
   // Epochs before the next try, once neither more nor less was better. Twice as many after each
   // try in vain: on a disk that seeks, a try costs half the throughput while it lasts.
   static constexpr std::uint32_t kRest = 8;
   static constexpr std::uint32_t kMaxDoublings = 4;
 
+  void accept(double rate);
   void attempt(Trying what);
   void settle_for(std::uint64_t bytes);
 
