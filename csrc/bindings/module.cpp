@@ -13,6 +13,7 @@
 
 #include "../board.h"
 #include "../engine.h"
+#include "../memory_budget.h"
 #include "../residency.h"
 
 namespace py = pybind11;
@@ -302,6 +303,21 @@ void bind_residency(py::module_& module) {
   module.def("evict", &evict_file, py::arg("path"), NoGil());
 }
 
+void bind_memory(py::module_& module) {
+  py::class_<MemoryLimit>(module, "MemoryLimit")
+      .def_readonly("source", &MemoryLimit::source)
+      .def_readonly("limit_bytes", &MemoryLimit::limit_bytes)
+      .def_readonly("used_bytes", &MemoryLimit::used_bytes)
+      .def_readonly("droppable_bytes", &MemoryLimit::droppable_bytes)
+      .def_property_readonly("free_bytes", &MemoryLimit::free_bytes);
+  py::class_<MemoryBudget>(module, "MemoryBudget")
+      .def_readonly("budget_bytes", &MemoryBudget::budget_bytes)
+      .def_readonly("reserve_bytes", &MemoryBudget::reserve_bytes)
+      .def_readonly("tightest", &MemoryBudget::tightest)
+      .def_readonly("limits", &MemoryBudget::limits);
+  module.def("memory_budget", &memory_budget, py::arg("root"), NoGil());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -322,4 +338,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   bind_prefetch(module);
   bind_plan(module);
   bind_residency(module);
+  bind_memory(module);
 }

@@ -7,6 +7,7 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 from shardahead.launcher import LocalTopology
 from shardahead.load import LoadProgress
+from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
 from shardahead.prefetch import PrefetchHandle, prefetch_files
 from shardahead.report import Report
 from shardahead.residency import FileResidency, evict, residency
@@ -22,6 +23,8 @@ __all__ = [
     "FileResidency",
     "LoadProgress",
     "LocalTopology",
+    "MemoryBudget",
+    "MemoryLimit",
     "PrefetchHandle",
     "Report",
     "WeightsIterator",
@@ -29,6 +32,7 @@ __all__ = [
     "buffered_multi_thread_safetensors_weights_iterator",
     "evict",
     "local_topology",
+    "memory_budget",
     "prefetch_files",
     "residency",
     "safetensors_weights_iterator",

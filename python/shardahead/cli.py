@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what the node may have in flight (default: found by measuring)",
     )
     warm.add_argument("--strategy", choices=STRATEGIES, help="how to read (default: auto)")
+    warm.add_argument(
+        "--force", action="store_true", help="go on beyond what fits in memory, evicting pages"
+    )
     warm.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
     _command(commands, "status", _status, "how much of a checkpoint is in the page cache")
     _command(commands, "evict", _evict, "drop a checkpoint from the page cache")
@@ -146,6 +149,7 @@ def _warm(options: argparse.Namespace) -> int:
         options.block_size,
         strategy=options.strategy,
         partition=options.partition,
+        window_bytes=0 if options.force else None,
         inflight_bytes=options.inflight,
     )
     interrupted = False
@@ -156,6 +160,8 @@ def _warm(options: argparse.Namespace) -> int:
         handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
     report = handle.report()
     reason = "interrupted" if interrupted else report.incomplete_reason()
+    if reason and report.left_out_bytes and report.window_source == "memory":
+        reason += "; --force reads on"
     after = None if reason else _resident_after(handle, report)
     if after is not None and after < report.planned_bytes // 2:
         reason = (

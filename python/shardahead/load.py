@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardahead.launcher import LocalTopology
+from shardahead.memory import window_in_force
 from shardahead.policy import MODES, PrefetchOptions, check_choice, is_disabled
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.residency import evict
@@ -67,15 +68,17 @@ class Load:
         self.drop_after = _checked_drop_after(drop_after, where)
         self.headers: list[Header | None] = [None] * len(self.shards)
         self.prefetch: PrefetchHandle | None = None
-        self.paced = options.window_bytes > 0  # the prefetch follows this consumer
+        self.paced = False  # the prefetch follows this consumer
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
         if names is not None or progress is not None:
             self._read_headers()
         if names is not None:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if prefetch and not is_disabled():
+            window = window_in_force(options.window_bytes, self.shards, spans, consumer=True)
+            self.paced = window.window_bytes > 0
             self.prefetch = start_prefetch(
-                self.shards, options, where, spans=spans, consumer=self.paced
+                self.shards, options, where, window, spans=spans, consumer=self.paced
             )
 
     def header(self, index: int) -> Header:

@@ -28,14 +28,15 @@ T = TypeVar("T", int, str)
 class PrefetchOptions:
     """Options of one prefetch, complete and valid.
 
-    `window_bytes` 0 means no limit, `inflight_bytes` 0 that it is found by measuring.
+    `window_bytes` 0 means no limit, None that memory decides; `inflight_bytes` 0 that it is found
+    by measuring.
     """
 
     threads: int
     block_bytes: int
     strategy: str
     partition: str
-    window_bytes: int
+    window_bytes: int | None
     inflight_bytes: int
     board_folder: str
 
@@ -79,7 +80,7 @@ def resolve_options(
         ),
         strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
         partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
-        window_bytes=_number("window_bytes", window_bytes, environ, 0, 0, 2**63 - 1),
+        window_bytes=_number_or_none("window_bytes", window_bytes, environ, 0, 2**63 - 1),
         inflight_bytes=_number("inflight_bytes", inflight_bytes, environ, 0, 0, 2**63 - 1),
         board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
     )
@@ -128,6 +129,14 @@ def _number(
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least} and {most}, not {value}")
     return value
+
+
+def _number_or_none(
+    name: str, argument: int | None, environ: Mapping[str, str], least: int, most: int
+) -> int | None:
+    if argument is None and not environ.get(ENVIRONMENT_PREFIX + name.upper()):
+        return None
+    return _number(name, argument, environ, 0, least, most)
 
 
 def _choice(

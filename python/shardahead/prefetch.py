@@ -15,6 +15,7 @@ from types import TracebackType
 
 from shardahead import _core
 from shardahead.launcher import LocalTopology
+from shardahead.memory import Window, window_in_force
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
 from shardahead.report import Report, describe_error, make_report
 from shardahead.shards import Files, PathLike, Shard, resolve_shards
@@ -39,9 +40,11 @@ class PrefetchHandle:
         shards: Sequence[Shard],
         options: PrefetchOptions,
         topology: LocalTopology,
+        window: Window,
     ) -> None:
         self._core = core
         self._options = options
+        self._window = window
         self._topology = topology
         self._waited_seconds = 0.0
         self._log_lock = threading.Lock()
@@ -97,6 +100,8 @@ class PrefetchHandle:
             self._core.report(),
             waited_seconds=self._waited_seconds,
             block_bytes=self._options.block_bytes,
+            window_bytes=self._window.window_bytes,
+            window_source=self._window.source,
             partition=self._core.partition_used,
             partition_reason=self._core.partition_reason,
             local_rank=self._topology.rank,
@@ -201,7 +206,9 @@ def prefetch_files(
         board in shared memory; where that cannot be shared it falls back to "block", and the report
         says why. "block": block i to local rank i mod local size; "file": file i.
     window_bytes: how far to be ahead of the consumer, with `consumer=True`; else the prefetch ends
-        after that many bytes of the checkpoint. 0, the default, is no limit.
+        after that many bytes of the checkpoint. 0 is no limit. By default there is none where all
+        that is wanted fits `memory_budget()`; else it is that budget, or half of it with a
+        consumer.
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
     inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
@@ -223,20 +230,23 @@ def prefetch_files(
     )
     shards = resolve_shards(files)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
-    return start_prefetch(
-        shards, options, topology, spans=_spans_of(shards, spans), consumer=consumer
-    )
+    wanted = _spans_of(shards, spans)
+    window = window_in_force(options.window_bytes, shards, wanted, consumer=consumer)
+    return start_prefetch(shards, options, topology, window, spans=wanted, consumer=consumer)
 
 
 def start_prefetch(
     shards: Sequence[Shard],
     options: PrefetchOptions,
     topology: LocalTopology,
+    window: Window,
     *,
     spans: Sequence[Sequence[tuple[int, int]] | None],
     consumer: bool,
 ) -> PrefetchHandle:
-    """The prefetch of resolved shards with resolved options; `spans` as the core takes them."""
+    """The prefetch of resolved shards with resolved options, but for their window, which is
+    `window`; `spans` as the core takes them.
+    """
     if is_disabled():
         spans = [[] for _ in shards]
     core = _core.Prefetch(
@@ -250,10 +260,10 @@ def start_prefetch(
         local_size=topology.size,
         strategy=options.strategy,
         threads=options.threads,
-        window_bytes=options.window_bytes,
+        window_bytes=window.window_bytes,
         consumer=consumer,
     )
-    return PrefetchHandle(core, shards, options, topology)
+    return PrefetchHandle(core, shards, options, topology, window)
 
 
 def _spans_of(

@@ -21,9 +21,10 @@ class Report:
     of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
     is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
     processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
-    bytes. `partition` is how the work was shared; where that is not as asked for,
-    `partition_reason` says why. `errors` holds the first of `error_count` errors, as OSError with
-    errno, filename and the attributes operation and offset.
+    bytes. `window_bytes` is how far the prefetch might be ahead (0: no limit), `window_source`
+    whether that was "given", asked for by "memory", or "none". `partition` is how the work was
+    shared; where that is not as asked for, `partition_reason` says why. `errors` holds the first of
+    `error_count` errors, as OSError with errno, filename and the attributes operation and offset.
     """
 
     planned_bytes: int
@@ -43,6 +44,8 @@ class Report:
     threads: int
     inflight_bytes: int
     block_bytes: int
+    window_bytes: int
+    window_source: str
     partition: str
     partition_reason: str
     local_rank: int
@@ -79,7 +82,9 @@ class Report:
         if self.cancelled:
             reasons.append("cancelled")
         if self.left_out_bytes:
-            reasons.append(f"{format_bytes(self.left_out_bytes)} left out")
+            beyond = self.window_source == "memory" and not self.cancelled
+            why = f", beyond the {format_bytes(self.window_bytes)} that fit in memory"
+            reasons.append(f"{format_bytes(self.left_out_bytes)} left out{why if beyond else ''}")
         if not self.done:
             reasons.append("still running")
         return "; ".join(reasons)

@@ -76,7 +76,8 @@ def safetensors_weights_iterator(
 
     files, local_rank, local_size, threads, block_size: as for `prefetch_files`.
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
-    window_bytes: how far the prefetch may be ahead of this iterator; 0, the default, is no limit.
+    window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
+        there is none where all that is wanted fits `memory_budget()`, else half of that budget.
     names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
         that no shard holds are passed over.
     drop_after: drop the files from the page cache at the end; for a single rank only.

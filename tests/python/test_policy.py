@@ -26,7 +26,7 @@ OPTIONS: list[tuple[str, str, Any, str, Any, Any]] = [
     ("block_size", "block_bytes", 16 * MIB, "2MiB", 2 * MIB, 4096),
     ("strategy", "strategy", "auto", "pread", "pread", "readahead"),
     ("partition", "partition", DEFAULT_PARTITION, "file", "file", "block"),
-    ("window_bytes", "window_bytes", 0, "1GiB", 1024**3, 5),
+    ("window_bytes", "window_bytes", None, "1GiB", 1024**3, 5),
     ("inflight_bytes", "inflight_bytes", 0, "64MiB", 64 * MIB, 5),
 ]
 RANGES: list[tuple[str, int, Any]] = [
