@@ -25,6 +25,7 @@ class Case:
     kill_rank: int | None = None
     kill_after: float = 0.33
     resident: bool = False
+    memory_mib: int | None = None
 
     def text(self) -> str:
         """The conditions in one line."""
@@ -46,6 +47,8 @@ class Case:
             parts.append("slices")
         if self.work_s_per_gib:
             parts.append(f"{self.work_s_per_gib:g} s/GiB of work")
+        if self.memory_mib is not None:
+            parts.append(f"{self.memory_mib} MiB of memory")
         if self.kill_rank is not None:
             parts.append(f"rank {self.kill_rank} killed after {self.kill_after:g}")
         return ", ".join(parts)
@@ -64,5 +67,6 @@ PRESETS = {
         replace(_RANKS, name="queue", max_background=12, congestion_threshold=9),
         Case("disk", size_mib=64, rate_mb_per_s=100, round_trip_ms=0.1, seek_ms=8),
         Case("resident", ranks=1, shards=40, resident=True),
+        replace(_LARGE, name="memory", ranks=2, memory_mib=2750),
     )
 }

@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "demo"), str(HERE.parent / "slowfs"
 
 import resident  # noqa: E402
 from cases import MIB, Case  # noqa: E402
+from cgroup import memory_group  # noqa: E402
 from cut import sliced  # noqa: E402
 from job import Job  # noqa: E402
 from launch import Outcome, Ranks, probe  # noqa: E402
@@ -59,7 +60,8 @@ class Comparison:
         with ExitStack() as stack:
             storage, source = self._storage(case, stack)
             result = self._described(case, command, storage, source)
-            job = self._job(case, storage, source)
+            group = stack.enter_context(memory_group(case.memory_mib))
+            job = replace(self._job(case, storage, source), memory_group=group)
             present = [method for method in result.methods if not method.not_installed]
             for number in range(self.options.rounds):
                 for method in present:

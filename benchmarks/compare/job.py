@@ -29,7 +29,10 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One load. `folder` is for what the ranks tell each other, never for the checkpoint."""
+    """One load. `folder` is for what the ranks tell each other, never for the checkpoint.
+
+    `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's.
+    """
 
     method: str
     files: list[str]
@@ -40,6 +43,7 @@ class Job:
     kill_rank: int | None = None
     kill_after: float = 0.0
     verify: bool = False
+    memory_group: str = ""
 
     @property
     def kind(self) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cgroup import within
 from job import Job
 
 RANK_SCRIPT = Path(__file__).resolve().parent / "rank.py"
@@ -88,7 +89,10 @@ class Ranks:
     def _start(self, python: str, rank: int, common: dict[str, str]) -> subprocess.Popen[str]:
         with open(self._folder / f"rank-{rank}.log", "w") as log:
             return subprocess.Popen(
-                [python, str(RANK_SCRIPT), str(self._folder / "job.json")],
+                within(
+                    self._job.memory_group,
+                    [python, str(RANK_SCRIPT), str(self._folder / "job.json")],
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

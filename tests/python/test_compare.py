@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ pytest.importorskip("safetensors")
 
 import wire  # noqa: E402
 from cases import PRESETS, Case  # noqa: E402
+from cgroup import memory_group, within  # noqa: E402
 from cut import GIB, Wanted, part_bytes, sliced  # noqa: E402
 from job import METHODS, Job, read_job  # noqa: E402
 from launch import Outcome  # noqa: E402
@@ -227,3 +230,27 @@ def test_a_folder_is_found_by_its_device(tmp_path: Path) -> None:
     ours = f"30 1 {os.major(device)}:{os.minor(device)} / /a\\040b rw shared:1 - ext4 /dev/x rw"
     assert wire.mount_of(tmp_path, f"{other}\n{ours}\n") == ("/a b", "ext4")
     assert wire.mount_of(tmp_path, other) is None
+
+
+def test_without_a_limit_of_memory_the_ranks_run_where_the_caller_runs() -> None:
+    with memory_group(None) as group:
+        assert within(group, ["python", "a b"]) == ["python", "a b"]
+
+
+def test_with_a_limit_the_command_runs_in_a_group_that_is_removed_again() -> None:
+    with ExitStack() as stack:
+        try:
+            group = stack.enter_context(memory_group(64))
+        except OSError as error:
+            pytest.skip(str(error))
+        assert (Path(group) / "cgroup.procs").read_text() == ""
+        command = within(group, ["cat", "/proc/self/cgroup"])
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert Path(group).name in said
+    assert not Path(group).exists()
+
+
+def test_the_limit_of_memory_is_among_the_conditions() -> None:
+    assert "2 ranks, 2750 MiB of memory" in PRESETS["memory"].text()
+    with pytest.raises(SystemExit):
+        parse(["--memory-mib", "0"])

@@ -9,9 +9,8 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,9 @@ import shardahead
 from shardahead import MemoryBudget, memory, memory_budget, prefetch_files
 from shardahead.memory import window_for, window_in_force
 from shardahead.shards import resolve_shards
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "compare"))
+from cgroup import memory_group, within
 
 MIB = 1024**2
 
@@ -96,54 +98,32 @@ def test_only_what_is_wanted_has_to_fit(tmp_path: Path, monkeypatch: pytest.Monk
     assert window_in_force(None, shards, [[(0, MIB)]], consumer=False).window_bytes == 0
 
 
-@dataclass(frozen=True)
-class Group:
-    """A memory cgroup of our own."""
-
-    folder: Path
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        enter = f'echo $$ > {self.folder}/cgroup.procs && exec "$@"'
-        return subprocess.run(
-            ["sh", "-c", enter, "sh", *command], capture_output=True, text=True, timeout=120
-        )
-
-
 @pytest.fixture
-def group() -> Iterator[Group]:
-    """A cgroup with a limit of 256 MiB."""
-    name = f"shardahead-test-{uuid.uuid4().hex}"
-    for parent, limit in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        folder = parent / name
+def group() -> Iterator[str]:
+    """A memory cgroup with a limit of 256 MiB."""
+    with ExitStack() as stack:
         try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            (folder / limit).write_text(str(256 * MIB))
-        except OSError:
-            folder.rmdir()
-            continue
-        yield Group(folder)
-        folder.rmdir()
-        return
-    pytest.skip("no memory cgroup can be made here: neither version 1 nor 2 is writable")
+            made = stack.enter_context(memory_group(256))
+        except OSError as error:
+            pytest.skip(str(error))
+        yield made
+
+
+def run_in(group: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(within(group, command), capture_output=True, text=True, timeout=120)
 
 
 WARM = (sys.executable, "-m", "shardahead", "warm", "--json")
 
 
 def test_in_a_cgroup_half_the_size_warm_keeps_what_it_brought_in(
-    group: Group, tmp_path: Path
+    group: str, tmp_path: Path
 ) -> None:
     files = [write_file(tmp_path / f"{i}.safetensors", 64 * MIB) for i in range(8)]
     for file in files:
         make_cold(file)
     for _ in range(2):  # the second is the warm restart, which must not be refused
-        done = group.run(*WARM, *map(os.fspath, files))
+        done = run_in(group, *WARM, *map(os.fspath, files))
         report = json.loads(done.stdout)
         assert done.returncode == 1
         assert report["window_source"] == "memory"
@@ -154,10 +134,10 @@ def test_in_a_cgroup_half_the_size_warm_keeps_what_it_brought_in(
         assert resident > 0.9 * report["window_bytes"]
 
 
-def test_force_goes_beyond_the_budget(group: Group, tmp_path: Path) -> None:
+def test_force_goes_beyond_the_budget(group: str, tmp_path: Path) -> None:
     files = [write_file(tmp_path / f"{i}.safetensors", 64 * MIB) for i in range(5)]
     for file in files:
         make_cold(file)
-    report = json.loads(group.run(*WARM, "--force", *map(os.fspath, files)).stdout)
+    report = json.loads(run_in(group, *WARM, "--force", *map(os.fspath, files)).stdout)
     assert (report["window_bytes"], report["left_out_bytes"]) == (0, 0)
     assert report["read_bytes"] + report["resident_bytes"] == report["planned_bytes"]
