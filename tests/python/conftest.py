@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,9 @@ StrPath = str | bytes | os.PathLike[str]
 MakeMount = Callable[..., slowfs.SlowFs]
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# A shell starts its background jobs with SIGINT ignored, and so would be every process of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
