@@ -44,7 +44,7 @@ MakeMount = Callable[..., slowfs.SlowFs]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# A shell starts its background jobs with SIGINT ignored, and so would be every process of the tests.
+# A shell starts its background jobs with SIGINT ignored; every process of the tests would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
