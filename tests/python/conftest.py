@@ -44,7 +44,7 @@ MakeMount = Callable[..., slowfs.SlowFs]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# A shell starts its background jobs with SIGINT ignored; every process of the tests would inherit it.
+# A background job of a shell has SIGINT ignored, and every process of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
