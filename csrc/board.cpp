@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -12,7 +13,7 @@ namespace shardahead {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x6461656861726873;  // "shrahead", little-endian
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -77,6 +78,21 @@ class Fingerprint {
 
 }  // namespace
 
+namespace {
+
+// One participant's consumer. Each figure is right by itself; together they may be of two moments.
+struct alignas(32) ConsumerSlot {
+  std::atomic<std::uint64_t> consumed_bytes;
+  std::atomic<std::uint64_t> needed_bytes;
+  std::atomic<std::uint64_t> released_bytes;
+  std::atomic<std::uint32_t> active;
+};
+
+// The least that is worth a call: the kernel takes a while for each, however little it drops.
+constexpr std::uint64_t kDroppedAtOnceBytes = 16 * kMiB;
+
+}  // namespace
+
 // In shared memory, zeroed at first; the states and then the wants of all blocks follow it.
 struct BoardMemory {  // NOLINT(clang-analyzer-optin.performance.Padding): no false sharing
   std::atomic<std::uint64_t> magic;
@@ -85,6 +101,9 @@ struct BoardMemory {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint64_t> inflight_bytes;  // what may be in flight on this node
   std::atomic<std::uint64_t> read_bytes;      // brought in so far, by anyone
   std::atomic<std::uint32_t> watcher;         // slot + 1 of who watches the throughput
+  std::atomic<std::uint32_t> consumer_slots;  // all slots with a consumer are below this
+  std::atomic<std::uint64_t> dropped_bytes;   // everything before has been dropped
+  std::array<ConsumerSlot, kBoardSlots> consumers;
   alignas(64) DoorbellWord doorbell;
   alignas(64) std::byte end;
 
@@ -150,11 +169,13 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       wanted_(std::move(wanted)),
       recheck_(wanted_.size()),
       own_(wanted_.size()),
+      watches_(kBoardSlots),
       largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
       climb_(largest_block_bytes_, set_inflight_bytes),
       epoch_started_(std::chrono::steady_clock::now()) {
   if (file_.first() || set_inflight_bytes != 0) memory_->inflight_bytes = climb_.bytes();
-  // Who had this slot before is dead: its claims are nobody's.
+  // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
+  memory_->consumers[file_.slot()].active = 0;
   const auto mine = static_cast<std::uint16_t>(kClaimed + file_.slot());
   for (std::size_t block = 0; block < plan_->blocks().size(); ++block) {
     std::uint16_t expected = mine;
@@ -171,6 +192,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
 }
 
 BoardClaims::~BoardClaims() {
+  BoardClaims::end_consumer();
   std::uint32_t mine = file_.slot() + 1;
   memory_->watcher.compare_exchange_strong(mine, 0);
 }
@@ -291,7 +313,69 @@ void BoardClaims::recover(bool stalled) {
   if (watcher != 0 && file_.is_dead(watcher - 1)) {
     memory_->watcher.compare_exchange_strong(watcher, 0);
   }
+  bury_consumers();
   if (freed) ring(memory_->doorbell);
+}
+
+void BoardClaims::report_consumer(const ConsumerPosition& position) {
+  ConsumerSlot& mine = memory_->consumers[file_.slot()];
+  mine.consumed_bytes = position.consumed_bytes;
+  mine.needed_bytes = position.needed_bytes;
+  mine.released_bytes = position.released_bytes;
+  if (mine.active != 0) return;
+  mine.active = 1;
+  std::uint32_t slots = memory_->consumer_slots;
+  while (slots <= file_.slot() &&
+         !memory_->consumer_slots.compare_exchange_weak(slots, file_.slot() + 1)) {
+  }
+  // It begins where others may have dropped already.
+  memory_->dropped_bytes = 0;
+}
+
+bool BoardClaims::end_consumer() {
+  memory_->consumers[file_.slot()].active = 0;
+  ring(memory_->doorbell);
+  {
+    const std::lock_guard lock(mutex_);
+    bury_consumers();
+  }
+  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
+  return std::none_of(memory_->consumers.begin(), memory_->consumers.begin() + slots,
+                      [](const ConsumerSlot& consumer) { return consumer.active != 0; });
+}
+
+// Called with the mutex locked.
+void BoardClaims::bury_consumers() {
+  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    ConsumerSlot& consumer = memory_->consumers[slot];
+    if (consumer.active != 0 && file_.is_dead(slot)) consumer.active = 0;
+  }
+}
+
+std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
+    std::chrono::steady_clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  std::optional<ConsumerPosition> slowest;
+  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    const ConsumerSlot& consumer = memory_->consumers[slot];
+    if (consumer.active == 0) continue;
+    const ConsumerPosition position = {consumer.consumed_bytes, consumer.needed_bytes,
+                                       consumer.released_bytes};
+    if (slot != file_.slot() && !watches_[slot].moves(position, now)) continue;
+    slowest = slowest ? slower_of(*slowest, position) : position;
+  }
+  return slowest;
+}
+
+std::optional<ByteRange> BoardClaims::take_dropping(std::uint64_t until_bytes) {
+  std::uint64_t dropped = memory_->dropped_bytes;
+  if (until_bytes < kDroppedAtOnceBytes || until_bytes - kDroppedAtOnceBytes < dropped) {
+    return std::nullopt;
+  }
+  if (!memory_->dropped_bytes.compare_exchange_strong(dropped, until_bytes)) return std::nullopt;
+  return ByteRange{dropped, until_bytes - dropped};
 }
 
 std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {

@@ -14,6 +14,7 @@
 #include "claims.h"
 #include "file_table.h"
 #include "inflight.h"
+#include "window.h"
 
 namespace shardahead {
 
@@ -48,6 +49,11 @@ class BoardClaims final : public Claims {
   [[nodiscard]] std::vector<std::uint32_t> failed() const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
+  void report_consumer(const ConsumerPosition& position) override;
+  bool end_consumer() override;
+  std::optional<ConsumerPosition> slowest_consumer(
+      std::chrono::steady_clock::time_point now) override;
+  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override;
   DoorbellWord& doorbell() noexcept override;
 
  private:
@@ -58,6 +64,8 @@ class BoardClaims final : public Claims {
   [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end) const;
   // One participant watches the throughput for all; when it is gone, the next to settle does.
   void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
+  // Takes the consumers of the dead off the board.
+  void bury_consumers();
   // Moves first_open_ past what is settled, and counts what others have settled.
   void advance();
 
@@ -70,6 +78,7 @@ class BoardClaims final : public Claims {
   std::vector<bool> recheck_;   // into wanted_: done before this participant came, not asked yet
   std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
   SharedFigures shared_;
+  std::vector<ConsumerWatch> watches_;  // of the consumers, by slot
   const std::uint64_t largest_block_bytes_;
   InflightClimb climb_;
   std::uint64_t epoch_started_bytes_ = 0;

@@ -14,6 +14,7 @@
 
 #include "doorbell.h"
 #include "plan.h"
+#include "window.h"
 
 namespace shardahead {
 
@@ -69,6 +70,22 @@ class Claims {
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
+
+  // Where this participant's consumer is. From the first report on it counts as a consumer of this
+  // node, until it ends.
+  virtual void report_consumer(const ConsumerPosition& /*position*/) {}
+  // Whether no consumer of this node is left.
+  virtual bool end_consumer() { return true; }
+  // The least of the positions of all consumers of this node that move. Nothing where it is not
+  // known what the others do.
+  virtual std::optional<ConsumerPosition> slowest_consumer(std::chrono::steady_clock::time_point) {
+    return std::nullopt;
+  }
+  // What is to be dropped now, by this participant alone, when all before `until_bytes` of the
+  // checkpoint may be. Nothing where that is not worth a call yet.
+  virtual std::optional<ByteRange> take_dropping(std::uint64_t /*until_bytes*/) {
+    return std::nullopt;
+  }
   // Rung at every change that may let a take() or settled() answer otherwise.
   virtual DoorbellWord& doorbell() noexcept = 0;
 };

@@ -19,15 +19,16 @@ constexpr auto kRecoveryAfter = std::chrono::milliseconds(200);
 }  // namespace
 
 template <typename Open>
-std::optional<IoError> Engine::State::fetch_now(const Open& open, StepTable& the_steps,
-                                                ByteRange range, bool plainly) {
+FetchResult Engine::State::fetch_now(const Open& open, StepTable& the_steps, ByteRange range,
+                                     bool plainly) {
   try {
     Fetcher fetcher(io, the_steps, Strategy::automatic, never_cancelled);
     const auto file = open();
-    return (plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range))
-        .error;
+    return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range);
   } catch (const IoException& exception) {
-    return exception.error();
+    FetchResult result;
+    result.error = exception.error();
+    return result;
   }
 }
 
@@ -38,14 +39,21 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   // files nor that of the steps. Nor can it know what failed.
   if (state.process != ::getpid()) {
     StepTable own_steps;
-    return state.fetch_now([&] { return File::open(state.io, state.files->path(file)); }, own_steps,
-                           range, true);
+    return state
+        .fetch_now([&] { return File::open(state.io, state.files->path(file)); }, own_steps, range,
+                   true)
+        .error;
   }
   const BlockRange blocks = state.plan->blocks_under(static_cast<std::uint32_t>(file), range);
   const bool settled = wait_for_blocks(blocks, between);
   // Where a block failed, a page that could not be read counts as resident.
-  const auto fetch = [kept = state_, file, range, plainly = state.has_failed(blocks)] {
-    return kept->fetch_now([&] { return kept->files->acquire(file); }, kept->steps, range, plainly);
+  const bool plainly = state.has_failed(blocks);
+  const bool was_there = !plainly && (settled || state.all_settled());
+  const auto fetch = [kept = state_, file, range, was_there, plainly] {
+    FetchResult result =
+        kept->fetch_now([&] { return kept->files->acquire(file); }, kept->steps, range, plainly);
+    if (was_there) kept->count_refetched(result);
+    return std::move(result.error);
   };
   // What was given up may never come: a thread of its own reads it, so that the caller can leave.
   if (!between || settled || state.is_resident(file, range)) return fetch();
@@ -59,6 +67,20 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   }
   while (result.wait_for(kConsumerSlice) != std::future_status::ready) between();
   return result.get();
+}
+
+bool Engine::State::all_settled() const {
+  const std::lock_guard lock(mutex);
+  return running == 0 && options.consumer && figures.threads > 0 &&
+         !cancelled.load(std::memory_order_relaxed);
+}
+
+// What had been brought in, and was not there when the consumer came for it.
+void Engine::State::count_refetched(const FetchResult& result) {
+  if (result.read_bytes == 0 || !result.residency_known) return;
+  const std::lock_guard lock(mutex);
+  figures.refetched_bytes += result.read_bytes;
+  control.set_evicted(Clock::now());
 }
 
 bool Engine::State::has_failed(BlockRange blocks) const {

@@ -63,6 +63,8 @@ void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
   if (state_->process != ::getpid()) return;
   const std::lock_guard lock(state_->mutex);
+  // A worker that sits in a read on a dead server may keep its claims for long.
+  if (state_->claims && state_->options.consumer) state_->claims->end_consumer();
   if (state_->running > 0) {
     state_->cancelled.store(true, std::memory_order_relaxed);
     ring(state_->claims->doorbell());
@@ -101,21 +103,15 @@ Report Engine::report() const {
                                                                       : Strategy::pread);
   }
   report.seconds = state_->seconds();
+  const Window window = state_->control.window();
+  report.window_bytes = window.ahead_bytes;
+  report.window_source = to_string(window.source);
   report.done = state_->running == 0;
   report.cancelled = cancelled();
   // Cancelled, what is still in flight is not waited for.
   const bool over = report.done || report.cancelled;
   report.left_out_bytes = over ? report.planned_bytes - report.settled_bytes() : 0;
   return report;
-}
-
-void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) {
-  if (state_->process != ::getpid()) return;
-  const std::lock_guard lock(state_->mutex);
-  ConsumerPosition& consumer = state_->consumer;
-  consumer.consumed_bytes = std::max(consumer.consumed_bytes, position_bytes);
-  consumer.needed_bytes = std::max(consumer.needed_bytes, needed_bytes);
-  if (state_->claims && state_->options.window_bytes > 0) ring(state_->claims->doorbell());
 }
 
 }  // namespace shardahead

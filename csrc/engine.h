@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "claims.h"
+#include "consumption.h"
 #include "file_io.h"
 #include "file_table.h"
+#include "mapped_file.h"
 #include "plan.h"
 #include "report.h"
 #include "strategy.h"
@@ -22,10 +24,33 @@ inline constexpr std::uint32_t kMaxThreads = 256;
 struct EngineOptions {
   Strategy strategy = Strategy::automatic;
   std::uint32_t threads = 4;
-  // Bytes of the checkpoint that may be ahead of the consumer; 0 is no limit.
-  std::uint64_t window_bytes = 0;
+  // Bytes of the checkpoint that may be ahead of the consumers; 0 is no limit, nothing lets memory
+  // decide, again and again while it runs.
+  std::optional<std::uint64_t> window_bytes = 0;
   // A consumer will call consumed(). Without one the prefetch ends at the end of the window.
   bool consumer = false;
+  // What page cache may fill, now; nothing where it is not known. Called by any thread.
+  std::function<std::optional<std::uint64_t>()> memory_budget = {};
+};
+
+// Bytes of a file that a consumer of this process holds. Any thread may let go of them.
+class HeldBytes {
+ public:
+  HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
+            std::shared_ptr<Consumption> consumption, std::uint64_t position);
+  ~HeldBytes();
+  HeldBytes(const HeldBytes&) = delete;
+  HeldBytes& operator=(const HeldBytes&) = delete;
+
+  [[nodiscard]] std::byte* memory() const noexcept { return file_->memory() + range_.offset; }
+  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return range_.length; }
+
+ private:
+  std::shared_ptr<MappedFile> file_;
+  ByteRange range_;
+  std::shared_ptr<Consumption> consumption_;  // nothing in a forked child
+  std::uint64_t position_;
+  int process_;
 };
 
 class Engine {
@@ -50,8 +75,17 @@ class Engine {
   [[nodiscard]] Report report() const;
 
   // The consumer has taken what lies before `position_bytes` (Plan::position) and next needs the
-  // bytes up to `needed_bytes`: the window follows, and never ends before them.
+  // bytes up to `needed_bytes`: the window follows, and never ends before them. Where memory is
+  // short, what all consumers of the node have released is dropped.
   void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes);
+  // The consumer is done: no window waits for it. Whether it was the last one of this node.
+  bool end_consumer();
+  // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
+  std::shared_ptr<MappedFile> map(std::size_t file);
+  // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.
+  // Throws std::invalid_argument for a range that is not in the file.
+  std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                  ByteRange range);
 
   // Comes back when the bytes of the range can be read without waiting, or with the error that
   // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by

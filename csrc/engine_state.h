@@ -1,6 +1,6 @@
 // engine_state: what an engine and its threads share, and what a worker thread does with it.
-// Internal to engine.cpp, worker.cpp and consumer.cpp. Any thread; the mutex guards what stands
-// below it.
+// Internal to engine.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread; the mutex guards
+// what stands below it.
 #pragma once
 
 #include <sys/types.h>
@@ -12,9 +12,11 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "engine.h"
 #include "fetch.h"
+#include "mapped_file.h"
 #include "patience.h"
 #include "window.h"
 
@@ -30,11 +32,16 @@ struct Engine::State {
         plan(std::move(the_plan)),
         files(std::move(table)),
         options(the_options),
-        claims(std::move(the_claims)) {
+        consumption(std::make_shared<Consumption>()),
+        claims(std::move(the_claims)),
+        control(options.window_bytes, wanted_bytes(*plan), options.consumer),
+        mappings(files->size()) {
     for (const std::uint32_t index : claims->wanted()) {
       figures.planned_bytes += plan->wanted_bytes(plan->blocks()[index]);
     }
     figures.strategy = to_string(options.strategy);
+    look_at_memory();
+    if (options.consumer) claims->report_consumer({});
   }
 
   FileIo& io;
@@ -44,6 +51,7 @@ struct Engine::State {
   const pid_t process = ::getpid();
   const Clock::time_point started = Clock::now();
   StepTable steps;
+  const std::shared_ptr<Consumption> consumption;
   // Read by fetchers between system calls; set once. It orders nothing: relaxed is enough.
   std::atomic<bool> cancelled{false};
   const std::atomic<bool> never_cancelled{false};
@@ -54,6 +62,10 @@ struct Engine::State {
   std::shared_ptr<Claims> claims;
   std::uint32_t running = 0;
   ConsumerPosition consumer;
+  WindowControl control;
+  Clock::time_point looked_at_memory;
+  std::vector<std::weak_ptr<MappedFile>> mappings;  // by file
+  std::uint64_t given_up_bytes = 0;  // the consumer's hold on pages before this position
   Patience patience;
   std::set<std::uint32_t> failed_blocks;  // of this process; with those of others once claims go
   Clock::time_point last_change = Clock::now();
@@ -71,13 +83,19 @@ struct Engine::State {
   void leave_claims();
   void give_up_claims();
   template <typename Open>
-  std::optional<IoError> fetch_now(const Open& open, StepTable& the_steps, ByteRange range,
-                                   bool plainly);
+  FetchResult fetch_now(const Open& open, StepTable& the_steps, ByteRange range, bool plainly);
+  void count_refetched(const FetchResult& result);
+  void look_at_memory();
+  void drop_behind(Claims& shared, const Window& window, const ConsumerPosition& position);
+  void give_up_pages(ByteRange positions);
+  std::uint64_t drop_pages(ByteRange positions);
+  [[nodiscard]] bool all_settled() const;
   [[nodiscard]] bool has_failed(BlockRange blocks) const;
   [[nodiscard]] bool is_resident(std::size_t file, ByteRange range) const;
   [[nodiscard]] Report current() const;
-  [[nodiscard]] std::uint64_t limit() const;
+  [[nodiscard]] std::uint64_t limit();
   [[nodiscard]] double seconds() const;
+  [[nodiscard]] static std::uint64_t wanted_bytes(const Plan& plan);
 };
 
 }  // namespace shardahead

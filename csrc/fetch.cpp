@@ -66,6 +66,7 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range) {
   } else if (result.cancelled) {
     after = std::max(resident(file, range).value_or(0), before);
   }
+  result.residency_known = resident_bytes.has_value();
   result.resident_bytes = before;
   result.read_bytes = after - before;
   result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
@@ -88,6 +89,7 @@ FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
     total.read_bytes += result.read_bytes;
     total.lost_bytes += result.lost_bytes;
     total.failed_bytes += result.failed_bytes;
+    total.residency_known &= result.residency_known;
     total.cancelled = result.cancelled;
     total.error = std::move(result.error);
     return !total.cancelled && !total.error;

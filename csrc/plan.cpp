@@ -103,6 +103,19 @@ BlockRange Plan::blocks_under(std::uint32_t file, ByteRange range) const {
   return {holding(range.offset), holding(range.end() - 1) + 1};
 }
 
+std::vector<FileRange> Plan::files_under(ByteRange positions) const {
+  std::vector<FileRange> found;
+  const auto after = std::ranges::upper_bound(file_positions_, positions.offset);
+  auto file =
+      static_cast<std::uint32_t>(std::max<std::ptrdiff_t>(after - file_positions_.begin() - 1, 0));
+  for (; file < files_.size() && file_positions_[file] < positions.end(); ++file) {
+    const std::uint64_t begin = file_positions_[file];
+    const ByteRange part = intersect(positions, {begin, files_[file].size_bytes});
+    if (!part.empty()) found.push_back({file, {part.offset - begin, part.length}});
+  }
+  return found;
+}
+
 const char* to_string(Partition partition) noexcept {
   return partition == Partition::block ? "block" : "file";
 }

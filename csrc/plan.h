@@ -44,6 +44,11 @@ struct BlockRange {
   std::uint32_t end = 0;
 };
 
+struct FileRange {
+  std::uint32_t file = 0;
+  ByteRange range;
+};
+
 class Plan {
  public:
   // Throws std::invalid_argument, naming the option and its value.
@@ -58,6 +63,8 @@ class Plan {
   [[nodiscard]] std::uint64_t wanted_bytes(const Block& block) const;
   // The blocks that hold bytes of this range of a file.
   [[nodiscard]] BlockRange blocks_under(std::uint32_t file, ByteRange range) const;
+  // The parts of files that lie in this range of positions.
+  [[nodiscard]] std::vector<FileRange> files_under(ByteRange positions) const;
   // Bytes of the checkpoint that come before this place in consumption order.
   [[nodiscard]] std::uint64_t position(std::uint32_t file, std::uint64_t offset) const {
     return file_positions_[file] + offset;

@@ -23,7 +23,12 @@ struct Report {
   std::uint64_t lost_bytes = 0;      // part of read_bytes: advised, not arrived, then read
   std::uint64_t shared_bytes = 0;    // brought in by others on this node
   std::uint64_t failed_bytes = 0;
-  std::uint64_t left_out_bytes = 0;  // cancelled before their turn
+  std::uint64_t left_out_bytes = 0;  // cancelled before their turn, or beyond the window
+  // Brought in once more for the consumer of this process: evicted before it had consumed them.
+  std::uint64_t refetched_bytes = 0;
+  std::uint64_t dropped_bytes = 0;  // behind the consumers, by this participant
+  std::uint64_t window_bytes = 0;   // in force at present; 0: no limit
+  std::string window_source;        // "none", "given" or "memory"
   double seconds = 0;
   double cpu_seconds = 0;  // of the worker threads
   std::uint32_t threads = 0;

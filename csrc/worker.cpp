@@ -23,9 +23,21 @@ double thread_cpu_seconds() noexcept {
 
 }  // namespace
 
-std::uint64_t Engine::State::limit() const {
-  const std::lock_guard lock(mutex);
-  return window_end(options.window_bytes, consumer);
+// Where claiming ends for now.
+std::uint64_t Engine::State::limit() {
+  std::shared_ptr<Claims> shared;
+  std::uint64_t window_bytes = 0;
+  ConsumerPosition position;
+  {
+    const std::lock_guard lock(mutex);
+    shared = claims;
+    window_bytes = control.window().ahead_bytes;
+    position = consumer;
+  }
+  if (window_bytes > 0 && options.consumer && shared) {
+    position = shared->slowest_consumer(Clock::now()).value_or(position);
+  }
+  return window_end(window_bytes, position);
 }
 
 void Engine::State::work(Claims& shared) {
@@ -45,6 +57,7 @@ void Engine::State::work(Claims& shared) {
 bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
   const std::uint32_t seen = doorbell_seen(shared.doorbell());
   if (cancelled.load(std::memory_order_relaxed)) return false;
+  look_at_memory();
   const std::uint64_t end = limit();
   if (const auto claim = shared.take(end)) {
     std::uint64_t read_bytes = 0;

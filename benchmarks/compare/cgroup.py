@@ -44,6 +44,12 @@ def within(group: str, command: Sequence[str]) -> list[str]:
     return ["sh", "-c", enter, group, *command]
 
 
+def limit_file(group: str) -> str:
+    """The name of the file in a group's folder that holds its limit in bytes."""
+    names = [limit for _, limit in _PLACES if Path(group, limit).exists()]
+    return names[0]
+
+
 def _remove(folder: Path) -> None:
     """Tries for a while: what a rank has started may outlive it by a moment."""
     for _ in range(_REMOVE_ATTEMPTS):

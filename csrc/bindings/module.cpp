@@ -122,20 +122,42 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
       plan, share_of(*plan, dealt, options.local_rank, options.local_size));
 }
 
+// One file as the consumer of a prefetch maps it. Outlives the prefetch where need be.
+class FileMapping {
+ public:
+  FileMapping(std::weak_ptr<Engine> engine, std::size_t file, std::shared_ptr<MappedFile> mapped)
+      : engine_(std::move(engine)), file_(file), mapped_(std::move(mapped)) {}
+
+  [[nodiscard]] std::unique_ptr<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const {
+    const auto engine = engine_.lock();
+    if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
+    return engine->hold(file_, mapped_, {offset, length});
+  }
+
+ private:
+  std::weak_ptr<Engine> engine_;
+  std::size_t file_;
+  std::shared_ptr<MappedFile> mapped_;
+};
+
 // What Python holds of a running prefetch.
 class Prefetch {
  public:
   Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
            const std::string& partition, const std::string& board_folder,
            std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
-           const std::string& strategy, std::uint32_t threads, std::uint64_t window_bytes,
-           bool consumer) {
+           const std::string& strategy, std::uint32_t threads,
+           std::optional<std::uint64_t> window_bytes,
+           std::optional<std::uint64_t> memory_budget_bytes, bool consumer) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
     options.threads = threads;
     options.window_bytes = window_bytes;
     options.consumer = consumer;
+    options.memory_budget = [given = memory_budget_bytes] {
+      return given ? given : memory_budget().budget_bytes;
+    };
     files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
     std::vector<std::uint64_t> sizes;
     sizes.reserve(files_->size());
@@ -144,7 +166,7 @@ class Prefetch {
     auto claims =
         make_claims(*files_, plan_,
                     {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
-    engine_ = std::make_unique<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
+    engine_ = std::make_shared<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
 
   [[nodiscard]] const Sharing& sharing() const { return sharing_; }
@@ -160,6 +182,12 @@ class Prefetch {
   void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset) {
     engine_->consumed(plan_->position(checked(file), consumed_offset),
                       plan_->position(file, needed_offset));
+  }
+
+  bool end_consumer() { return engine_->end_consumer(); }
+
+  FileMapping map(std::uint32_t file) {
+    return FileMapping(engine_, file, engine_->map(checked(file)));
   }
 
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
@@ -185,7 +213,7 @@ class Prefetch {
   std::shared_ptr<FileTable> files_;
   std::shared_ptr<const Plan> plan_;
   Sharing sharing_;
-  std::unique_ptr<Engine> engine_;
+  std::shared_ptr<Engine> engine_;
 };
 
 struct FileResidency {
@@ -220,6 +248,10 @@ void bind_report(py::module_& module) {
       .def_readonly("shared_bytes", &Report::shared_bytes)
       .def_readonly("failed_bytes", &Report::failed_bytes)
       .def_readonly("left_out_bytes", &Report::left_out_bytes)
+      .def_readonly("refetched_bytes", &Report::refetched_bytes)
+      .def_readonly("dropped_bytes", &Report::dropped_bytes)
+      .def_readonly("window_bytes", &Report::window_bytes)
+      .def_readonly("window_source", &Report::window_source)
       .def_readonly("seconds", &Report::seconds)
       .def_readonly("cpu_seconds", &Report::cpu_seconds)
       .def_readonly("threads", &Report::threads)
@@ -239,20 +271,30 @@ void bind_report(py::module_& module) {
 }
 
 void bind_prefetch(py::module_& module) {
+  py::class_<HeldBytes>(module, "HeldBytes", py::buffer_protocol())
+      .def_buffer([](const HeldBytes& held) {
+        return py::buffer_info(reinterpret_cast<std::uint8_t*>(held.memory()),
+                               static_cast<py::ssize_t>(held.size_bytes()));
+      });
+  py::class_<FileMapping>(module, "FileMapping")
+      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"));
   py::class_<Prefetch>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
-                    std::int64_t, const std::string&, std::uint32_t, std::uint64_t, bool>(),
+                    std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
+                    std::optional<std::uint64_t>, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
            py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
            py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
-           py::arg("window_bytes"), py::arg("consumer"), NoGil())
+           py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())
       .def("report", &Prefetch::report, NoGil())
       .def("consumed", &Prefetch::consumed, py::arg("file"), py::arg("consumed_offset"),
            py::arg("needed_offset"), NoGil())
+      .def("end_consumer", &Prefetch::end_consumer, NoGil())
+      .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
       .def_property_readonly("partition_used",

@@ -15,12 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardahead.launcher import LocalTopology
-from shardahead.memory import window_in_force
 from shardahead.policy import MODES, PrefetchOptions, check_choice, is_disabled
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header
 from shardahead.shards import Files, resolve_shards
+from shardahead.tensors import TensorMaker
 from shardahead.topology import local_topology
 
 if TYPE_CHECKING:
@@ -65,21 +65,18 @@ class Load:
         self.wants = _predicate(names)
         self.progress = progress
         where = local_topology(local_rank=topology[0], local_size=topology[1])
-        self.drop_after = _checked_drop_after(drop_after, where)
+        self.drop_after = _checked_drop_after(
+            drop_after, where, together=prefetch and options.partition == "dynamic"
+        )
         self.headers: list[Header | None] = [None] * len(self.shards)
         self.prefetch: PrefetchHandle | None = None
-        self.paced = False  # the prefetch follows this consumer
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
         if names is not None or progress is not None:
             self._read_headers()
         if names is not None:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if prefetch and not is_disabled():
-            window = window_in_force(options.window_bytes, self.shards, spans, consumer=True)
-            self.paced = window.window_bytes > 0
-            self.prefetch = start_prefetch(
-                self.shards, options, where, window, spans=spans, consumer=self.paced
-            )
+            self.prefetch = start_prefetch(self.shards, options, where, spans=spans, consumer=True)
 
     def header(self, index: int) -> Header:
         """The header of one shard with its wanted tensors only. Waits for its bytes."""
@@ -100,12 +97,17 @@ class Load:
         if not wanted:
             return
         with self.safe_open(self.shards[index].path, framework="pt", device="cpu") as shard:
-            for group in _neighbours(wanted) if self.prefetch is not None else [wanted]:
+            if self.prefetch is None:
+                for tensor in wanted:
+                    yield tensor, shard.get_tensor(tensor.name)
+                return
+            tensor_of = TensorMaker(shard, self.prefetch.map(index))
+            for group in _neighbours(wanted):
                 together = self._bring_in_group(index, group)
                 for tensor in group:
                     if not together:
                         self._bring_in_tensor(index, tensor)
-                    yield tensor, shard.get_tensor(tensor.name)
+                    yield tensor, tensor_of(tensor)
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
@@ -121,6 +123,7 @@ class Load:
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
+            last = self.prefetch is None or self.prefetch.end_consumer()
             if self.prefetch is not None:
                 # All bytes are there: the threads end by themselves, so it is no cancellation.
                 with suppress(TimeoutError):
@@ -129,7 +132,7 @@ class Load:
             shards.close()
             if self.prefetch is not None:
                 self.prefetch.stop(timeout=0)
-        if self.drop_after:
+        if self.drop_after and last:
             evict([shard.path for shard in self.shards])
 
     def _bring_in_group(self, index: int, group: Sequence[TensorRange]) -> bool:
@@ -155,12 +158,11 @@ class Load:
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self.prefetch is not None:
-            if self.paced:
-                self.prefetch.consumed(index, 0, offset + length)
+            self.prefetch.consumed(index, 0, offset + length)
             self.prefetch.fetch_now(index, offset, length)
 
     def _consumed(self, index: int, offset: int) -> None:
-        if self.prefetch is not None and self.paced:
+        if self.prefetch is not None:
             self.prefetch.consumed(index, offset)
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
@@ -210,10 +212,11 @@ def _predicate(names: Names | None) -> Callable[[str], bool]:
     return frozenset(names).__contains__
 
 
-def _checked_drop_after(drop_after: bool, where: LocalTopology) -> bool:
-    if drop_after and where.size > 1:
+def _checked_drop_after(drop_after: bool, where: LocalTopology, *, together: bool) -> bool:
+    if drop_after and where.size > 1 and not together:
         raise ValueError(
-            f"drop_after=True with local_size {where.size}: a rank does not know yet when the "
-            "others are done with the files; use shardahead.evict() after a barrier of your own"
+            f"drop_after=True with local_size {where.size} needs prefetch and the dynamic "
+            "partition: else a rank does not know when the others are done with the files; use "
+            "shardahead.evict() after a barrier of your own"
         )
     return drop_after

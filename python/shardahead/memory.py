@@ -6,11 +6,9 @@ few small files of /proc and /sys; any thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardahead import _core
-from shardahead.shards import Shard
 from shardahead.units import format_bytes
 
 
@@ -55,14 +53,6 @@ class MemoryBudget:
         )
 
 
-@dataclass(frozen=True)
-class Window:
-    """`window_bytes` in force, 0 for no limit, and its `source`: "given", "memory" or "none"."""
-
-    window_bytes: int
-    source: str
-
-
 def memory_budget() -> MemoryBudget:
     """How much page cache may be filled without hurting, now.
 
@@ -71,33 +61,6 @@ def memory_budget() -> MemoryBudget:
     raises for what cannot be read; that is no limit.
     """
     return _public(_core.memory_budget(""))
-
-
-def window_in_force(
-    given_bytes: int | None,
-    shards: Sequence[Shard],
-    spans: Sequence[Sequence[tuple[int, int]] | None],
-    *,
-    consumer: bool,
-) -> Window:
-    """The window that was given, else the one that memory asks for."""
-    if given_bytes is not None:
-        return Window(given_bytes, "given" if given_bytes else "none")
-    wanted = sum(
-        shard.size_bytes if ranges is None else sum(length for _, length in ranges)
-        for shard, ranges in zip(shards, spans, strict=True)
-    )
-    window_bytes = window_for(wanted, memory_budget().budget_bytes, consumer=consumer)
-    return Window(window_bytes, "memory" if window_bytes else "none")
-
-
-def window_for(wanted_bytes: int, budget_bytes: int | None, *, consumer: bool) -> int:
-    """0, no limit, where all that is wanted fits; else as much as fits. With a consumer, half of
-    that: what it has passed still takes memory.
-    """
-    if budget_bytes is None or wanted_bytes <= budget_bytes:
-        return 0
-    return max(budget_bytes // 2 if consumer else budget_bytes, 1)
 
 
 def _public(core: _core.MemoryBudget) -> MemoryBudget:

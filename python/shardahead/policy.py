@@ -29,7 +29,7 @@ class PrefetchOptions:
     """Options of one prefetch, complete and valid.
 
     `window_bytes` 0 means no limit, None that memory decides; `inflight_bytes` 0 that it is found
-    by measuring.
+    by measuring; `memory_budget_bytes` None that the machine and its cgroups are asked.
     """
 
     threads: int
@@ -39,6 +39,7 @@ class PrefetchOptions:
     window_bytes: int | None
     inflight_bytes: int
     board_folder: str
+    memory_budget_bytes: int | None
 
 
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
@@ -83,6 +84,7 @@ def resolve_options(
         window_bytes=_number_or_none("window_bytes", window_bytes, environ, 0, 2**63 - 1),
         inflight_bytes=_number("inflight_bytes", inflight_bytes, environ, 0, 0, 2**63 - 1),
         board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
+        memory_budget_bytes=_number_or_none("memory_budget_bytes", None, environ, 0, 2**63 - 1),
     )
 
 

@@ -15,7 +15,6 @@ from types import TracebackType
 
 from shardahead import _core
 from shardahead.launcher import LocalTopology
-from shardahead.memory import Window, window_in_force
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
 from shardahead.report import Report, describe_error, make_report
 from shardahead.shards import Files, PathLike, Shard, resolve_shards
@@ -40,11 +39,9 @@ class PrefetchHandle:
         shards: Sequence[Shard],
         options: PrefetchOptions,
         topology: LocalTopology,
-        window: Window,
     ) -> None:
         self._core = core
         self._options = options
-        self._window = window
         self._topology = topology
         self._waited_seconds = 0.0
         self._log_lock = threading.Lock()
@@ -100,8 +97,6 @@ class PrefetchHandle:
             self._core.report(),
             waited_seconds=self._waited_seconds,
             block_bytes=self._options.block_bytes,
-            window_bytes=self._window.window_bytes,
-            window_source=self._window.source,
             partition=self._core.partition_used,
             partition_reason=self._core.partition_reason,
             local_rank=self._topology.rank,
@@ -113,9 +108,21 @@ class PrefetchHandle:
         """For `consumer=True`: everything before byte `offset` of `shards[file]` has been consumed.
 
         `needed_offset`, where given, is the end of what is wanted next: the window reaches at least
-        to there. Raises IndexError where there is no such file.
+        to there. The window is ahead of the slowest consumer of this node; one that has not moved
+        for 2.5 s is not waited for. Where memory is short, what all have passed is dropped from the
+        page cache. Raises IndexError where there is no such file.
         """
         self._core.consumed(file, offset, offset if needed_offset is None else needed_offset)
+
+    def end_consumer(self) -> bool:
+        """For `consumer=True`: no window waits for this consumer any more. Returns whether it was
+        the last one of this node, as far as is known.
+        """
+        return self._core.end_consumer()
+
+    def map(self, file: int) -> _core.FileMapping:
+        """`shards[file]` in memory, for the weight iterators."""
+        return self._core.map(file)
 
     def fetch_now(self, file: int, offset: int, length: int) -> None:
         """Returns when `length` bytes of `shards[file]` from `offset` on are in the page cache,
@@ -205,10 +212,11 @@ def prefetch_files(
     partition: "dynamic" (default): all who load the same files on this node claim blocks from one
         board in shared memory; where that cannot be shared it falls back to "block", and the report
         says why. "block": block i to local rank i mod local size; "file": file i.
-    window_bytes: how far to be ahead of the consumer, with `consumer=True`; else the prefetch ends
-        after that many bytes of the checkpoint. 0 is no limit. By default there is none where all
-        that is wanted fits `memory_budget()`; else it is that budget, or half of it with a
-        consumer.
+    window_bytes: how far to be ahead of the slowest consumer, with `consumer=True`; else the
+        prefetch ends after that many bytes of the checkpoint. 0 is no limit. By default there is
+        none where all that is wanted fits `memory_budget()`; else it is that budget, or a quarter
+        of it with a consumer, and what all consumers of the node have passed is dropped. The budget
+        is looked at twice a second.
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
     inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
@@ -230,23 +238,20 @@ def prefetch_files(
     )
     shards = resolve_shards(files)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
-    wanted = _spans_of(shards, spans)
-    window = window_in_force(options.window_bytes, shards, wanted, consumer=consumer)
-    return start_prefetch(shards, options, topology, window, spans=wanted, consumer=consumer)
+    return start_prefetch(
+        shards, options, topology, spans=_spans_of(shards, spans), consumer=consumer
+    )
 
 
 def start_prefetch(
     shards: Sequence[Shard],
     options: PrefetchOptions,
     topology: LocalTopology,
-    window: Window,
     *,
     spans: Sequence[Sequence[tuple[int, int]] | None],
     consumer: bool,
 ) -> PrefetchHandle:
-    """The prefetch of resolved shards with resolved options, but for their window, which is
-    `window`; `spans` as the core takes them.
-    """
+    """The prefetch of resolved shards with resolved options; `spans` as the core takes them."""
     if is_disabled():
         spans = [[] for _ in shards]
     core = _core.Prefetch(
@@ -260,10 +265,11 @@ def start_prefetch(
         local_size=topology.size,
         strategy=options.strategy,
         threads=options.threads,
-        window_bytes=window.window_bytes,
+        window_bytes=options.window_bytes,
+        memory_budget_bytes=options.memory_budget_bytes,
         consumer=consumer,
     )
-    return PrefetchHandle(core, shards, options, topology, window)
+    return PrefetchHandle(core, shards, options, topology)
 
 
 def _spans_of(

@@ -22,7 +22,10 @@ class Report:
     is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
     processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
     bytes. `window_bytes` is how far the prefetch might be ahead (0: no limit), `window_source`
-    whether that was "given", asked for by "memory", or "none". `partition` is how the work was
+    whether that was "given", asked for by "memory", or "none": as it is now, for it follows what
+    memory leaves. `refetched_bytes` were brought in once more for this process's consumer: they had
+    been evicted before it came to them. `dropped_bytes` this process dropped behind all consumers.
+    `partition` is how the work was
     shared; where that is not as asked for, `partition_reason` says why. `errors` holds the first of
     `error_count` errors, as OSError with errno, filename and the attributes operation and offset.
     """
@@ -34,6 +37,8 @@ class Report:
     shared_bytes: int
     failed_bytes: int
     left_out_bytes: int
+    refetched_bytes: int
+    dropped_bytes: int
     seconds: float
     cpu_seconds: float
     waited_seconds: float
@@ -102,6 +107,8 @@ class Report:
             parts.append(f"{format_bytes(self.failed_bytes)} failed")
         if self.left_out_bytes:
             parts.append(f"{format_bytes(self.left_out_bytes)} left out")
+        if self.refetched_bytes:
+            parts.append(f"{format_bytes(self.refetched_bytes)} fetched twice")
         if self.waited_seconds:
             parts.append(f"consumer waited {self.waited_seconds:.2f} s")
         parts.append(

@@ -1,7 +1,7 @@
 """Where each tensor lies in a safetensors file: the header, read and checked, without torch.
 
-Only what prefetching needs: names and byte ranges. Making tensors of them is the safetensors
-library's business. Format: https://github.com/huggingface/safetensors#format
+Names, byte ranges, dtypes and shapes; what is wrong with the latter two is for the safetensors
+library to say. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
+from typing import Any
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _LENGTH_BYTES = 8
@@ -18,11 +19,15 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class TensorRange:
-    """One tensor's bytes in its file: [offset, offset + length)."""
+    """One tensor's bytes in its file: [offset, offset + length). `dtype` as the file names it, ""
+    where the entry's dtype or shape are not what they should be.
+    """
 
     name: str
     offset: int
     length: int
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -67,6 +72,16 @@ def read_header(path: str, before_read: Callable[[int, int], None] | None = None
         os.close(descriptor)
 
 
+def _kind(entry: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """dtype and shape. The safetensors library complains about what is wrong with them."""
+    dtype, shape = entry.get("dtype"), entry.get("shape")
+    if not isinstance(dtype, str) or not isinstance(shape, list):
+        return "", ()
+    if not all(type(length) is int and length >= 0 for length in shape):
+        return "", ()
+    return dtype, tuple(shape)
+
+
 def _pread_full(descriptor: int, length: int, offset: int) -> bytes:
     parts = []
     while length > 0:
@@ -83,7 +98,12 @@ def _parse(path: str, text: bytes, data_offset: int, size_bytes: int) -> Header:
     try:
         entries = json.loads(text)
         tensors = [
-            TensorRange(str(name), data_offset + index(begin), index(end) - index(begin))
+            TensorRange(
+                str(name),
+                data_offset + index(begin),
+                index(end) - index(begin),
+                *_kind(entry),
+            )
             for name, entry in entries.items()
             if name != "__metadata__"
             for begin, end in [entry["data_offsets"]]

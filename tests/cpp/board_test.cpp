@@ -162,6 +162,82 @@ TEST_CASE("whoever gets the slot of a dead one does not inherit its claims") {
   kill_and_wait(witness);
 }
 
+TEST_CASE("the slowest consumer of all is known to all, and only those who report are consumers") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto a = join(folder, plan);
+  const auto b = join(folder, plan);
+  const auto warm = join(folder, plan);  // has no consumer
+  const auto now = std::chrono::steady_clock::now();
+  CHECK_FALSE(warm->slowest_consumer(now));
+  a->report_consumer({300, 400, 50});
+  CHECK(warm->slowest_consumer(now) == ConsumerPosition{300, 400, 50});
+  b->report_consumer({200, 250, 100});
+  for (const auto* board : {&a, &b, &warm}) {
+    CHECK((*board)->slowest_consumer(now) == ConsumerPosition{200, 250, 50});
+  }
+  CHECK_FALSE(b->end_consumer());
+  CHECK(warm->slowest_consumer(now) == ConsumerPosition{300, 400, 50});
+  CHECK(a->end_consumer());
+  CHECK_FALSE(warm->slowest_consumer(now));
+}
+
+TEST_CASE("a consumer that stands still is waited for by itself alone") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto stopped = join(folder, plan);
+  const auto moving = join(folder, plan);
+  const auto now = std::chrono::steady_clock::now();
+  stopped->report_consumer({100, 100, 100});
+  moving->report_consumer({200, 200, 200});
+  CHECK(moving->slowest_consumer(now)->consumed_bytes == 100);
+  CHECK(stopped->slowest_consumer(now)->consumed_bytes == 100);
+  const auto later = now + ConsumerWatch::kPatience;
+  CHECK(moving->slowest_consumer(later)->consumed_bytes == 200);
+  CHECK(stopped->slowest_consumer(later)->consumed_bytes == 100);
+  stopped->report_consumer({101, 101, 101});
+  CHECK(moving->slowest_consumer(later)->consumed_bytes == 101);
+}
+
+TEST_CASE("a killed consumer is found dead, and whoever gets its slot begins without one") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto board = join(folder, plan);
+  board->report_consumer({200, 200, 200});
+  const auto consuming = [&] {
+    static auto own = join(folder, plan);
+    own->report_consumer({10, 10, 10});
+  };
+  const auto now = std::chrono::steady_clock::now();
+  kill_and_wait(child_that_waits(consuming));
+  CHECK(board->slowest_consumer(now)->consumed_bytes == 10);
+  board->recover(false);
+  CHECK(board->slowest_consumer(now)->consumed_bytes == 200);
+  kill_and_wait(child_that_waits(consuming));
+  CHECK(board->slowest_consumer(now)->consumed_bytes == 10);
+  const auto next = join(folder, plan);
+  CHECK(board->slowest_consumer(now)->consumed_bytes == 200);
+  kill_and_wait(child_that_waits(consuming));
+  next->report_consumer({300, 300, 300});
+  CHECK_FALSE(next->end_consumer());  // ours is left, the killed one does not count
+  CHECK(board->end_consumer());
+}
+
+TEST_CASE("each part is dropped by one participant, and again once a consumer begins anew") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto a = join(folder, plan);
+  const auto b = join(folder, plan);
+  CHECK_FALSE(a->take_dropping(16 * kMiB - 1));
+  CHECK(a->take_dropping(20 * kMiB) == ByteRange{0, 20 * kMiB});
+  CHECK_FALSE(b->take_dropping(20 * kMiB));
+  CHECK_FALSE(b->take_dropping(10 * kMiB));
+  CHECK_FALSE(b->take_dropping(36 * kMiB - 1));
+  CHECK(b->take_dropping(36 * kMiB) == ByteRange{20 * kMiB, 16 * kMiB});
+  b->report_consumer({});
+  CHECK(a->take_dropping(16 * kMiB) == ByteRange{0, 16 * kMiB});
+}
+
 TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat a block") {
   constexpr std::size_t kBlocks = 400;
   constexpr int kProcesses = 64;

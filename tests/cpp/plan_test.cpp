@@ -207,6 +207,23 @@ TEST_CASE("2 TB in 1,433 files at 16 MiB fits in 32 MiB") {
   CHECK(plan.total_bytes() == kFiles * kFileBytes);
 }
 
+TEST_CASE("positions lead back to the files, past empty ones") {
+  const Plan plan({{100, {}}, {0, {}}, {50, {}}, {200, {}}}, {});
+  const auto parts = [&](ByteRange positions) {
+    std::vector<std::pair<std::uint32_t, ByteRange>> found;
+    for (const auto& [file, range] : plan.files_under(positions)) found.emplace_back(file, range);
+    return found;
+  };
+  using Parts = std::vector<std::pair<std::uint32_t, ByteRange>>;
+  CHECK(parts({0, 100}) == Parts{{0, {0, 100}}});
+  CHECK(parts({99, 2}) == Parts{{0, {99, 1}}, {2, {0, 1}}});
+  CHECK(parts({100, 50}) == Parts{{2, {0, 50}}});
+  CHECK(parts({120, 1000}) == Parts{{2, {20, 30}}, {3, {0, 200}}});
+  CHECK(parts({10, 0}).empty());
+  CHECK(parts({350, 10}).empty());
+  CHECK(Plan({}, {}).files_under({0, 10}).empty());
+}
+
 TEST_CASE("partitions have names") {
   CHECK(partition_from("block") == Partition::block);
   CHECK(partition_from("file") == Partition::file);

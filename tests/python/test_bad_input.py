@@ -20,7 +20,6 @@ from conftest import (
 )
 
 from shardahead import LocalTopology, prefetch_files
-from shardahead.memory import Window
 from shardahead.policy import resolve_options
 from shardahead.prefetch import start_prefetch
 from shardahead.shards import Shard
@@ -67,7 +66,6 @@ def test_what_is_no_file_is_refused_before_any_thread_starts(
             [Shard(str(path), MIB, 0, 0) for path in (good, bad)],
             resolve_options(),
             LocalTopology(0, 1, "test"),
-            Window(0, "none"),
             spans=[None, None],
             consumer=False,
         )

@@ -5,6 +5,7 @@ The parsers and sums are tested in C++ (memory_budget_test.cpp).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,35 +15,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import check_sum, make_cold, write_file
+from conftest import MakeMount, check_sum, make_cold, result_of, write_file
 
 import shardahead
-from shardahead import MemoryBudget, memory, memory_budget, prefetch_files
-from shardahead.memory import window_for, window_in_force
-from shardahead.shards import resolve_shards
+from shardahead import memory_budget, prefetch_files
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "compare"))
-from cgroup import memory_group, within
+from cgroup import limit_file, memory_group, within
 
 MIB = 1024**2
-
-
-@pytest.mark.parametrize(
-    ("wanted", "budget", "consumer", "window"),
-    [
-        (100, None, False, 0),
-        (100, 100, False, 0),
-        (101, 100, False, 100),
-        (101, 100, True, 50),
-        (101, 0, False, 1),
-        (101, 1, True, 1),
-        (0, 0, False, 0),
-    ],
-)
-def test_a_window_only_where_not_all_that_is_wanted_fits(
-    wanted: int, budget: int | None, consumer: bool, window: int
-) -> None:
-    assert window_for(wanted, budget, consumer=consumer) == window
 
 
 def test_the_budget_of_this_machine_says_where_it_comes_from() -> None:
@@ -56,9 +37,8 @@ def test_the_budget_of_this_machine_says_where_it_comes_from() -> None:
     assert "/proc/meminfo" in [limit.source for limit in budget.limits]
 
 
-def has_budget(monkeypatch: pytest.MonkeyPatch, budget_bytes: int | None) -> None:
-    budget = MemoryBudget(budget_bytes, 0, None, ())
-    monkeypatch.setattr(memory, "memory_budget", lambda: budget)
+def has_budget(monkeypatch: pytest.MonkeyPatch, budget_bytes: int) -> None:
+    monkeypatch.setenv("SHARDAHEAD_MEMORY_BUDGET_BYTES", str(budget_bytes))
 
 
 def test_without_a_consumer_it_fills_the_budget_and_says_what_was_left_out(
@@ -92,10 +72,11 @@ def test_a_window_that_was_given_goes_before_the_budget(
 
 def test_only_what_is_wanted_has_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_file(tmp_path / "a", 8 * MIB)
-    shards = resolve_shards(path)
     has_budget(monkeypatch, MIB)
-    assert window_in_force(None, shards, [None], consumer=False).window_bytes == MIB
-    assert window_in_force(None, shards, [[(0, MIB)]], consumer=False).window_bytes == 0
+    for length, window in ((8 * MIB, MIB), (MIB, 0)):
+        handle = prefetch_files(path, spans={path: [(0, length)]})
+        handle.wait()
+        assert handle.report().window_bytes == window
 
 
 @pytest.fixture
@@ -141,3 +122,55 @@ def test_force_goes_beyond_the_budget(group: str, tmp_path: Path) -> None:
     report = json.loads(run_in(group, *WARM, "--force", *map(os.fspath, files)).stdout)
     assert (report["window_bytes"], report["left_out_bytes"]) == (0, 0)
     assert report["read_bytes"] + report["resident_bytes"] == report["planned_bytes"]
+
+
+LOAD = """
+import hashlib, json, sys
+import shardahead
+weights = shardahead.safetensors_weights_iterator(sys.argv[1])
+found = hashlib.sha256()
+for name, tensor in weights:
+    found.update(name.encode())
+    found.update(memoryview(tensor.numpy()))
+print(json.dumps({"sha256": found.hexdigest(), "report": weights.prefetch.report().to_dict()}))
+"""
+
+
+@pytest.mark.parametrize("shards", [8, 1], ids=["8 files", "1 file"])
+def test_ranks_in_a_cgroup_half_the_size_read_everything_once(
+    group: str, tmp_path: Path, make_mount: MakeMount, shards: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    source = tmp_path / "source"
+    source.mkdir()
+    tensors_mib, total_mib = 32, 1536
+    per_shard = total_mib // tensors_mib // shards
+    found = hashlib.sha256()
+    for i in range(shards):
+        tensors = {
+            f"{i}.{j:03}": torch.full((tensors_mib * MIB,), i * per_shard + j, dtype=torch.uint8)
+            for j in range(per_shard)
+        }
+        save_file(tensors, source / f"model-{i}.safetensors")
+        for name, tensor in tensors.items():
+            found.update(name.encode())
+            found.update(memoryview(tensor.numpy()))
+        del tensors, tensor
+    make_cold(*source.iterdir())
+    mount = make_mount(source, rate_mb_per_s=500)
+    (Path(group) / limit_file(group)).write_text(str(1000 * MIB))
+    command = within(group, [sys.executable, "-c", LOAD, os.fspath(mount.mountpoint)])
+    ranks = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    results = [result_of(rank) for rank in ranks]
+    assert [result["sha256"] for result in results] == [found.hexdigest()] * 2
+    for report in (result["report"] for result in results):
+        assert report["window_source"] == "memory"
+        assert 0 < report["window_bytes"] < 500 * MIB
+    assert sum(result["report"]["dropped_bytes"] for result in results) > 512 * MIB
+    size_bytes = sum(path.stat().st_size for path in source.iterdir())
+    served = mount.counters().bytes_served
+    assert size_bytes <= served <= 1.03 * size_bytes

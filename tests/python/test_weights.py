@@ -261,10 +261,30 @@ def test_drop_after_leaves_nothing_resident(
     assert [resident_bytes(path) for path in shards] == [0] * len(shards)
 
 
-def test_drop_after_is_for_one_rank_only(shards: list[Path], iterate: MakeIterator) -> None:
+def test_drop_after_waits_for_the_last_of_several_ranks(
+    shards: list[Path], iterate: MakeIterator
+) -> None:
+    make_cold(*shards)
+    ranks = [iterate(shards, drop_after=True, local_rank=i, local_size=3) for i in range(3)]
+    for weights in ranks:
+        for _, tensor in weights:
+            del tensor  # what is held is mapped, and what is mapped stays
+        left = sum(resident_bytes(path) for path in shards)
+        assert left == (0 if weights is ranks[-1] else sum(path.stat().st_size for path in shards))
+
+
+@pytest.mark.parametrize(("partition", "prefetch"), [("dynamic", False), ("block", True)])
+def test_drop_after_needs_ranks_that_know_of_each_other(
+    shards: list[Path],
+    iterate: MakeIterator,
+    partition: str,
+    prefetch: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHARDAHEAD_PARTITION", partition)
     before = thread_ids()
     with pytest.raises(ValueError, match="drop_after=True with local_size 2"):
-        iterate(shards, drop_after=True, local_rank=0, local_size=2)
+        iterate(shards, drop_after=True, local_rank=0, local_size=2, prefetch=prefetch)
     assert thread_ids() == before
 
 

@@ -1,0 +1,179 @@
+// What becomes of the bytes that the consumers have passed: where memory is short they are dropped,
+// before the kernel has to choose between them and what was brought in and not read yet. It would
+// choose the latter: pages that were read through a mapping count as active. A window alone gives
+// 1.5 times the bytes there, window and dropping 1.00.
+#include <unistd.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "engine_state.h"
+
+namespace shardahead {
+namespace {
+
+constexpr auto kBetweenLooks = std::chrono::milliseconds(500);
+// A fault maps the pages around it as well, 16 of them, aligned.
+constexpr std::uint64_t kFaultAroundBytes = 64 * kKiB;
+
+}  // namespace
+
+std::uint64_t Engine::State::wanted_bytes(const Plan& plan) {
+  std::uint64_t bytes = 0;
+  for (const Block& block : plan.blocks()) bytes += plan.wanted_bytes(block);
+  return bytes;
+}
+
+void Engine::State::look_at_memory() {
+  if (!options.memory_budget) return;
+  {
+    const std::lock_guard lock(mutex);
+    const auto now = Clock::now();
+    if (now - looked_at_memory < kBetweenLooks) return;
+    looked_at_memory = now;
+  }
+  const auto budget_bytes = options.memory_budget();
+  const std::lock_guard lock(mutex);
+  control.set_budget(budget_bytes, Clock::now());
+}
+
+void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) {
+  State& state = *state_;
+  if (state.process != ::getpid()) return;
+  std::shared_ptr<Claims> shared;
+  Window window;
+  {
+    const std::lock_guard lock(state.mutex);
+    shared = state.claims;
+    window = state.control.window();
+  }
+  const std::uint64_t end = state.plan->total_bytes();
+  const ConsumerPosition position = state.consumption->pass(
+      std::min(position_bytes, end), std::min(needed_bytes, end), window.ahead_bytes);
+  {
+    const std::lock_guard lock(state.mutex);
+    state.consumer = position;
+  }
+  if (!shared || !state.options.consumer || cancelled()) return;
+  if (window.keep_bytes) state.drop_behind(*shared, window, position);
+  shared->report_consumer(position);
+  if (window.ahead_bytes > 0) ring(shared->doorbell());
+}
+
+bool Engine::end_consumer() {
+  State& state = *state_;
+  if (state.process != ::getpid()) return false;
+  std::shared_ptr<Claims> shared;
+  {
+    const std::lock_guard lock(state.mutex);
+    shared = state.claims;
+  }
+  return !shared || shared->end_consumer();
+}
+
+void Engine::State::drop_behind(Claims& shared, const Window& window,
+                                const ConsumerPosition& position) {
+  // What a process has mapped is not dropped: so first its own hold on it goes.
+  std::uint64_t from = 0;
+  {
+    const std::lock_guard lock(mutex);
+    from = given_up_bytes;
+    given_up_bytes = std::max(given_up_bytes, position.released_bytes);
+  }
+  if (position.released_bytes > from) {
+    from -= std::min(from, kFaultAroundBytes);
+    give_up_pages({from, position.released_bytes - from});
+  }
+  shared.report_consumer(position);
+  const auto slowest = shared.slowest_consumer(Clock::now());
+  if (!slowest) return;
+  const std::uint64_t keep_bytes = std::min(slowest->released_bytes, *window.keep_bytes);
+  const std::uint64_t until = slowest->released_bytes - keep_bytes;
+  std::uint64_t dropped = 0;
+  if (const auto range = shared.take_dropping(until)) dropped += drop_pages(*range);
+  for (const ByteRange& late : consumption->take_late()) {
+    give_up_pages(late);
+    if (late.end() <= until) dropped += drop_pages(late);
+  }
+  const std::lock_guard lock(mutex);
+  figures.dropped_bytes += dropped;
+}
+
+// Only what no one holds: in a private mapping written pages would return to the file's contents.
+void Engine::State::give_up_pages(ByteRange positions) {
+  for (const ByteRange& part : consumption->not_held(positions)) {
+    for (const auto& [file, range] : plan->files_under(part)) {
+      std::shared_ptr<MappedFile> mapped;
+      {
+        const std::lock_guard lock(mutex);
+        mapped = mappings[file].lock();
+      }
+      if (mapped) mapped->give_up(range);
+    }
+  }
+}
+
+// Pages that are mapped by anyone stay, and so do those that lie in the range only in part: so it
+// begins where a huge page does.
+std::uint64_t Engine::State::drop_pages(ByteRange positions) {
+  std::uint64_t bytes = 0;
+  for (const auto& [file, range] : plan->files_under(positions)) {
+    try {
+      const auto opened = files->acquire(file);
+      const std::uint64_t begin = align_down(range.offset, kHugePageBytes);
+      if (io.fadvise_dontneed(opened->descriptor(), {begin, range.end() - begin}) == 0) {
+        bytes += range.length;
+      }
+    } catch (const IoException&) {
+      continue;  // gone: nothing to drop
+    }
+  }
+  return bytes;
+}
+
+std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
+  State& state = *state_;
+  if (state.process != ::getpid()) {
+    return std::make_shared<MappedFile>(*File::open(state.io, state.files->path(file)));
+  }
+  const auto opened = state.files->acquire(file);
+  const std::lock_guard lock(state.mutex);
+  auto mapped = state.mappings.at(file).lock();
+  if (!mapped) {
+    mapped = std::make_shared<MappedFile>(*opened);
+    state.mappings[file] = mapped;
+  }
+  return mapped;
+}
+
+std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                        ByteRange range) {
+  if (range.offset > mapped->size_bytes() || range.length > mapped->size_bytes() - range.offset) {
+    throw std::invalid_argument("bytes " + std::to_string(range.offset) + " to " +
+                                std::to_string(range.end()) + " are not in a file of " +
+                                std::to_string(mapped->size_bytes()) + " bytes");
+  }
+  const State& state = *state_;
+  const bool forked = state.process != ::getpid();
+  return std::make_unique<HeldBytes>(
+      std::move(mapped), range, forked ? nullptr : state.consumption,
+      state.plan->position(static_cast<std::uint32_t>(file), range.offset));
+}
+
+HeldBytes::HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
+                     std::shared_ptr<Consumption> consumption, std::uint64_t position)
+    : file_(std::move(file)),
+      range_(range),
+      consumption_(std::move(consumption)),
+      position_(position),
+      process_(::getpid()) {
+  if (consumption_) consumption_->hand_out({position_, range_.length});
+}
+
+HeldBytes::~HeldBytes() {
+  // In a forked child another thread of the parent may have held its mutex.
+  if (consumption_ && process_ == ::getpid()) consumption_->release({position_, range_.length});
+}
+
+}  // namespace shardahead

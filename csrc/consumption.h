@@ -1,0 +1,41 @@
+// consumption: what the consumer of this process has been handed out, what of it is still held, and
+// how far it has passed. Places are positions in consumption order (Plan::position). Knows neither
+// files nor memory. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "byte_range.h"
+#include "window.h"
+
+namespace shardahead {
+
+class Consumption {
+ public:
+  // A tensor of these bytes is on its way to the consumer; each is released once.
+  void hand_out(ByteRange range);
+  void release(ByteRange range) noexcept;
+
+  // The consumer has passed what lies before `position_bytes` and next needs the bytes up to
+  // `needed_bytes`. It counts as released up to the first tensor that is still held; one that lies
+  // more than `straggler_bytes` behind is not waited for.
+  ConsumerPosition pass(std::uint64_t position_bytes, std::uint64_t needed_bytes,
+                        std::uint64_t straggler_bytes);
+
+  // The parts of the range that no one holds.
+  [[nodiscard]] std::vector<ByteRange> not_held(ByteRange range) const;
+  // What was released after it had not been waited for; each once.
+  std::vector<ByteRange> take_late();
+
+ private:
+  mutable std::mutex mutex_;                          // guards everything below
+  std::multimap<std::uint64_t, std::uint64_t> held_;  // begin, end
+  std::uint64_t longest_bytes_ = 0;                   // that was ever handed out
+  std::vector<ByteRange> late_;
+  ConsumerPosition position_;
+};
+
+}  // namespace shardahead

@@ -1,0 +1,28 @@
+#include "mapped_file.h"
+
+#include <sys/mman.h>
+
+namespace shardahead {
+
+// MAP_NORESERVE: a file larger than memory could else not be mapped writable.
+MappedFile::MappedFile(const File& file) : size_bytes_(file.status().size_bytes) {
+  if (size_bytes_ == 0) return;
+  void* mapped = ::mmap(nullptr, size_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+                        file.descriptor(), 0);
+  if (mapped == MAP_FAILED) throw IoException(file.error(errno, "mmap", 0));
+  memory_ = static_cast<std::byte*>(mapped);
+}
+
+MappedFile::~MappedFile() {
+  if (memory_ != nullptr) ::munmap(memory_, size_bytes_);
+}
+
+void MappedFile::give_up(ByteRange range) const noexcept {
+  const std::uint64_t begin = align_up(range.offset, page_bytes());
+  // Behind the last byte of the file its last page belongs to no one else.
+  const std::uint64_t end = range.end() >= size_bytes_ ? align_up(size_bytes_, page_bytes())
+                                                       : align_down(range.end(), page_bytes());
+  if (begin < end) ::madvise(memory_ + begin, end - begin, MADV_DONTNEED);
+}
+
+}  // namespace shardahead

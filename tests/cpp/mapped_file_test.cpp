@@ -1,0 +1,70 @@
+// mapped_file: real files and pages.
+#include "mapped_file.h"
+
+#include <doctest/doctest.h>
+
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+TEST_SUITE_BEGIN("mapped_file");
+
+namespace {
+
+constexpr std::uint64_t kPages = 8;
+const std::uint64_t kPageBytes = page_bytes();
+
+// A file of zeros that ends in the middle of a page, each page of it written to, in private.
+struct Written {
+  Written()
+      : path(folder.write("a", kPages * kPageBytes - 100)),
+        mapped(*File::open(system_file_io(), path)) {
+    for (std::uint64_t page = 0; page < kPages; ++page) {
+      mapped.memory()[page * kPageBytes] = std::byte{1};
+    }
+  }
+
+  // Which pages have what was written to them.
+  [[nodiscard]] std::string kept() const {
+    std::string pages;
+    for (std::uint64_t page = 0; page < kPages; ++page) {
+      pages += mapped.memory()[page * kPageBytes] == std::byte{1} ? 'x' : '.';
+    }
+    return pages;
+  }
+
+  TemporaryFolder folder;
+  std::string path;
+  MappedFile mapped;
+};
+
+}  // namespace
+
+TEST_CASE("only whole pages are given up, and the last one of the file") {
+  const Written written;
+  CHECK(written.kept() == "xxxxxxxx");
+  written.mapped.give_up({1, kPageBytes});
+  written.mapped.give_up({kPageBytes, kPageBytes - 1});
+  written.mapped.give_up({kPageBytes, 0});
+  CHECK(written.kept() == "xxxxxxxx");
+  written.mapped.give_up({kPageBytes - 1, 2 * kPageBytes});
+  CHECK(written.kept() == "x.xxxxxx");
+  written.mapped.give_up({6 * kPageBytes, 2 * kPageBytes - 100});
+  CHECK(written.kept() == "x.xxxx..");
+}
+
+TEST_CASE("what is written does not reach the file") {
+  const Written written;
+  const MappedFile again(*File::open(system_file_io(), written.path));
+  CHECK(again.memory()[0] == std::byte{0});
+}
+
+TEST_CASE("a file of nothing has no memory") {
+  const TemporaryFolder folder;
+  const MappedFile mapped(*File::open(system_file_io(), folder.write("a", 0)));
+  CHECK(mapped.size_bytes() == 0);
+  mapped.give_up({0, 0});
+}
+
+TEST_SUITE_END();
