@@ -39,10 +39,10 @@ def test_tensors_come_by_offset_whatever_the_order_in_the_header(tmp_path: Path)
     begin = path.stat().st_size - 100
     assert found.data_offset == begin
     assert found.tensors == (
-        TensorRange("a", begin, 4),
-        TensorRange("empty", begin + 4, 0),
-        TensorRange("z", begin + 4, 6),
-        TensorRange("ünï\n", begin + 10, 90),
+        TensorRange("a", begin, 4, "U8", (0,)),
+        TensorRange("empty", begin + 4, 0, "U8", (0,)),
+        TensorRange("z", begin + 4, 6, "U8", (0,)),
+        TensorRange("ünï\n", begin + 10, 90, "U8", (0,)),
     )
     assert [t.end - begin for t in found.tensors] == [4, 4, 10, 100]
 

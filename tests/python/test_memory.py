@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import MakeMount, check_sum, make_cold, result_of, write_file
+from conftest import MakeMount, check_sum, make_cold, result_of, run_python, write_file
 
 import shardahead
 from shardahead import memory_budget, prefetch_files
@@ -174,3 +174,32 @@ def test_ranks_in_a_cgroup_half_the_size_read_everything_once(
     size_bytes = sum(path.stat().st_size for path in source.iterdir())
     served = mount.counters().bytes_served
     assert size_bytes <= served <= 1.03 * size_bytes
+
+
+PEAK = """
+import json, sys
+import shardahead
+
+def anonymous_bytes():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+peak = before = anonymous_bytes()
+for name, tensor in shardahead.safetensors_weights_iterator(sys.argv[1], prefetch=sys.argv[2] == "on"):
+    tensor.sum()
+    peak = max(peak, anonymous_bytes())
+print(json.dumps(peak - before))
+"""
+
+
+@pytest.mark.parametrize("strategy", ["auto", "pread"])
+def test_a_prefetch_takes_next_to_no_anonymous_memory(tmp_path: Path, strategy: str) -> None:
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    path = tmp_path / "a.safetensors"
+    save_file({f"{i:02}": torch.zeros(16 * MIB, dtype=torch.uint8) for i in range(16)}, path)
+    peaks = {}
+    for prefetch in ("off", "on"):
+        make_cold(path)
+        peaks[prefetch] = run_python(PEAK, path, prefetch, env={"SHARDAHEAD_STRATEGY": strategy})
+    assert abs(peaks["on"] - peaks["off"]) <= 32 * MIB, peaks
