@@ -185,7 +185,8 @@ def anonymous_bytes():
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
 
 peak = before = anonymous_bytes()
-for name, tensor in shardahead.safetensors_weights_iterator(sys.argv[1], prefetch=sys.argv[2] == "on"):
+prefetch = sys.argv[2] == "on"
+for name, tensor in shardahead.safetensors_weights_iterator(sys.argv[1], prefetch=prefetch):
     tensor.sum()
     peak = max(peak, anonymous_bytes())
 print(json.dumps(peak - before))
