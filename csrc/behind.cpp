@@ -38,7 +38,8 @@ void Engine::State::look_at_memory() {
   control.set_budget(budget_bytes, Clock::now());
 }
 
-void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) {
+void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
+                      std::uint64_t releasable_bytes) {
   State& state = *state_;
   if (state.process != ::getpid()) return;
   std::shared_ptr<Claims> shared;
@@ -49,8 +50,9 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes) 
     window = state.control.window();
   }
   const std::uint64_t end = state.plan->total_bytes();
-  const ConsumerPosition position = state.consumption->pass(
-      std::min(position_bytes, end), std::min(needed_bytes, end), window.ahead_bytes);
+  const ConsumerPosition position =
+      state.consumption->pass(std::min(position_bytes, end), std::min(needed_bytes, end),
+                              window.ahead_bytes, releasable_bytes);
   {
     const std::lock_guard lock(state.mutex);
     state.consumer = position;

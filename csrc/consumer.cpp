@@ -80,7 +80,7 @@ void Engine::State::count_refetched(const FetchResult& result) {
   if (result.read_bytes == 0 || !result.residency_known) return;
   const std::lock_guard lock(mutex);
   figures.refetched_bytes += result.read_bytes;
-  control.set_evicted(Clock::now());
+  control.add_evicted(result.read_bytes, Clock::now());
 }
 
 bool Engine::State::has_failed(BlockRange blocks) const {

@@ -27,14 +27,15 @@ void Consumption::release(ByteRange range) noexcept {
 }
 
 ConsumerPosition Consumption::pass(std::uint64_t position_bytes, std::uint64_t needed_bytes,
-                                   std::uint64_t straggler_bytes) {
+                                   std::uint64_t straggler_bytes, std::uint64_t releasable_bytes) {
   const std::lock_guard lock(mutex_);
   position_.consumed_bytes = std::max(position_.consumed_bytes, position_bytes);
   position_.needed_bytes = std::max(position_.needed_bytes, needed_bytes);
   const std::uint64_t passed = position_.consumed_bytes;
   const auto first = held_.lower_bound(passed - std::min(passed, straggler_bytes));
   const std::uint64_t held_from = first == held_.end() ? passed : first->first;
-  position_.released_bytes = std::max(position_.released_bytes, std::min(passed, held_from));
+  position_.released_bytes =
+      std::max(position_.released_bytes, std::min({passed, held_from, releasable_bytes}));
   return position_;
 }
 

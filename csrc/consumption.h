@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -15,15 +16,17 @@ namespace shardahead {
 
 class Consumption {
  public:
+  static constexpr std::uint64_t kNoEnd = std::numeric_limits<std::uint64_t>::max();
+
   // A tensor of these bytes is on its way to the consumer; each is released once.
   void hand_out(ByteRange range);
   void release(ByteRange range) noexcept;
 
   // The consumer has passed what lies before `position_bytes` and next needs the bytes up to
   // `needed_bytes`. It counts as released up to the first tensor that is still held; one that lies
-  // more than `straggler_bytes` behind is not waited for.
+  // more than `straggler_bytes` behind is not waited for. Never further than `releasable_bytes`.
   ConsumerPosition pass(std::uint64_t position_bytes, std::uint64_t needed_bytes,
-                        std::uint64_t straggler_bytes);
+                        std::uint64_t straggler_bytes, std::uint64_t releasable_bytes = kNoEnd);
 
   // The parts of the range that no one holds.
   [[nodiscard]] std::vector<ByteRange> not_held(ByteRange range) const;

@@ -29,6 +29,8 @@ struct EngineOptions {
   std::optional<std::uint64_t> window_bytes = 0;
   // A consumer will call consumed(). Without one the prefetch ends at the end of the window.
   bool consumer = false;
+  // It lets go of tensors as it passes them, so that they can be dropped; else the window is small.
+  bool consumer_releases = true;
   // What page cache may fill, now; nothing where it is not known. Called by any thread.
   std::function<std::optional<std::uint64_t>()> memory_budget = {};
 };
@@ -76,8 +78,10 @@ class Engine {
 
   // The consumer has taken what lies before `position_bytes` (Plan::position) and next needs the
   // bytes up to `needed_bytes`: the window follows, and never ends before them. Where memory is
-  // short, what all consumers of the node have released is dropped.
-  void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes);
+  // short, what all consumers of the node have released is dropped: of this one nothing from
+  // `releasable_bytes` on.
+  void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
+                std::uint64_t releasable_bytes = Consumption::kNoEnd);
   // The consumer is done: no window waits for it. Whether it was the last one of this node.
   bool end_consumer();
   // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.

@@ -34,7 +34,10 @@ struct Engine::State {
         options(the_options),
         consumption(std::make_shared<Consumption>()),
         claims(std::move(the_claims)),
-        control(options.window_bytes, wanted_bytes(*plan), options.consumer),
+        control(options.window_bytes, wanted_bytes(*plan),
+                !options.consumer           ? Follows::no_one
+                : options.consumer_releases ? Follows::releasing_consumer
+                                            : Follows::holding_consumer),
         mappings(files->size()) {
     for (const std::uint32_t index : claims->wanted()) {
       figures.planned_bytes += plan->wanted_bytes(plan->blocks()[index]);

@@ -49,6 +49,10 @@ struct Window {
   WindowSource source = WindowSource::none;
 };
 
+// Whom the prefetch follows: no one; a consumer that lets go of what it has passed; one that may
+// hold it, a mapping of a whole file say, so that it cannot be dropped.
+enum class Follows { no_one, releasing_consumer, holding_consumer };
+
 // The window in force, from what was given, what memory leaves, and what was evicted too early.
 class WindowControl {
  public:
@@ -56,12 +60,12 @@ class WindowControl {
 
   // `given_bytes`: 0 is no limit, nothing lets memory decide. `wanted_bytes`: of the whole load.
   WindowControl(std::optional<std::uint64_t> given_bytes, std::uint64_t wanted_bytes,
-                bool consumer) noexcept;
+                Follows follows) noexcept;
 
   // At every look at the budget; nothing where it is not known.
   void set_budget(std::optional<std::uint64_t> budget_bytes, Time now) noexcept;
-  // Something was evicted before it was consumed: memory is shorter than the budget says.
-  void set_evicted(Time now) noexcept;
+  // So much was evicted before it was consumed: memory is shorter than the budget says.
+  void add_evicted(std::uint64_t bytes, Time now) noexcept;
   [[nodiscard]] Window window() const noexcept;
 
  private:
@@ -69,8 +73,9 @@ class WindowControl {
 
   std::optional<std::uint64_t> given_bytes_;
   std::uint64_t wanted_bytes_;
-  bool consumer_;
+  Follows follows_;
   std::optional<std::uint64_t> budget_bytes_;
+  std::uint64_t evicted_bytes_ = 0;  // since the last halving
   std::uint32_t halvings_ = 0;
   Time changed_;  // halvings_
 };

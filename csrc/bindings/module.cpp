@@ -148,13 +148,15 @@ class Prefetch {
            std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
            const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
-           std::optional<std::uint64_t> memory_budget_bytes, bool consumer) {
+           std::optional<std::uint64_t> memory_budget_bytes, bool consumer,
+           bool consumer_releases) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
     options.threads = threads;
     options.window_bytes = window_bytes;
     options.consumer = consumer;
+    options.consumer_releases = consumer_releases;
     options.memory_budget = [given = memory_budget_bytes] {
       return given ? given : memory_budget().budget_bytes;
     };
@@ -179,9 +181,12 @@ class Prefetch {
   [[nodiscard]] Progress progress() const { return engine_->progress(); }
   [[nodiscard]] Report report() const { return engine_->report(); }
 
-  void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset) {
-    engine_->consumed(plan_->position(checked(file), consumed_offset),
-                      plan_->position(file, needed_offset));
+  // `held_from_file`: of this file and those after it nothing is released, whatever was consumed.
+  void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset,
+                std::optional<std::uint32_t> held_from_file) {
+    engine_->consumed(
+        plan_->position(checked(file), consumed_offset), plan_->position(file, needed_offset),
+        held_from_file ? plan_->position(checked(*held_from_file), 0) : Consumption::kNoEnd);
   }
 
   bool end_consumer() { return engine_->end_consumer(); }
@@ -282,17 +287,18 @@ void bind_prefetch(py::module_& module) {
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
                     std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
-                    std::optional<std::uint64_t>, bool>(),
+                    std::optional<std::uint64_t>, bool, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
            py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
            py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
-           py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"), NoGil())
+           py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"),
+           py::arg("consumer_releases"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())
       .def("report", &Prefetch::report, NoGil())
       .def("consumed", &Prefetch::consumed, py::arg("file"), py::arg("consumed_offset"),
-           py::arg("needed_offset"), NoGil())
+           py::arg("needed_offset"), py::arg("held_from_file") = py::none(), NoGil())
       .def("end_consumer", &Prefetch::end_consumer, NoGil())
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),

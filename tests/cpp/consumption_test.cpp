@@ -52,6 +52,13 @@ TEST_CASE("a straggler is not waited for, and comes late") {
   CHECK(consumption.not_held({0, 20}) == Ranges{{0, 20}});
 }
 
+TEST_CASE("no more is released than may be") {
+  Consumption consumption;
+  CHECK(consumption.pass(20, 20, kPatient, 5).released_bytes == 5);
+  CHECK(consumption.pass(20, 20, kPatient, 0).released_bytes == 5);
+  CHECK(consumption.pass(20, 20, kPatient, 30).released_bytes == 20);
+}
+
 TEST_CASE("the same bytes may be held twice") {
   Consumption consumption;
   consumption.hand_out({0, 10});
