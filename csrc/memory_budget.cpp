@@ -1,12 +1,11 @@
 #include "memory_budget.h"
 
 #include <algorithm>
-#include <charconv>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "byte_range.h"
+#include "mount.h"
+#include "proc_text.h"
 
 namespace shardahead {
 namespace {
@@ -14,59 +13,9 @@ namespace {
 // What "unlimited" looks like in version 1: the largest number of whole pages.
 constexpr std::uint64_t kUnlimitedBytes = std::uint64_t{1} << 62U;
 
-std::optional<std::string> contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::nullopt;
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
-// Calls `each` with every line, until it returns false.
-template <typename Each>
-void for_each_line(std::string_view text, Each&& each) {
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    if (!each(text.substr(0, end))) return;
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
-
-bool contains(std::string_view list, std::string_view name) {
-  const auto parts = split(list, ',');
-  return std::find(parts.begin(), parts.end(), name) != parts.end();
-}
-
-std::optional<std::uint64_t> parse_number(std::string_view text) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end == text.data()) return std::nullopt;
-  return value;
-}
-
-// mountinfo writes space, tab, newline and backslash as three octal digits.
-std::string unescaped(std::string_view text) {
-  const auto is_octal = [](char digit) { return digit >= '0' && digit <= '7'; };
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size() && is_octal(text[i + 1]) && is_octal(text[i + 2]) &&
-        is_octal(text[i + 3])) {
-      result += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
-                                  (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      result += text[i];
-    }
-  }
-  return result;
+template <typename Names>
+bool contains(const Names& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 // The group's path below the root of what is mounted.
@@ -80,26 +29,24 @@ std::string below(std::string_view path, std::string_view root) {
 }
 
 std::optional<std::string> group_path(std::string_view self_cgroup, int version) {
-  std::optional<std::string> found;
-  for_each_line(self_cgroup, [&](std::string_view line) {
+  for (const std::string_view line : split(self_cgroup, '\n')) {
     // hierarchy:controllers:path; the path may hold colons
     const std::size_t first = line.find(':');
     const std::size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
-    if (second == std::string_view::npos) return true;
+    if (second == std::string_view::npos) continue;
     const std::string_view controllers = line.substr(first + 1, second - first - 1);
-    if (version == 1 ? contains(controllers, "memory") : line.starts_with("0::")) {
-      found = std::string(line.substr(second + 1));
+    if (version == 1 ? contains(split(controllers, ','), "memory") : line.starts_with("0::")) {
+      return std::string(line.substr(second + 1));
     }
-    return !found;
-  });
-  return found;
+  }
+  return std::nullopt;
 }
 
 // What one group allows and uses; nothing where it has no limit.
 std::optional<MemoryLimit> limit_of_group(const std::string& root, const std::string& folder,
                                           int version) {
   const auto text_of = [&](const char* name) {
-    return contents(root + folder + "/" + name).value_or("");
+    return file_text(root + folder + "/" + name).value_or("");
   };
   const bool old = version == 1;
   auto limit = parse_limit(text_of(old ? "memory.limit_in_bytes" : "memory.max"));
@@ -107,7 +54,7 @@ std::optional<MemoryLimit> limit_of_group(const std::string& root, const std::st
     const auto high = parse_limit(text_of("memory.high"));
     if (high) limit = limit ? std::min(*limit, *high) : *high;
   }
-  const auto used = parse_number(text_of(old ? "memory.usage_in_bytes" : "memory.current"));
+  const auto used = leading_number(text_of(old ? "memory.usage_in_bytes" : "memory.current"));
   if (!limit || !used) return std::nullopt;
   return MemoryLimit{folder, *limit, *used, droppable_bytes(text_of("memory.stat"), version)};
 }
@@ -124,7 +71,7 @@ void add_groups(const std::string& root, const MemoryCgroup& group,
 
 std::optional<MemoryLimit> limit_of_machine(const std::string& root) {
   const std::string path = "/proc/meminfo";
-  const auto text = contents(root + path);
+  const auto text = file_text(root + path);
   if (!text) return std::nullopt;
   const auto total = value_of(*text, "MemTotal");
   const auto available = value_of(*text, "MemAvailable");
@@ -148,8 +95,8 @@ std::uint64_t memory_reserve(std::uint64_t free_bytes) noexcept {
 
 MemoryBudget memory_budget(const std::string& root) {
   MemoryBudget budget;
-  const auto self_cgroup = contents(root + "/proc/self/cgroup");
-  const auto mountinfo = contents(root + "/proc/self/mountinfo");
+  const auto self_cgroup = file_text(root + "/proc/self/cgroup");
+  const auto mountinfo = file_text(root + "/proc/self/mountinfo");
   if (self_cgroup && mountinfo) {
     for (const MemoryCgroup& group : memory_cgroups(*self_cgroup, *mountinfo)) {
       add_groups(root, group, budget.limits);
@@ -170,41 +117,30 @@ MemoryBudget memory_budget(const std::string& root) {
 
 std::vector<MemoryCgroup> memory_cgroups(std::string_view self_cgroup, std::string_view mountinfo) {
   std::vector<MemoryCgroup> found;
-  for_each_line(mountinfo, [&](std::string_view line) {
-    // id parent device root mount-point options [fields] - type source super-options
-    const std::size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) return true;
-    const auto fields = split(line.substr(0, dash), ' ');
-    const auto more = split(line.substr(dash + 3), ' ');
-    if (fields.size() < 6 || more.size() < 3) return true;
-    const int version = more[0] == "cgroup2" ? 2 : 1;
-    if (version == 1 && (more[0] != "cgroup" || !contains(more[2], "memory"))) return true;
+  for (const Mount& mount : parse_mountinfo(mountinfo)) {
+    const int version = mount.type == "cgroup2" ? 2 : 1;
+    if (version == 1 && (mount.type != "cgroup" || !contains(mount.options, "memory"))) continue;
     const auto path = group_path(self_cgroup, version);
-    if (path) {
-      found.push_back({version, unescaped(fields[4]), below(*path, unescaped(fields[3]))});
-    }
-    return true;
-  });
+    if (path) found.push_back({version, mount.mount_point, below(*path, mount.root)});
+  }
   return found;
 }
 
 std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key) {
-  std::optional<std::uint64_t> found;
-  for_each_line(text, [&](std::string_view line) {
-    if (!line.starts_with(key)) return true;
+  for (std::string_view line : split(text, '\n')) {
+    if (!line.starts_with(key)) continue;
     line.remove_prefix(key.size());
     const std::size_t start = line.find_first_not_of(": \t");
-    if (start == 0 || start == std::string_view::npos) return true;  // a longer key, or no number
+    if (start == 0 || start == std::string_view::npos) continue;  // a longer key, or no number
     line.remove_prefix(start);
-    found = parse_number(line);
-    if (found && line.ends_with(" kB")) *found *= kKiB;
-    return !found;
-  });
-  return found;
+    const auto found = leading_number(line);
+    if (found) return line.ends_with(" kB") ? *found * kKiB : *found;
+  }
+  return std::nullopt;
 }
 
 std::optional<std::uint64_t> parse_limit(std::string_view text) {
-  const auto number = parse_number(text);
+  const auto number = leading_number(text);
   return number && *number < kUnlimitedBytes ? number : std::nullopt;
 }
 

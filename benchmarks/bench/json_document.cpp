@@ -37,9 +37,9 @@ Json json_of(const MountUsed& used) {
           {"type", mount.type},
           {"source", mount.source},
           {"mount_point", mount.mount_point},
-          {"options", mount.options},
+          {"options", joined(mount.options, ",")},
           {"device", to_string(mount.device)},
-          {"read_ahead_kib", or_null(used.read_ahead_kib)},
+          {"read_ahead_kib", or_null(used.read_ahead_kib())},
           {"requests_counted_by", kind == CounterKind::none ? Json(nullptr) : to_string(kind)},
           {"files", used.files},
           {"measured_bytes", used.measured_bytes}};

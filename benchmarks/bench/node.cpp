@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "mounts.h"
+#include "proc_text.h"
 #include "units.h"
 
 namespace shardahead::bench {
@@ -35,12 +35,12 @@ std::uint32_t usable_cpus(std::uint32_t otherwise) {
 }  // namespace
 
 std::string value_of(std::string_view text, std::string_view key) {
-  for (const std::string& line : split(text, '\n')) {
+  for (const std::string_view line : split(text, '\n')) {
     const std::size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    const std::string_view view = line;
-    if (stripped(view.substr(0, colon)) == key)
-      return std::string(stripped(view.substr(colon + 1)));
+    if (colon == std::string_view::npos) continue;
+    if (stripped(line.substr(0, colon)) == key) {
+      return std::string(stripped(line.substr(colon + 1)));
+    }
   }
   return "";
 }

@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "plan.h"
+#include "proc_text.h"
 #include "units.h"
 
 namespace shardahead::bench {
@@ -38,7 +39,8 @@ Exit status: 0 all was measured, 1 something was not (the output says what and w
 template <typename Parse>
 auto parse_list(const std::string& option, const std::string& text, Parse parse) {
   std::vector<decltype(parse(text))> values;
-  for (const std::string& part : split(text, ',')) {
+  for (const std::string_view view : split(text, ',')) {
+    const std::string part(view);
     const auto value = parse(part);
     if (std::find(values.begin(), values.end(), value) != values.end()) {
       refuse(option, text, printable(part) + " is there twice");

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <thread>
 
+#include "proc_text.h"
 #include "residency.h"
 #include "run.h"
 #include "units.h"

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "units.h"
+#include "proc_text.h"
 
 namespace shardahead::bench {
 namespace {
@@ -49,8 +49,8 @@ const char* to_string(CounterKind kind) noexcept {
 std::optional<Requests> parse_mountstats(std::string_view text, std::string_view mount_point) {
   std::optional<Requests> found;
   bool within = false;
-  for (const std::string& line : split(text, '\n')) {
-    const auto words = words_of(line);
+  for (const std::string_view line : split(text, '\n')) {
+    const auto words = words_of(std::string(line));
     if (opens_mount(words)) {
       within = decode_octal(words[4]) == mount_point;
       if (within) found.reset();  // a later mount at the same point hides the earlier

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+using namespace shardahead;
 using namespace shardahead::bench;
 
 TEST_SUITE_BEGIN("bench_request_counter");
@@ -68,7 +69,7 @@ TEST_CASE("a mount that no one counts for makes all of them unknown") {
   memory.type = "tmpfs";
   memory.mount_point = "/nowhere";
   CHECK(RequestCounter(memory).kind() == CounterKind::none);
-  CHECK_FALSE(RequestCounters({MountUsed{memory, std::nullopt, 1, 1}}).read());
+  CHECK_FALSE(RequestCounters({MountUsed{memory, 1, 1}}).read());
   Mount filer;
   filer.type = "nfs4";
   filer.mount_point = "/nowhere";

@@ -76,12 +76,13 @@ std::vector<std::string> row_of(const CellSummary& cell, std::uint32_t repeats) 
 std::string text_of(const MountUsed& used) {
   const Mount& mount = used.mount;
   if (mount.type.empty()) return "mount: unknown\n";
+  const auto read_ahead_kib = used.read_ahead_kib();
   return "mount: " + mount.type + " from " +
          (mount.source.empty() ? "nothing" : printable(mount.source)) + " on " +
          printable(mount.mount_point) + ", read_ahead_kb " +
-         (used.read_ahead_kib ? std::to_string(*used.read_ahead_kib) : "not told") +
+         (read_ahead_kib ? std::to_string(*read_ahead_kib) : "not told") +
          ", requests counted by: " + to_string(RequestCounter(mount).kind()) +
-         "\n  options: " + printable(mount.options) + "\n";
+         "\n  options: " + printable(joined(mount.options, ",")) + "\n";
 }
 
 std::string head_of(const Bench& bench) {

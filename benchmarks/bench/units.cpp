@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "proc_text.h"
+
 namespace shardahead::bench {
 namespace {
 
@@ -53,14 +55,6 @@ std::optional<std::uint64_t> fraction_of(std::string_view decimals, std::uint64_
 }
 
 }  // namespace
-
-std::optional<std::uint64_t> parse_count(std::string_view text) {
-  std::uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc{} || stopped != end) return std::nullopt;
-  return value;
-}
 
 std::optional<std::uint64_t> parse_bytes(std::string_view text) {
   constexpr std::string_view kDigits = "0123456789";
@@ -147,16 +141,6 @@ std::string shell_quoted(std::string_view text) {
     }
   }
   return quoted + "'";
-}
-
-std::vector<std::string> split(std::string_view text, char separator) {
-  std::vector<std::string> parts;
-  for (;;) {
-    const std::size_t end = text.find(separator);
-    parts.emplace_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
 }
 
 std::string joined(const std::vector<std::string>& parts, std::string_view separator) {

@@ -14,9 +14,6 @@ namespace shardahead::bench {
 // number of bytes with a known unit.
 std::optional<std::uint64_t> parse_bytes(std::string_view text);
 
-// A whole number without a sign and without a unit.
-std::optional<std::uint64_t> parse_count(std::string_view text);
-
 // Binary units, three significant digits: "1.50 GiB", "512 B".
 std::string format_bytes(std::uint64_t count);
 
@@ -33,9 +30,6 @@ std::string printable(std::string_view text);
 
 // In single quotes where a shell would not take it as one word.
 std::string shell_quoted(std::string_view text);
-
-// The parts between the separators; empty ones are kept.
-std::vector<std::string> split(std::string_view text, char separator);
 
 std::string joined(const std::vector<std::string>& parts, std::string_view separator);
 
