@@ -14,6 +14,7 @@
 #include "../board.h"
 #include "../engine.h"
 #include "../memory_budget.h"
+#include "../mount.h"
 #include "../residency.h"
 
 namespace py = pybind11;
@@ -45,11 +46,16 @@ class GilReleased {
 
 using NoGil = py::call_guard<GilReleased>;
 
+// As Python writes paths: what is not UTF-8 stays what it is.
+py::object as_path(const std::string& text) {
+  return py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeFSDefaultAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+}
+
 // The subclass of OSError that belongs to errno, with the file name as the caller would write it.
 py::object as_os_error(const IoError& error) {
-  py::object path = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
-      error.path.data(), static_cast<Py_ssize_t>(error.path.size())));
-  py::object made = py::handle(PyExc_OSError)(error.errno_value, error.message(), std::move(path));
+  py::object made =
+      py::handle(PyExc_OSError)(error.errno_value, error.message(), as_path(error.path));
   made.attr("operation") = error.operation;
   made.attr("offset") = error.offset;
   return made;
@@ -351,6 +357,38 @@ void bind_residency(py::module_& module) {
   module.def("evict", &evict_file, py::arg("path"), NoGil());
 }
 
+void bind_mount(py::module_& module) {
+  py::class_<Mount>(module, "Mount")
+      .def_readonly("id", &Mount::id)
+      .def_property_readonly("device", [](const Mount& mount) { return to_string(mount.device); })
+      .def_property_readonly("root", [](const Mount& mount) { return as_path(mount.root); })
+      .def_property_readonly("mount_point",
+                             [](const Mount& mount) { return as_path(mount.mount_point); })
+      .def_property_readonly("type", [](const Mount& mount) { return as_path(mount.type); })
+      .def_property_readonly("source", [](const Mount& mount) { return as_path(mount.source); })
+      .def_property_readonly("options",
+                             [](const Mount& mount) {
+                               py::list options;
+                               for (const auto& option : mount.options) {
+                                 options.append(as_path(option));
+                               }
+                               return options;
+                             })
+      .def_property_readonly("mount_class",
+                             [](const Mount& mount) { return to_string(mount.mount_class); })
+      .def_property_readonly("read_ahead_path",
+                             [](const Mount& mount) { return as_path(mount.read_ahead_path); })
+      .def_readonly("read_ahead_bytes", &Mount::read_ahead_bytes)
+      .def_readonly("request_bytes", &Mount::request_bytes)
+      .def_readonly("layers", &Mount::layers);
+  py::class_<MountLayer>(module, "MountLayer")
+      .def_property_readonly("path", [](const MountLayer& layer) { return as_path(layer.path); })
+      .def_readonly("upper", &MountLayer::upper)
+      .def_readonly("mount", &MountLayer::mount);
+  module.def("mount_id", &mount_id_of, py::arg("path"), NoGil());
+  module.def("mount_with_id", &mount_with_id, py::arg("mount_id"), py::arg("root"), NoGil());
+}
+
 void bind_memory(py::module_& module) {
   py::class_<MemoryLimit>(module, "MemoryLimit")
       .def_readonly("source", &MemoryLimit::source)
@@ -386,5 +424,6 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   bind_prefetch(module);
   bind_plan(module);
   bind_residency(module);
+  bind_mount(module);
   bind_memory(module);
 }

@@ -8,6 +8,7 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 from shardahead.launcher import LocalTopology
 from shardahead.load import LoadProgress
 from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
+from shardahead.mounts import Mount, MountLayer, mount_of
 from shardahead.prefetch import PrefetchHandle, prefetch_files
 from shardahead.report import Report
 from shardahead.residency import FileResidency, evict, residency
@@ -25,6 +26,8 @@ __all__ = [
     "LocalTopology",
     "MemoryBudget",
     "MemoryLimit",
+    "Mount",
+    "MountLayer",
     "PrefetchHandle",
     "Report",
     "WeightsIterator",
@@ -33,6 +36,7 @@ __all__ = [
     "evict",
     "local_topology",
     "memory_budget",
+    "mount_of",
     "prefetch_files",
     "residency",
     "safetensors_weights_iterator",
