@@ -15,6 +15,7 @@
 #include "../engine.h"
 #include "../memory_budget.h"
 #include "../mount.h"
+#include "../probe.h"
 #include "../residency.h"
 
 namespace py = pybind11;
@@ -246,6 +247,23 @@ FileResidency evict_file(const std::string& path) {
   return {file->status().size_bytes, residency(system_file_io(), *file)};
 }
 
+using Ranges = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+
+std::optional<Ranges> absent_in(const std::string& path, std::uint64_t limit_bytes) {
+  const auto file = File::open(system_file_io(), path);
+  const auto absent = absent_ranges(system_file_io(), *file, limit_bytes);
+  if (!absent) return std::nullopt;
+  Ranges ranges;
+  for (const ByteRange& range : *absent) ranges.emplace_back(range.offset, range.length);
+  return ranges;
+}
+
+std::vector<double> latencies_in(const std::string& path,
+                                 const std::vector<std::uint64_t>& offsets) {
+  const auto file = File::open(system_file_io(), path);
+  return read_latencies(system_file_io(), *file, offsets);
+}
+
 void bind_report(py::module_& module) {
   py::class_<Progress>(module, "Progress")
       .def_readonly("planned_bytes", &Progress::planned_bytes)
@@ -355,6 +373,9 @@ void bind_residency(py::module_& module) {
                              [](const FileResidency& file) { return file.residency.errno_value; });
   module.def("residency", &residency_of, py::arg("path"), NoGil());
   module.def("evict", &evict_file, py::arg("path"), NoGil());
+  module.attr("PROBE_STEP_BYTES") = kProbeStepBytes;
+  module.def("absent_ranges", &absent_in, py::arg("path"), py::arg("limit_bytes"), NoGil());
+  module.def("read_latencies", &latencies_in, py::arg("path"), py::arg("offsets"), NoGil());
 }
 
 void bind_mount(py::module_& module) {
