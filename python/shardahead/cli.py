@@ -1,4 +1,4 @@
-"""The command `shardahead`: warm, status, evict and plan, for people and (with --json) programs.
+"""The command `shardahead`: warm, status, evict, plan, doctor; for people, for programs (--json).
 
 Results go to standard output, progress and errors to standard error. Exit status: 0 done,
 1 incomplete with the reason, 2 wrong usage. `bench` becomes the program shardahead-bench.
@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shardahead import _core
+from shardahead import _core, doctor
 from shardahead.policy import PARTITIONS, STRATEGIES, resolve_options
 from shardahead.prefetch import PrefetchHandle, prefetch_files
 from shardahead.report import Report, describe_error
 from shardahead.residency import FileResidency, evict, residency
 from shardahead.shards import resolve_shards
 from shardahead.topology import local_topology
-from shardahead.units import format_bytes, parse_bytes
+from shardahead.units import format_bytes, parse_bytes, printable
 from shardahead.version import __version__
 
 DONE, INCOMPLETE, WRONG_USAGE = 0, 1, 2
@@ -77,6 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "evict", _evict, "drop a checkpoint from the page cache")
     plan = _command(commands, "plan", _plan, "what warm would read, in which order")
     _add_sharing(plan)
+    examine = _command(
+        commands, "doctor", _doctor, "what limits loading it here, and what to change"
+    )
+    examine.add_argument(
+        "--read-bytes",
+        type=_bytes_argument,
+        metavar="BYTES",
+        default=doctor.DEFAULT_READ_BYTES,
+        help="what may be read of each mount to measure it (default: 256MiB)",
+    )
     # Only for the list of commands: main() hands its arguments over before they are parsed.
     commands.add_parser("bench", help="measure which settings suit a mount", add_help=False)
     return parser
@@ -251,7 +261,7 @@ def _show_residency(options: argparse.Namespace, files: list[FileResidency]) -> 
         }
         print(json.dumps(document))
         return
-    rows = [(_printable(file.path), format_bytes(file.size_bytes), _share(file)) for file in files]
+    rows = [(printable(file.path), format_bytes(file.size_bytes), _share(file)) for file in files]
     reasons = {file.reason for file in files if file.resident_bytes is None}
     total = FileResidency("in all", size, resident, "", "")
     _print_table(
@@ -263,7 +273,7 @@ def _show_residency(options: argparse.Namespace, files: list[FileResidency]) -> 
 
 def _residency_dict(file: FileResidency) -> dict[str, Any]:
     return {
-        "path": _printable(file.path),
+        "path": printable(file.path),
         "size_bytes": file.size_bytes,
         "resident_bytes": file.resident_bytes,
         "source": file.source,
@@ -299,7 +309,7 @@ def _plan(options: argparse.Namespace) -> int:
             "local_rank": where.rank,
             "local_size": where.size,
             "topology_source": where.source,
-            "files": [{"path": _printable(s.path), "size_bytes": s.size_bytes} for s in shards],
+            "files": [{"path": printable(s.path), "size_bytes": s.size_bytes} for s in shards],
             "blocks": [
                 {"file": file, "offset": offset, "length": length}
                 for file, offset, length in blocks
@@ -312,7 +322,7 @@ def _plan(options: argparse.Namespace) -> int:
     for file, _, _ in blocks:
         counts[file] += 1
     rows = [
-        (_printable(s.path), format_bytes(s.size_bytes), str(n))
+        (printable(s.path), format_bytes(s.size_bytes), str(n))
         for s, n in zip(shards, counts, strict=True)
     ]
     _print_table(
@@ -332,6 +342,17 @@ def _plan(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    facts, advice = doctor.examine(_files(options), options.read_bytes)
+    if options.json:
+        print(json.dumps(doctor.as_dict(facts, advice)))
+        return DONE
+    text = doctor.as_text(facts, advice)
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    return DONE
+
+
 def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -348,12 +369,6 @@ def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_row(*cells, end_section=number == len(rows) - 2)
     width = None if sys.stdout.isatty() else max(80, 50 + max(len(row[0]) for row in rows))
     Console(width=width, markup=False, highlight=False).print(table)
-
-
-def _printable(path: str) -> str:
-    """A path that any stream takes: bytes that are not UTF-8, and controls, are escaped."""
-    escaped = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped)
 
 
 def _complain(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Byte counts as people write and read them. Pure functions; no I/O."""
+"""Byte counts as people write and read them, and paths that can be printed. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def format_bytes(count: float) -> str:
             return f"{count:.{decimals}f} {unit}"
         count /= 1024
     return f"{count:,.2f} TiB"
+
+
+def printable(path: str) -> str:
+    """A path that any stream takes: bytes that are not UTF-8, and controls, are escaped."""
+    escaped = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped)

@@ -31,7 +31,7 @@ from shardahead import __version__
 
 SIZES_BYTES = {"a-1.safetensors": 3 * MIB, "a-2.safetensors": 0, "a-10.safetensors": MIB + 7}
 TOTAL_BYTES = sum(SIZES_BYTES.values())
-COMMANDS = ["warm", "status", "evict", "plan"]
+COMMANDS = ["warm", "status", "evict", "plan", "doctor"]
 
 
 @pytest.fixture
