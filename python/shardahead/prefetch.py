@@ -104,15 +104,23 @@ class PrefetchHandle:
             topology_source=self._topology.source,
         )
 
-    def consumed(self, file: int, offset: int, needed_offset: int | None = None) -> None:
+    def consumed(
+        self,
+        file: int,
+        offset: int,
+        needed_offset: int | None = None,
+        held_from_file: int | None = None,
+    ) -> None:
         """For `consumer=True`: everything before byte `offset` of `shards[file]` has been consumed.
 
         `needed_offset`, where given, is the end of what is wanted next: the window reaches at least
         to there. The window is ahead of the slowest consumer of this node; one that has not moved
         for 2.5 s is not waited for. Where memory is short, what all have passed is dropped from the
-        page cache. Raises IndexError where there is no such file.
+        page cache; not from `shards[held_from_file]` on, where given, for what is still mapped
+        cannot be dropped. Raises IndexError where there is no such file.
         """
-        self._core.consumed(file, offset, offset if needed_offset is None else needed_offset)
+        needed = offset if needed_offset is None else needed_offset
+        self._core.consumed(file, offset, needed, held_from_file)
 
     def end_consumer(self) -> bool:
         """For `consumer=True`: no window waits for this consumer any more. Returns whether it was
@@ -250,8 +258,11 @@ def start_prefetch(
     *,
     spans: Sequence[Sequence[tuple[int, int]] | None],
     consumer: bool,
+    consumer_releases: bool = True,
 ) -> PrefetchHandle:
-    """The prefetch of resolved shards with resolved options; `spans` as the core takes them."""
+    """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
+    consumer that does not release may hold what it has passed, which cannot be dropped then.
+    """
     if is_disabled():
         spans = [[] for _ in shards]
     core = _core.Prefetch(
@@ -268,6 +279,7 @@ def start_prefetch(
         window_bytes=options.window_bytes,
         memory_budget_bytes=options.memory_budget_bytes,
         consumer=consumer,
+        consumer_releases=consumer_releases,
     )
     return PrefetchHandle(core, shards, options, topology)
 
