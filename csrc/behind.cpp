@@ -50,17 +50,19 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
     window = state.control.window();
   }
   const std::uint64_t end = state.plan->total_bytes();
-  const ConsumerPosition position =
-      state.consumption->pass(std::min(position_bytes, end), std::min(needed_bytes, end),
-                              window.ahead_bytes, releasable_bytes);
+  const ConsumerPosition position = state.consumption->pass(
+      std::min(position_bytes, end), std::min(needed_bytes, end),
+      window.ahead_bytes > 0 ? window.ahead_bytes : Consumption::kNoEnd, releasable_bytes);
   {
     const std::lock_guard lock(state.mutex);
     state.consumer = position;
   }
   if (!shared || !state.options.consumer || cancelled()) return;
-  if (window.keep_bytes) state.drop_behind(*shared, window, position);
+  // What a process has mapped is not dropped: so first its own hold on it goes.
+  if (window.keep_bytes) state.give_up_released(position.released_bytes);
   shared->report_consumer(position);
   if (window.ahead_bytes > 0) ring(shared->doorbell());
+  if (window.keep_bytes) state.drop_behind(*shared, *window.keep_bytes);
 }
 
 bool Engine::end_consumer() {
@@ -74,24 +76,22 @@ bool Engine::end_consumer() {
   return !shared || shared->end_consumer();
 }
 
-void Engine::State::drop_behind(Claims& shared, const Window& window,
-                                const ConsumerPosition& position) {
-  // What a process has mapped is not dropped: so first its own hold on it goes.
+void Engine::State::give_up_released(std::uint64_t released_bytes) {
   std::uint64_t from = 0;
   {
     const std::lock_guard lock(mutex);
-    from = given_up_bytes;
-    given_up_bytes = std::max(given_up_bytes, position.released_bytes);
+    if (released_bytes <= given_up_bytes) return;
+    from = given_up_bytes - std::min(given_up_bytes, kFaultAroundBytes);
+    given_up_bytes = released_bytes;
   }
-  if (position.released_bytes > from) {
-    from -= std::min(from, kFaultAroundBytes);
-    give_up_pages({from, position.released_bytes - from});
-  }
-  shared.report_consumer(position);
+  give_up_pages({from, released_bytes - from});
+}
+
+void Engine::State::drop_behind(Claims& shared, std::uint64_t keep_bytes) {
   const auto slowest = shared.slowest_consumer(Clock::now());
   if (!slowest) return;
-  const std::uint64_t keep_bytes = std::min(slowest->released_bytes, *window.keep_bytes);
-  const std::uint64_t until = slowest->released_bytes - keep_bytes;
+  const std::uint64_t until =
+      slowest->released_bytes - std::min(slowest->released_bytes, keep_bytes);
   std::uint64_t dropped = 0;
   if (const auto range = shared.take_dropping(until)) dropped += drop_pages(*range);
   for (const ByteRange& late : consumption->take_late()) {

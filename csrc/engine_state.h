@@ -89,7 +89,8 @@ struct Engine::State {
   FetchResult fetch_now(const Open& open, StepTable& the_steps, ByteRange range, bool plainly);
   void count_refetched(const FetchResult& result);
   void look_at_memory();
-  void drop_behind(Claims& shared, const Window& window, const ConsumerPosition& position);
+  void give_up_released(std::uint64_t released_bytes);
+  void drop_behind(Claims& shared, std::uint64_t keep_bytes);
   void give_up_pages(ByteRange positions);
   std::uint64_t drop_pages(ByteRange positions);
   [[nodiscard]] bool all_settled() const;

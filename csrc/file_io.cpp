@@ -115,18 +115,21 @@ class SystemFileIo final : public FileIo {
 int SystemFileIo::populate(int descriptor, ByteRange range) noexcept {
   // With other pages a huge page is not 2 MiB but up to 512.
   if (page_bytes() != 4 * kKiB) return -ENOSYS;
-  void* mapped = ::mmap(nullptr, range.length, PROT_READ, MAP_SHARED, descriptor,
-                        static_cast<off_t>(range.offset));
+  const std::uint64_t begin = align_down(range.offset, kHugePageBytes);
+  void* mapped = ::mmap(nullptr, kPopulateMappedBytes, PROT_READ, MAP_SHARED, descriptor,
+                        static_cast<off_t>(begin));
   if (mapped == MAP_FAILED) return -errno;
   const auto populated = [&] {
-    if (::madvise(mapped, range.length, MADV_HUGEPAGE) < 0) return -errno;
+    // Advice for all of it: for a part it would cut the mapping in two.
+    if (::madvise(mapped, kPopulateMappedBytes, MADV_HUGEPAGE) < 0) return -errno;
     // Without the second huge page; of the first one nothing is left out.
-    if (range.length <= kHugePageBytes) ::madvise(mapped, range.length, MADV_RANDOM);
+    if (range.length <= kHugePageBytes) ::madvise(mapped, kPopulateMappedBytes, MADV_RANDOM);
+    void* first = static_cast<std::byte*>(mapped) + align_down(range.offset - begin, page_bytes());
     return or_errno(
-        retry_interrupted([&] { return ::madvise(mapped, page_bytes(), MADV_POPULATE_READ); }));
+        retry_interrupted([&] { return ::madvise(first, page_bytes(), MADV_POPULATE_READ); }));
   };
   const int result = populated();
-  ::munmap(mapped, range.length);
+  ::munmap(mapped, kPopulateMappedBytes);
   return result;
 }
 
@@ -137,7 +140,7 @@ std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {
   for (std::uint64_t at = range.offset; at < range.end(); at += kMappedBytes) {
     const std::uint64_t length = std::min(kMappedBytes, range.end() - at);
     void* mapped =
-        ::mmap(nullptr, length, PROT_READ, MAP_SHARED, descriptor, static_cast<off_t>(at));
+        ::mmap(nullptr, length, PROT_NONE, MAP_SHARED, descriptor, static_cast<off_t>(at));
     if (mapped == MAP_FAILED) return -errno;
     const int result = ::mincore(mapped, length, pages);
     const int error = errno;

@@ -14,6 +14,10 @@ namespace shardahead {
 // What one fault in a mapping of huge pages brings in: two of them.
 inline constexpr std::uint64_t kHugePageBytes = 2 * kMiB;
 inline constexpr std::uint64_t kPopulateBytes = 2 * kHugePageBytes;
+// What populate() maps for it, whatever the range: shared, read-only, from a multiple of
+// kHugePageBytes. The length is no such multiple, so two of them never join into one mapping, and
+// loader_progress can tell each from what a loader has mapped.
+inline constexpr std::uint64_t kPopulateMappedBytes = kPopulateBytes + 4 * kKiB;
 
 struct FileStatus {
   std::uint64_t size_bytes = 0;
@@ -52,7 +56,8 @@ class FileIo {
   // Pages of the range in the page cache, pages still being read included; cachestat(2).
   virtual std::int64_t cachestat(int descriptor, ByteRange range) noexcept = 0;
   // Pages of the range that are up to date; mincore(2). It claims all pages of a file that is
-  // neither owned nor writable: see residency.h. The offset must be page-aligned.
+  // neither owned nor writable: see residency.h. The offset must be page-aligned. What it maps for
+  // that is without any access: see loader_progress.
   virtual std::int64_t mincore(int descriptor, ByteRange range) noexcept = 0;
 };
 

@@ -26,6 +26,7 @@ class Case:
     kill_after: float = 0.33
     resident: bool = False
     memory_mib: int | None = None
+    hog_mib: int | None = None
 
     def text(self) -> str:
         """The conditions in one line."""
@@ -49,6 +50,8 @@ class Case:
             parts.append(f"{self.work_s_per_gib:g} s/GiB of work")
         if self.memory_mib is not None:
             parts.append(f"{self.memory_mib} MiB of memory")
+        if self.hog_mib is not None:
+            parts.append(f"a hog of up to {self.hog_mib} MiB")
         if self.kill_rank is not None:
             parts.append(f"rank {self.kill_rank} killed after {self.kill_after:g}")
         return ", ".join(parts)
@@ -56,6 +59,7 @@ class Case:
 
 _RANKS = Case("ranks")
 _LARGE = Case("large", shards=16, rate_mb_per_s=500)
+_MEMORY = replace(_LARGE, name="memory", ranks=2, memory_mib=2750)
 PRESETS = {
     case.name: case
     for case in (
@@ -67,6 +71,9 @@ PRESETS = {
         replace(_RANKS, name="queue", max_background=12, congestion_threshold=9),
         Case("disk", size_mib=64, rate_mb_per_s=100, round_trip_ms=0.1, seek_ms=8),
         Case("resident", ranks=1, shards=40, resident=True),
-        replace(_LARGE, name="memory", ranks=2, memory_mib=2750),
+        _MEMORY,
+        replace(_MEMORY, name="memory-one-file", shards=1, size_mib=4096),
+        replace(_MEMORY, name="memory-work", work_s_per_gib=1.5),
+        replace(_MEMORY, name="memory-hog", hog_mib=1024),
     )
 }

@@ -23,6 +23,7 @@ import resident  # noqa: E402
 from cases import MIB, Case  # noqa: E402
 from cgroup import memory_group  # noqa: E402
 from cut import sliced  # noqa: E402
+from hog import hog  # noqa: E402
 from job import Job  # noqa: E402
 from launch import Outcome, Ranks, probe  # noqa: E402
 from machine import describe_machine  # noqa: E402
@@ -118,6 +119,7 @@ class Comparison:
             work_s_per_gib=case.work_s_per_gib,
             kill_rank=case.kill_rank,
             kill_after=case.kill_after,
+            hog_mib=case.hog_mib,
         )
 
     def _load(self, result: CaseResult, method: MethodResult, storage: Storage, job: Job) -> None:
@@ -141,7 +143,8 @@ class Comparison:
                     note = storage.make_cold()
                 except NotColdError as error:
                     return Outcome(None, str(error)), ""
-                outcome = ranks.go(self.options.time_limit_s)
+                with hog(job.hog_mib, job.memory_group):
+                    outcome = ranks.go(self.options.time_limit_s)
                 ranks.end()
                 return outcome, note
 

@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "runai-buffered": ("streamers", "runai_buffered", ("runai-model-streamer",)),
     "runai-distributed": ("streamers", "runai_distributed", ("runai-model-streamer",)),
     "shardahead": ("methods", "shardahead", ("shardahead", "safetensors")),
+    "prefetching": ("methods", "prefetching", ("shardahead", "safetensors")),
 }
 
 
@@ -31,7 +32,8 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 class Job:
     """One load. `folder` is for what the ranks tell each other, never for the checkpoint.
 
-    `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's.
+    `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's;
+    `hog_mib` what another process in it takes and gives back meanwhile.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Job:
     kill_after: float = 0.0
     verify: bool = False
     memory_group: str = ""
+    hog_mib: int | None = None
 
     @property
     def kind(self) -> str:

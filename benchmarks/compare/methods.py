@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -125,6 +126,23 @@ def shardahead(place: Place) -> Start:
     def start() -> Weights:
         weights = safetensors_weights_iterator(place.job.files)
         return ReportedWeights(place.cut(weights), weights.prefetch)
+
+    return start
+
+
+def prefetching(place: Place) -> Start:
+    """The plain loop inside `with shardahead.prefetching(FILES)`."""
+    from shardahead import prefetching as beside
+
+    def start() -> Weights:
+        stack = ExitStack()
+        handle = stack.enter_context(beside(place.job.files))
+
+        def weights() -> Weights:
+            with stack:
+                yield from place.plain()
+
+        return ReportedWeights(weights(), handle)
 
     return start
 

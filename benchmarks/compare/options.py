@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kill-rank", type=int, help="this rank kills itself during the load")
     add("--kill-after", type=float, help="after this share of its bytes")
     add("--memory-mib", type=int, help="in a memory cgroup with this limit, for all ranks")
+    add("--hog-mib", type=int, help="beside a process that takes and gives back this much of it")
     add("--folder", type=Path, help="load this checkpoint, without the slow filesystem")
     add("--link-mb-per-s", type=float, help="with --folder: the rate for the ratio")
     add("--time-limit-s", type=float, default=600.0, help="of one load")
@@ -122,6 +123,8 @@ def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
             raise ValueError("--kill-rank names one of several ranks")
         if case.memory_mib is not None and case.memory_mib < 1:
             raise ValueError("--memory-mib is at least 1")
+        if case.hog_mib is not None and case.hog_mib < 1:
+            raise ValueError("--hog-mib is at least 1")
         if case.resident and given.folder:
             raise ValueError("the case resident makes its own files: not with --folder")
     return cases

@@ -13,6 +13,7 @@
 
 #include "../board.h"
 #include "../engine.h"
+#include "../loader_progress.h"
 #include "../memory_budget.h"
 #include "../mount.h"
 #include "../probe.h"
@@ -410,6 +411,24 @@ void bind_mount(py::module_& module) {
   module.def("mount_with_id", &mount_with_id, py::arg("mount_id"), py::arg("root"), NoGil());
 }
 
+void bind_loader_progress(py::module_& module) {
+  py::class_<LoaderProgress>(module, "LoaderProgress")
+      .def(py::init([](const std::vector<std::string>& paths) {
+             return std::make_unique<LoaderProgress>(paths);
+           }),
+           py::arg("paths"), NoGil())
+      .def(
+          "look",
+          [](LoaderProgress& progress, std::uint64_t scan_bytes) {
+            std::vector<std::pair<std::uint64_t, bool>> found;
+            for (const LoaderPosition& position : progress.look(scan_bytes)) {
+              found.emplace_back(position.end_bytes, position.mapped);
+            }
+            return found;
+          },
+          py::arg("scan_bytes"), NoGil());
+}
+
 void bind_memory(py::module_& module) {
   py::class_<MemoryLimit>(module, "MemoryLimit")
       .def_readonly("source", &MemoryLimit::source)
@@ -447,4 +466,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   bind_residency(module);
   bind_mount(module);
   bind_memory(module);
+  bind_loader_progress(module);
 }

@@ -5,6 +5,7 @@ once per node, in the order in which they are read. This module is the public su
 done in the C++ core. Importing it needs neither torch nor safetensors; the weight iterators do.
 """
 
+from shardahead.beside import prefetching
 from shardahead.launcher import LocalTopology
 from shardahead.load import LoadProgress
 from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
@@ -38,6 +39,7 @@ __all__ = [
     "memory_budget",
     "mount_of",
     "prefetch_files",
+    "prefetching",
     "residency",
     "safetensors_weights_iterator",
 ]

@@ -7,6 +7,7 @@ called from several threads for different shards.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 Names = Collection[str] | Callable[[str], bool]
+logger = logging.getLogger("shardahead")
+
 _HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LAST_BLOCKS_SECONDS = 0.2
 _GROUP_BYTES = 1024**2
@@ -70,6 +73,9 @@ class Load:
         )
         self.headers: list[Header | None] = [None] * len(self.shards)
         self.prefetch: PrefetchHandle | None = None
+        self._local_size = where.size
+        self._current = 0  # the shard that the consumer is at
+        self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
         if names is not None or progress is not None:
             self._read_headers()
@@ -115,6 +121,7 @@ class Load:
         consumed = 0
         try:
             for index, weights in shards:
+                self._begin(index)
                 for tensor, weight in weights:
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
@@ -123,7 +130,7 @@ class Load:
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
-            last = self.prefetch is None or self.prefetch.end_consumer()
+            last = self._was_last()
             if self.prefetch is not None:
                 # All bytes are there: the threads end by themselves, so it is no cancellation.
                 with suppress(TimeoutError):
@@ -158,8 +165,32 @@ class Load:
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self.prefetch is not None:
-            self.prefetch.consumed(index, 0, offset + length)
+            # The window reaches to what the consumer needs next, not to what is prepared far ahead.
+            self._needed[index] = offset + length
+            if index == self._current:
+                self.prefetch.consumed(index, 0, offset + length)
             self.prefetch.fetch_now(index, offset, length)
+
+    def _begin(self, index: int) -> None:
+        """The consumer comes to this shard, for which a worker may be waiting already."""
+        self._current = index
+        if self.prefetch is not None:
+            self.prefetch.consumed(index, 0, self._needed.get(index))
+
+    def _was_last(self) -> bool:
+        """Whether no one else on this node is at the files, after the last tensor."""
+        if self.prefetch is None:
+            return True
+        last = self.prefetch.end_consumer()
+        report = self.prefetch.report()
+        if not self.drop_after or self._local_size == 1 or report.partition == "dynamic":
+            return last
+        logger.warning(
+            "drop_after: nothing is dropped, for it is not known when the other local ranks are "
+            "done: %s",
+            report.partition_reason,
+        )
+        return False
 
     def _consumed(self, index: int, offset: int) -> None:
         if self.prefetch is not None:

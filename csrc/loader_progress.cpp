@@ -1,0 +1,339 @@
+#include "loader_progress.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <memory>
+
+#include "file_io.h"
+#include "memory_budget.h"
+
+namespace shardahead {
+namespace {
+
+// A file of /proc, or none; every call may fail.
+class ProcFile {
+ public:
+  explicit ProcFile(const std::string& path)
+      : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~ProcFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  ProcFile(const ProcFile&) = delete;
+  ProcFile& operator=(const ProcFile&) = delete;
+
+  void read_all(std::string& text) const {
+    constexpr std::size_t kGrowBytes = 64 * kKiB;
+    std::size_t length = 0;
+    for (;;) {
+      if (text.size() < length + kGrowBytes) text.resize(length + 2 * kGrowBytes);
+      const ssize_t count = ::read(descriptor_, text.data() + length, text.size() - length);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) break;
+      length += static_cast<std::size_t>(count);
+    }
+    text.resize(length);
+  }
+
+  std::size_t read_at(std::uint64_t offset, void* buffer, std::size_t length) const {
+    const ssize_t count = ::pread(descriptor_, buffer, length, static_cast<off_t>(offset));
+    return count < 0 ? 0 : static_cast<std::size_t>(count);
+  }
+
+ private:
+  int descriptor_;
+};
+
+// Calls `each` with every line of maps that can be read and belongs to a file.
+template <typename Each>
+void for_each_mapping(std::string_view maps, Each&& each) {
+  while (!maps.empty()) {
+    const std::size_t end = std::min(maps.find('\n'), maps.size());
+    const auto line = parse_maps_line(maps.substr(0, end));
+    if (line && line->inode != 0) each(*line);
+    maps.remove_prefix(std::min(end + 1, maps.size()));
+  }
+}
+
+// Takes a number from the front of the text, and the separator behind it.
+std::optional<std::uint64_t> take_number(std::string_view& text, int base, char separator) {
+  std::uint64_t value = 0;
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value, base);
+  if (error != std::errc{} || (end != last && *end != separator)) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()) + (end == last ? 0 : 1));
+  return value;
+}
+
+// The first page of a file, mapped without any access: where maps shows it, it shows its key.
+class MappedPage {
+ public:
+  explicit MappedPage(int descriptor)
+      : address_(::mmap(nullptr, page_bytes(), PROT_NONE, MAP_PRIVATE, descriptor, 0)) {}
+  ~MappedPage() {
+    if (address_ != MAP_FAILED) ::munmap(address_, page_bytes());
+  }
+  MappedPage(const MappedPage&) = delete;
+  MappedPage& operator=(const MappedPage&) = delete;
+
+  [[nodiscard]] std::uint64_t address() const noexcept {
+    return address_ == MAP_FAILED ? 0 : reinterpret_cast<std::uintptr_t>(address_);
+  }
+
+ private:
+  void* address_;
+};
+
+struct CloseFolder {
+  void operator()(DIR* folder) const noexcept { ::closedir(folder); }
+};
+
+}  // namespace
+
+std::optional<MapsLine> parse_maps_line(std::string_view line) {
+  // begin-end rwxp offset major:minor inode [name]
+  MapsLine found;
+  const auto begin = take_number(line, 16, '-');
+  const auto end = begin ? take_number(line, 16, ' ') : std::nullopt;
+  if (!end || *end < *begin || line.size() < 5 || line[4] != ' ') return std::nullopt;
+  found.begin = *begin;
+  found.end = *end;
+  found.readable = line[0] == 'r';
+  found.writable = line[1] == 'w';
+  found.executable = line[2] == 'x';
+  found.shared = line[3] == 's';
+  line.remove_prefix(5);
+  const auto offset = take_number(line, 16, ' ');
+  const auto device_major = offset ? take_number(line, 16, ':') : std::nullopt;
+  const auto device_minor = device_major ? take_number(line, 16, ' ') : std::nullopt;
+  const auto inode = device_minor ? take_number(line, 10, ' ') : std::nullopt;
+  if (!inode) return std::nullopt;
+  found.offset = *offset;
+  found.device =
+      makedev(static_cast<unsigned>(*device_major), static_cast<unsigned>(*device_minor));
+  found.inode = *inode;
+  return found;
+}
+
+// Told by their form, for life: a list of addresses would be out of date as soon as it was read.
+bool is_own_mapping(const MapsLine& line) noexcept {
+  const bool accessible = line.readable || line.writable || line.executable;
+  const bool populating = line.shared && line.readable && !line.writable && !line.executable &&
+                          line.end - line.begin == kPopulateMappedBytes &&
+                          line.offset % kHugePageBytes == 0;
+  return !accessible || populating;
+}
+
+std::optional<std::uint64_t> parse_fdinfo_position(std::string_view fdinfo) {
+  return value_of(fdinfo, "pos");
+}
+
+// Which pages of this process are mapped to something, or were and are swapped out.
+class LoaderProgress::PageMap {
+ public:
+  explicit PageMap(const std::string& path) : file_(path) {}
+
+  // The end of the last touched page of [begin, end), until `scan_bytes` in a row are untouched; 0
+  // where none is. Addresses, of whole pages.
+  std::uint64_t touched_end(std::uint64_t begin, std::uint64_t end, std::uint64_t scan_bytes) {
+    std::uint64_t found = 0;
+    std::uint64_t stop = std::min(end, begin + std::min(scan_bytes, end - begin));
+    for (std::uint64_t at = begin; at < stop;) {
+      const std::uint64_t pages =
+          std::min<std::uint64_t>((stop - at + page_bytes() - 1) / page_bytes(), entries_.size());
+      const std::size_t count = read(at, pages);
+      if (count == 0) break;
+      for (std::size_t i = count; i > 0; --i) {
+        if (!touched(entries_[i - 1])) continue;
+        found = at + i * page_bytes();
+        stop = found + std::min(scan_bytes, end - std::min(found, end));
+        break;
+      }
+      at += count * page_bytes();
+    }
+    return found;
+  }
+
+  // Some touched page of [begin, end) that is far behind, or 0. `turn` shifts the probes.
+  std::uint64_t probe(std::uint64_t begin, std::uint64_t end, std::uint64_t turn) {
+    constexpr std::uint64_t kProbes = 32;
+    const std::uint64_t stride_pages = (end - begin) / page_bytes() / kProbes;
+    if (stride_pages == 0) return 0;
+    // The golden ratio's multiples fall between one another, wherever they stop.
+    const std::uint64_t shift = (turn * 40503 % 65536) * stride_pages / 65536;
+    for (std::uint64_t i = kProbes; i > 0; --i) {
+      const std::uint64_t page = begin + ((i - 1) * stride_pages + shift) * page_bytes();
+      if (read(page, 1) == 1 && touched(entries_[0])) return page;
+    }
+    return 0;
+  }
+
+ private:
+  static bool touched(std::uint64_t entry) { return (entry >> 62U) != 0; }  // present, or swapped
+
+  std::size_t read(std::uint64_t address, std::uint64_t pages) {
+    return file_.read_at(address / page_bytes() * sizeof(std::uint64_t), entries_.data(),
+                         pages * sizeof(std::uint64_t)) /
+           sizeof(std::uint64_t);
+  }
+
+  ProcFile file_;
+  std::array<std::uint64_t, 4096> entries_{};
+};
+
+LoaderProgress::LoaderProgress(const std::vector<std::string>& paths, std::string root)
+    : root_(std::move(root)), files_(paths.size()), positions_(paths.size()) {
+  learn_keys(paths);
+}
+
+void LoaderProgress::learn_keys(const std::vector<std::string>& paths) {
+  constexpr std::size_t kMostMapped = 256;  // at once: there is a limit on mappings
+  for (std::size_t start = 0; start < paths.size(); start += kMostMapped) {
+    std::vector<std::unique_ptr<MappedPage>> kept;
+    std::map<std::uint64_t, std::size_t> by_address;
+    std::map<std::size_t, Key> keys;
+    for (std::size_t i = start; i < std::min(start + kMostMapped, paths.size()); ++i) {
+      files_[i].first = i;
+      FileIo& io = system_file_io();
+      FileStatus status;
+      if (io.status(paths[i], status) < 0 || !S_ISREG(status.mode)) continue;
+      const int descriptor = io.open(paths[i]);
+      if (descriptor < 0) continue;
+      if (io.status(descriptor, status) == 0) {
+        const Key key{status.device, status.inode};
+        files_[i].first = by_status_.emplace(key, i).first->second;
+        files_[i].size_bytes = status.size_bytes;
+        if (files_[i].first == i) {
+          keys[i] = key;
+          kept.push_back(std::make_unique<MappedPage>(descriptor));
+          if (kept.back()->address() != 0) by_address[kept.back()->address()] = i;
+        }
+      }
+      io.close(descriptor);
+    }
+    ProcFile(root_ + "/proc/self/maps").read_all(text_);
+    for_each_mapping(text_, [&](const MapsLine& line) {
+      const auto found = by_address.find(line.begin);
+      if (found != by_address.end()) keys[found->second] = {line.device, line.inode};
+    });
+    for (const auto& [file, key] : keys) by_mapping_.emplace(key, file);
+  }
+}
+
+const std::vector<LoaderPosition>& LoaderProgress::look(std::uint64_t scan_bytes) {
+  ++looks_;
+  look_at_mappings(scan_bytes);
+  look_at_descriptors(scan_bytes);
+  for (std::size_t i = 0; i < files_.size(); ++i) positions_[i] = positions_[files_[i].first];
+  return positions_;
+}
+
+std::vector<LoaderProgress::Mapping> LoaderProgress::mappings() {
+  std::vector<Mapping> found;
+  ProcFile(root_ + "/proc/self/maps").read_all(text_);
+  for_each_mapping(text_, [&](const MapsLine& line) {
+    if (is_own_mapping(line)) return;
+    const auto file = by_mapping_.find({line.device, line.inode});
+    if (file != by_mapping_.end()) found.push_back({file->second, line, 0});
+  });
+  return found;
+}
+
+void LoaderProgress::look_at_mappings(std::uint64_t scan_bytes) {
+  std::vector<Mapping> found = mappings();
+  for (LoaderPosition& position : positions_) position.mapped = false;
+  if (found.empty()) return;
+  bool advanced = false;
+  PageMap pages(root_ + "/proc/self/pagemap");
+  for (Mapping& mapping : found) {
+    positions_[mapping.file].mapped = true;
+    mapping.end_bytes = touched_end(pages, mapping, scan_bytes);
+    advanced = advanced || mapping.end_bytes > positions_[mapping.file].end_bytes;
+  }
+  if (!advanced) return;
+  // Meanwhile the addresses may have become something else's: only what is still mapped counts.
+  // What was unmapped and is mapped again there, within this look, cannot be told from it.
+  const std::vector<Mapping> still = mappings();
+  for (const Mapping& mapping : found) {
+    // maps is in the order of addresses.
+    const auto now = std::lower_bound(
+        still.begin(), still.end(), mapping.line.begin,
+        [](const Mapping& each, std::uint64_t address) { return each.line.begin < address; });
+    if (now == still.end() || now->line != mapping.line) continue;
+    std::uint64_t& end_bytes = positions_[mapping.file].end_bytes;
+    end_bytes = std::max(end_bytes, mapping.end_bytes);
+  }
+}
+
+std::uint64_t LoaderProgress::touched_end(PageMap& pages, const Mapping& mapping,
+                                          std::uint64_t scan_bytes) const {
+  const MapsLine& line = mapping.line;
+  const std::uint64_t size_bytes = files_[mapping.file].size_bytes;
+  const std::uint64_t known_bytes = positions_[mapping.file].end_bytes;
+  const ByteRange mapped =
+      intersect({line.offset, line.end - line.begin}, {0, align_up(size_bytes, page_bytes())});
+  const ByteRange ahead = intersect(mapped, {align_up(known_bytes, page_bytes()), mapped.end()});
+  if (ahead.empty()) return 0;
+  const std::uint64_t begin = line.begin + (ahead.offset - line.offset);
+  const std::uint64_t end = begin + ahead.length;
+  std::uint64_t touched = pages.touched_end(begin, end, scan_bytes);
+  if (touched == 0 && ahead.length > scan_bytes) {
+    const std::uint64_t page = pages.probe(begin + align_up(scan_bytes, page_bytes()), end, looks_);
+    if (page != 0) touched = pages.touched_end(page, end, scan_bytes);
+  }
+  return touched == 0 ? 0 : std::min(line.offset + (touched - line.begin), size_bytes);
+}
+
+// Our own descriptors of these files stay at 0: we only ever pread. One that has jumped further
+// than `scan_bytes` counts once the next look finds it there or beyond, and near the end of the
+// file only where something has been read before: the reader of a zip archive (torch.load) first
+// goes to the directory at its end, and comes back.
+void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
+  constexpr std::uint64_t kDirectoryBytes = kMiB;
+  std::map<std::size_t, std::uint64_t> seen;
+  const std::string folder = root_ + "/proc/self/fd";
+  const std::unique_ptr<DIR, CloseFolder> listing(::opendir(folder.c_str()));
+  while (const dirent* entry = listing ? ::readdir(listing.get()) : nullptr) {
+    std::string_view name = entry->d_name;
+    const auto number = take_number(name, 10, '\0');
+    if (!number) continue;
+    const auto file_of = [&] {
+      FileStatus status;
+      if (system_file_io().status(static_cast<int>(*number), status) < 0) return by_status_.end();
+      return by_status_.find({status.device, status.inode});
+    };
+    const auto file = file_of();
+    if (file == by_status_.end()) continue;
+    ProcFile(root_ + "/proc/self/fdinfo/" + entry->d_name).read_all(text_);
+    const auto position = parse_fdinfo_position(text_);
+    // Meanwhile the number may have become another file's.
+    if (!position || file_of() != file) continue;
+    seen[file->second] = std::max(seen[file->second], *position);
+  }
+  for (std::size_t i = 0; i < files_.size(); ++i) {
+    const auto found = seen.find(i);
+    const std::uint64_t offset =
+        found == seen.end() ? 0 : std::min(found->second, files_[i].size_bytes);
+    std::uint64_t& end_bytes = positions_[i].end_bytes;
+    std::uint64_t& jumped_bytes = files_[i].jumped_bytes;
+    const bool near = offset <= end_bytes || offset - end_bytes <= scan_bytes;
+    const bool directory =
+        offset + kDirectoryBytes > files_[i].size_bytes && end_bytes < kDirectoryBytes;
+    if (near || (jumped_bytes != 0 && offset >= jumped_bytes && !directory)) {
+      end_bytes = std::max(end_bytes, offset);
+      jumped_bytes = 0;
+    } else {
+      jumped_bytes = offset;
+    }
+  }
+}
+
+}  // namespace shardahead
