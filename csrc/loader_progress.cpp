@@ -1,6 +1,5 @@
 #include "loader_progress.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -11,7 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "file_io.h"
 #include "memory_budget.h"
@@ -66,10 +67,12 @@ void for_each_mapping(std::string_view maps, Each&& each) {
 // Takes a number from the front of the text, and the separator behind it.
 std::optional<std::uint64_t> take_number(std::string_view& text, int base, char separator) {
   std::uint64_t value = 0;
-  const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value, base);
-  if (error != std::errc{} || (end != last && *end != separator)) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()) + (end == last ? 0 : 1));
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  if (error != std::errc{}) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  if (text.empty()) return value;
+  if (text.front() != separator) return std::nullopt;
+  text.remove_prefix(1);
   return value;
 }
 
@@ -92,9 +95,19 @@ class MappedPage {
   void* address_;
 };
 
-struct CloseFolder {
-  void operator()(DIR* folder) const noexcept { ::closedir(folder); }
-};
+// The numbers of this process's descriptors.
+std::vector<int> descriptors(const std::string& folder) {
+  std::vector<int> found;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename();
+    int number = -1;
+    std::from_chars(name.data(), name.data() + name.size(), number);
+    if (number >= 0) found.push_back(number);
+  }
+  return found;
+}
 
 }  // namespace
 
@@ -299,20 +312,15 @@ std::uint64_t LoaderProgress::touched_end(PageMap& pages, const Mapping& mapping
 void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
   constexpr std::uint64_t kDirectoryBytes = kMiB;
   std::map<std::size_t, std::uint64_t> seen;
-  const std::string folder = root_ + "/proc/self/fd";
-  const std::unique_ptr<DIR, CloseFolder> listing(::opendir(folder.c_str()));
-  while (const dirent* entry = listing ? ::readdir(listing.get()) : nullptr) {
-    std::string_view name = entry->d_name;
-    const auto number = take_number(name, 10, '\0');
-    if (!number) continue;
+  for (const int descriptor : descriptors(root_ + "/proc/self/fd")) {
     const auto file_of = [&] {
       FileStatus status;
-      if (system_file_io().status(static_cast<int>(*number), status) < 0) return by_status_.end();
+      if (system_file_io().status(descriptor, status) < 0) return by_status_.end();
       return by_status_.find({status.device, status.inode});
     };
     const auto file = file_of();
     if (file == by_status_.end()) continue;
-    ProcFile(root_ + "/proc/self/fdinfo/" + entry->d_name).read_all(text_);
+    ProcFile(root_ + "/proc/self/fdinfo/" + std::to_string(descriptor)).read_all(text_);
     const auto position = parse_fdinfo_position(text_);
     // Meanwhile the number may have become another file's.
     if (!position || file_of() != file) continue;

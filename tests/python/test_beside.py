@@ -47,7 +47,19 @@ HEADER = (64 * 1024, True)
 )
 def test_where_a_loader_is(positions: list[tuple[int, bool]], place: Place) -> None:
     seen = [*positions, *[NOT_BEGUN] * (len(SIZES) - len(positions))]
-    assert place_of(seen, SIZES, 150 * MIB) == place
+    assert place_of(seen, SIZES, 150 * MIB, 100 * MIB) == place
+
+
+def test_a_file_too_large_to_be_held_is_not_followed_while_it_is_mapped() -> None:
+    sizes, most = [100 * MIB, 300 * MIB, 100 * MIB], 200 * MIB
+    passed = (100 * MIB, False)
+    assert place_of([passed, (50 * MIB, True), NOT_BEGUN], sizes, MIB, most) == Place(1, 0, 1)
+    assert place_of([passed, (50 * MIB, False), NOT_BEGUN], sizes, MIB, most) == Place(
+        1, 50 * MIB, 1
+    )
+    assert place_of([passed, (300 * MIB, False), (5 * MIB, True)], sizes, MIB, most) == Place(
+        2, 5 * MIB, 2
+    )
 
 
 def test_a_file_that_was_mapped_and_is_no_more_is_finished_after_two_looks() -> None:
