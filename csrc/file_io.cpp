@@ -7,6 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <exception>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #ifndef MADV_POPULATE_READ
@@ -36,6 +41,35 @@ void copy_status(const struct stat& from, FileStatus& to) noexcept {
   to.mode = from.st_mode;
 }
 
+// The type of the mount, looked up once for each: its id is not used again while it is mounted.
+bool is_overlay(std::uint64_t mount_id) {
+  // Never destroyed: threads may open files while the process exits.
+  static auto& mutex = *new std::mutex;
+  static auto& known = *new std::map<std::uint64_t, bool>;
+  const std::lock_guard lock(mutex);
+  if (const auto found = known.find(mount_id); found != known.end()) return found->second;
+  const std::string begin = std::to_string(mount_id) + " ";
+  std::ifstream table("/proc/self/mountinfo");
+  bool overlay = false;
+  for (std::string line; std::getline(table, line);) {
+    if (line.starts_with(begin)) overlay = line.find(" - overlay ") != std::string::npos;
+  }
+  known[mount_id] = overlay;
+  return overlay;
+}
+
+bool lies_on_overlay(int descriptor) noexcept {
+  struct statx found{};
+  const int flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
+  if (::statx(descriptor, "", flags, STATX_MNT_ID, &found) < 0) return false;
+  if ((found.stx_mask & STATX_MNT_ID) == 0) return false;  // before Linux 5.8
+  try {
+    return is_overlay(found.stx_mnt_id);
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 // Linux's struct cachestat_range and struct cachestat, which older headers lack.
 struct CachestatRange {
   std::uint64_t offset;
@@ -60,6 +94,7 @@ class SystemFileIo final : public FileIo {
     struct stat found{};
     if (::fstat(descriptor, &found) < 0) return -errno;
     copy_status(found, status);
+    status.overlay = lies_on_overlay(descriptor);
     return 0;
   }
 

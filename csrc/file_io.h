@@ -26,6 +26,9 @@ struct FileStatus {
   std::int64_t modified_nanoseconds = 0;
   std::uint32_t mode = 0;          // st_mode, with the file type
   bool owned_or_writable = false;  // what the kernel asks before it answers about residency
+  // Of an open file: it lies on an overlay. Its pages belong to the file of the layer below, where
+  // mincore finds them and cachestat does not.
+  bool overlay = false;
 };
 
 class FileIo {

@@ -29,7 +29,8 @@ const char* to_string(ResidencySource source) noexcept {
 Residency residency(FileIo& io, const File& file, ByteRange range) noexcept {
   range = intersect(range, {0, file.status().size_bytes});
   if (range.empty()) return {0, ResidencySource::cachestat, 0, ""};
-  const std::int64_t cached = io.cachestat(file.descriptor(), range);
+  const std::int64_t cached =
+      file.status().overlay ? -EOPNOTSUPP : io.cachestat(file.descriptor(), range);
   if (cached >= 0) return {bytes_of_pages(cached, range), ResidencySource::cachestat, 0, ""};
   const int refused = static_cast<int>(-cached);
   if (!file.status().owned_or_writable) {

@@ -1,5 +1,6 @@
 // residency: how much of a file is in the page cache, or that this cannot be known, and why.
-// Never a guess: cachestat(2), else mincore(2) where the kernel tells the truth, else unknown.
+// Never a guess: cachestat(2), else mincore(2) where the kernel tells the truth (and on overlays,
+// where cachestat does not), else unknown.
 // Any thread.
 #pragma once
 

@@ -125,20 +125,25 @@ def test_force_goes_beyond_the_budget(group: str, tmp_path: Path) -> None:
 
 
 LOAD = """
-import hashlib, json, sys
+import hashlib, json, sys, time
 import shardahead
 weights = shardahead.safetensors_weights_iterator(sys.argv[1])
 found = hashlib.sha256()
 for name, tensor in weights:
+    time.sleep(float(sys.argv[2]))
     found.update(name.encode())
     found.update(memoryview(tensor.numpy()))
 print(json.dumps({"sha256": found.hexdigest(), "report": weights.prefetch.report().to_dict()}))
 """
 
 
-@pytest.mark.parametrize("shards", [8, 1], ids=["8 files", "1 file"])
+@pytest.mark.parametrize(
+    ("shards", "slower_seconds"),
+    [(8, 0.0), (1, 0.0), (8, 0.08)],
+    ids=["8 files", "1 file", "one rank slower"],
+)
 def test_ranks_in_a_cgroup_half_the_size_read_everything_once(
-    group: str, tmp_path: Path, make_mount: MakeMount, shards: int
+    group: str, tmp_path: Path, make_mount: MakeMount, shards: int, slower_seconds: float
 ) -> None:
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
@@ -160,10 +165,15 @@ def test_ranks_in_a_cgroup_half_the_size_read_everything_once(
     make_cold(*source.iterdir())
     mount = make_mount(source, rate_mb_per_s=500)
     (Path(group) / limit_file(group)).write_text(str(1000 * MIB))
-    command = within(group, [sys.executable, "-c", LOAD, os.fspath(mount.mountpoint)])
+    command = [sys.executable, "-c", LOAD, os.fspath(mount.mountpoint)]
     ranks = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(
+            within(group, [*command, str(pause_seconds)]),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for pause_seconds in (0.0, slower_seconds)
     ]
     results = [result_of(rank) for rank in ranks]
     assert [result["sha256"] for result in results] == [found.hexdigest()] * 2
