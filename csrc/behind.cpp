@@ -29,13 +29,13 @@ void Engine::State::look_at_memory() {
   if (!options.memory_budget) return;
   {
     const std::lock_guard lock(mutex);
-    const auto now = Clock::now();
+    const auto now = runtime.now();
     if (now - looked_at_memory < kBetweenLooks) return;
     looked_at_memory = now;
   }
   const auto budget_bytes = options.memory_budget();
   const std::lock_guard lock(mutex);
-  control.set_budget(budget_bytes, Clock::now());
+  control.set_budget(budget_bytes, runtime.now());
 }
 
 void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
@@ -88,7 +88,7 @@ void Engine::State::give_up_released(std::uint64_t released_bytes) {
 }
 
 void Engine::State::drop_behind(Claims& shared, std::uint64_t keep_bytes) {
-  const auto slowest = shared.slowest_consumer(Clock::now());
+  const auto slowest = shared.slowest_consumer(runtime.now());
   if (!slowest) return;
   const std::uint64_t until =
       slowest->released_bytes - std::min(slowest->released_bytes, keep_bytes);

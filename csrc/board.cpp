@@ -141,7 +141,7 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
                                                std::shared_ptr<const Plan> plan,
                                                std::vector<std::uint32_t> wanted,
                                                BoardRefusal& refusal,
-                                               std::uint64_t set_inflight_bytes) {
+                                               std::uint64_t set_inflight_bytes, Runtime& runtime) {
   const std::size_t block_count = plan->blocks().size();
   auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal);
   if (!file) return nullptr;
@@ -157,22 +157,24 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
     refusal.reason = folder + "/" + name + ": not a board of this version";
     return nullptr;
   }
-  return std::unique_ptr<BoardClaims>(
-      new BoardClaims(std::move(*file), std::move(plan), std::move(wanted), set_inflight_bytes));
+  return std::unique_ptr<BoardClaims>(new BoardClaims(
+      std::move(*file), std::move(plan), std::move(wanted), set_inflight_bytes, runtime));
 }
 
 BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
-                         std::vector<std::uint32_t> wanted, std::uint64_t set_inflight_bytes)
+                         std::vector<std::uint32_t> wanted, std::uint64_t set_inflight_bytes,
+                         Runtime& runtime)
     : file_(std::move(file)),
       memory_(reinterpret_cast<BoardMemory*>(file_.memory())),
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
+      runtime_(runtime),
       recheck_(wanted_.size()),
       own_(wanted_.size()),
       watches_(kBoardSlots),
       largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
       climb_(largest_block_bytes_, set_inflight_bytes),
-      epoch_started_(std::chrono::steady_clock::now()) {
+      epoch_started_(runtime.now()) {
   if (file_.first() || set_inflight_bytes != 0) memory_->inflight_bytes = climb_.bytes();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
   memory_->consumers[file_.slot()].active = 0;
@@ -244,7 +246,7 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
     if (!memory_->watcher.compare_exchange_strong(watcher, mine)) return;
     climb_.resume(memory_->inflight_bytes);
   }
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = runtime_.now();
   const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
   if (epoch_started_bytes_ == 0) {
     // The first epoch begins with the first block of the full size: many small ones at the head

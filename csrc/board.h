@@ -14,6 +14,7 @@
 #include "claims.h"
 #include "file_table.h"
 #include "inflight.h"
+#include "runtime.h"
 #include "window.h"
 
 namespace shardahead {
@@ -31,7 +32,8 @@ class BoardClaims final : public Claims {
   static std::unique_ptr<BoardClaims> join(const std::string& folder, const std::string& name,
                                            std::shared_ptr<const Plan> plan,
                                            std::vector<std::uint32_t> wanted, BoardRefusal& refusal,
-                                           std::uint64_t set_inflight_bytes = 0);
+                                           std::uint64_t set_inflight_bytes = 0,
+                                           Runtime& runtime = system_runtime());
   BoardClaims(const BoardClaims&) = delete;
   BoardClaims& operator=(const BoardClaims&) = delete;
   ~BoardClaims() override;
@@ -58,7 +60,7 @@ class BoardClaims final : public Claims {
 
  private:
   BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
-              std::uint64_t set_inflight_bytes);
+              std::uint64_t set_inflight_bytes, Runtime& runtime);
 
   // Claimed by anyone, from block `begin` up to `end`.
   [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end) const;
@@ -73,6 +75,7 @@ class BoardClaims final : public Claims {
   BoardMemory* memory_;
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
+  Runtime& runtime_;
   mutable std::mutex mutex_;    // guards everything below
   std::size_t first_open_ = 0;  // into wanted_: all before it are settled
   std::vector<bool> recheck_;   // into wanted_: done before this participant came, not asked yet
@@ -82,7 +85,7 @@ class BoardClaims final : public Claims {
   const std::uint64_t largest_block_bytes_;
   InflightClimb climb_;
   std::uint64_t epoch_started_bytes_ = 0;
-  std::chrono::steady_clock::time_point epoch_started_;
+  Runtime::Time epoch_started_;
 };
 
 }  // namespace shardahead

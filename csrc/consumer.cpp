@@ -3,7 +3,6 @@
 
 #include <future>
 #include <system_error>
-#include <thread>
 
 #include "engine_state.h"
 #include "residency.h"
@@ -59,14 +58,21 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   if (!between || settled || state.is_resident(file, range)) return fetch();
   const auto task = std::make_shared<std::packaged_task<std::optional<IoError>()>>(fetch);
   auto result = task->get_future();
+  const auto ended = std::make_shared<DoorbellWord>(0);
   try {
     const SignalsBlocked blocked;
-    std::thread([task] { (*task)(); }).detach();
+    state.runtime.start_thread("shardahead-read", [task, ended] {
+      (*task)();
+      ring(*ended);
+    });
   } catch (const std::system_error&) {
     return fetch();
   }
-  while (result.wait_for(kConsumerSlice) != std::future_status::ready) between();
-  return result.get();
+  for (;;) {
+    state.runtime.wait_for_ring(*ended, 0, kConsumerSlice);
+    if (doorbell_seen(*ended) != 0) return result.get();
+    between();
+  }
 }
 
 bool Engine::State::all_settled() const {
@@ -80,7 +86,7 @@ void Engine::State::count_refetched(const FetchResult& result) {
   if (result.read_bytes == 0 || !result.residency_known) return;
   const std::lock_guard lock(mutex);
   figures.refetched_bytes += result.read_bytes;
-  control.add_evicted(result.read_bytes, Clock::now());
+  control.add_evicted(result.read_bytes, runtime.now());
 }
 
 bool Engine::State::has_failed(BlockRange blocks) const {
@@ -115,7 +121,7 @@ bool Engine::wait_for_blocks(BlockRange blocks, const Between& between) {
     const std::uint32_t seen = doorbell_seen(shared->doorbell());
     const auto standing = shared->standing(blocks);
     if (!standing) return false;
-    const auto now = Clock::now();
+    const auto now = state.runtime.now();
     {
       const std::lock_guard lock(state.mutex);
       if (!wait) wait = state.patience.begin(*standing, seen, now);
@@ -123,7 +129,7 @@ bool Engine::wait_for_blocks(BlockRange blocks, const Between& between) {
     }
     // Workers look for claims of the dead only when they have nothing else to do.
     if (now - wait->unchanged_since > kRecoveryAfter) shared->recover(false);
-    wait_for_ring(shared->doorbell(), seen, kConsumerSlice);
+    state.runtime.wait_for_ring(shared->doorbell(), seen, kConsumerSlice);
     if (between) between();
   }
 }

@@ -1,12 +1,10 @@
 #include "engine.h"
 
-#include <pthread.h>
 #include <unistd.h>
 
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <thread>
 
 #include "engine_state.h"
 #include "signals_blocked.h"
@@ -14,13 +12,13 @@
 namespace shardahead {
 
 Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
-               std::unique_ptr<Claims> claims, const EngineOptions& options) {
+               std::unique_ptr<Claims> claims, const EngineOptions& options, Runtime& runtime) {
   if (options.threads < 1 || options.threads > kMaxThreads) {
     throw std::invalid_argument("threads must be between 1 and 256, not " +
                                 std::to_string(options.threads));
   }
-  state_ =
-      std::make_shared<State>(io, std::move(plan), std::move(files), std::move(claims), options);
+  state_ = std::make_shared<State>(io, std::move(plan), std::move(files), std::move(claims),
+                                   options, runtime);
   State& state = *state_;
   const auto wanted = std::min<std::size_t>(options.threads, state.claims->wanted().size());
   const SignalsBlocked blocked;
@@ -30,13 +28,9 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
     for (std::size_t i = 0; i < wanted; ++i) {
       // Detached, because a join could wait for a dead server for ever. The engine still owns them:
       // it counts them in and out, and cancels them when it goes.
-      std::thread worker([state = state_, shared = state.claims, i] {
-        const std::string name = "shardahead-" + std::to_string(i);
-        ::pthread_setname_np(::pthread_self(), name.c_str());
-        state->work(*shared);
-      });
+      runtime.start_thread("shardahead-" + std::to_string(i),
+                           [state = state_, shared = state.claims] { state->work(*shared); });
       ++state.running;
-      worker.detach();
     }
   } catch (const std::system_error& exception) {
     // Fewer threads do the same work. None at all is a prefetch that failed, and says so.

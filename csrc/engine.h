@@ -15,6 +15,7 @@
 #include "mapped_file.h"
 #include "plan.h"
 #include "report.h"
+#include "runtime.h"
 #include "strategy.h"
 
 namespace shardahead {
@@ -57,10 +58,11 @@ class HeldBytes {
 
 class Engine {
  public:
-  // Starts at once. Throws std::invalid_argument where an
-  // option is out of range. `io` must outlive the process's last thread.
+  // Starts at once. Throws std::invalid_argument where an option is out of range. `io` and
+  // `runtime` must outlive the process's last thread.
   Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
-         std::unique_ptr<Claims> claims, const EngineOptions& options);
+         std::unique_ptr<Claims> claims, const EngineOptions& options,
+         Runtime& runtime = system_runtime());
   // Cancels and returns at once: a worker that sits in a read on a dead server keeps what it needs
   // alive and ends by itself when the read does, or with the process.
   ~Engine();

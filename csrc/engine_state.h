@@ -22,13 +22,12 @@
 
 namespace shardahead {
 
-using Clock = std::chrono::steady_clock;
-
 // Owned by the engine and by each of its workers: the last one out takes it down.
 struct Engine::State {
   State(FileIo& file_io, std::shared_ptr<const Plan> the_plan, std::shared_ptr<FileTable> table,
-        std::unique_ptr<Claims> the_claims, const EngineOptions& the_options)
+        std::unique_ptr<Claims> the_claims, const EngineOptions& the_options, Runtime& the_runtime)
       : io(file_io),
+        runtime(the_runtime),
         plan(std::move(the_plan)),
         files(std::move(table)),
         options(the_options),
@@ -48,11 +47,12 @@ struct Engine::State {
   }
 
   FileIo& io;
+  Runtime& runtime;
   const std::shared_ptr<const Plan> plan;
   const std::shared_ptr<FileTable> files;
   const EngineOptions options;
   const pid_t process = ::getpid();
-  const Clock::time_point started = Clock::now();
+  const Runtime::Time started = runtime.now();
   StepTable steps;
   const std::shared_ptr<Consumption> consumption;
   // Read by fetchers between system calls; set once. It orders nothing: relaxed is enough.
@@ -66,15 +66,15 @@ struct Engine::State {
   std::uint32_t running = 0;
   ConsumerPosition consumer;
   WindowControl control;
-  Clock::time_point looked_at_memory;
+  Runtime::Time looked_at_memory;
   std::vector<std::weak_ptr<MappedFile>> mappings;  // by file
   std::uint64_t given_up_bytes = 0;  // the consumer's hold on pages before this position
   Patience patience;
   std::set<std::uint32_t> failed_blocks;  // of this process; with those of others once claims go
-  Clock::time_point last_change = Clock::now();
-  Clock::time_point last_recovery = Clock::now();
+  Runtime::Time last_change = runtime.now();
+  Runtime::Time last_recovery = runtime.now();
   Report figures;
-  Clock::time_point ended;
+  Runtime::Time ended;
 
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);

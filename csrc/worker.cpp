@@ -35,7 +35,7 @@ std::uint64_t Engine::State::limit() {
     position = consumer;
   }
   if (window_bytes > 0 && options.consumer && shared) {
-    position = shared->slowest_consumer(Clock::now()).value_or(position);
+    position = shared->slowest_consumer(runtime.now()).value_or(position);
   }
   return window_end(window_bytes, position);
 }
@@ -72,11 +72,11 @@ bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
 }
 
 void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
-  wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
+  runtime.wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
   bool stalled = false;
   {
     const std::lock_guard lock(mutex);
-    const auto now = Clock::now();
+    const auto now = runtime.now();
     if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
     if (now - last_recovery < kRecoveryInterval) return;
     last_recovery = now;
@@ -131,7 +131,7 @@ void Engine::State::record_failure(std::uint32_t block) {
 
 void Engine::State::add(const FetchResult& result) {
   const std::lock_guard lock(mutex);
-  last_change = Clock::now();
+  last_change = runtime.now();
   figures.resident_bytes += result.resident_bytes;
   figures.read_bytes += result.read_bytes;
   figures.lost_bytes += result.lost_bytes;
@@ -144,7 +144,7 @@ void Engine::State::add(const FetchResult& result) {
 void Engine::State::leave() {
   const std::lock_guard lock(mutex);
   if (--running == 0) {
-    ended = Clock::now();
+    ended = runtime.now();
     leave_claims();
   }
   ended_or_left.notify_all();
@@ -178,7 +178,7 @@ Report Engine::State::current() const {
 }
 
 double Engine::State::seconds() const {
-  const auto until = running == 0 ? ended : Clock::now();
+  const auto until = running == 0 ? ended : runtime.now();
   return std::chrono::duration<double>(until - started).count();
 }
 

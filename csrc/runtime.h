@@ -1,0 +1,35 @@
+// runtime: the seam to the clock and the threads of the process, as file_io is the one to its
+// files. The system's implementation is here; tests drive the same code on a clock of their own.
+// It decides nothing. Any thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "doorbell.h"
+
+namespace shardahead {
+
+class Runtime {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  Runtime() = default;
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+  virtual ~Runtime() = default;
+
+  virtual Time now() noexcept = 0;
+  // As wait_for_ring of doorbell.h.
+  virtual void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
+                             std::chrono::nanoseconds timeout) noexcept = 0;
+  // A thread that no one joins. Throws std::system_error where there can be none.
+  virtual void start_thread(const std::string& name, std::function<void()> body) = 0;
+};
+
+// Stateless and never destroyed: threads may still be in it while the process exits.
+Runtime& system_runtime() noexcept;
+
+}  // namespace shardahead
