@@ -66,7 +66,8 @@ FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::string&
     if (met != nullptr) *met = fault;
     switch (fault.kind) {
       case FaultKind::fail: result = -fault.errno_value; return Outcome::done;
-      case FaultKind::lose_advice: result = 0; return Outcome::done;
+      case FaultKind::lose_advice:
+      case FaultKind::deny: result = 0; return Outcome::done;
       case FaultKind::lie: result = pages_of(range); return Outcome::done;
       case FaultKind::short_read:
       case FaultKind::end_of_file: return Outcome::pass;

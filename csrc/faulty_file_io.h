@@ -40,6 +40,7 @@ enum class FaultKind {
   end_of_file,  // pread: the file seems to end at limit_bytes
   lose_advice,  // returns 0 and does nothing
   lie,          // cachestat, mincore: every page is claimed to be resident
+  deny,         // cachestat, mincore: no page is claimed to be resident
   stall,        // waits for release_stalled(), then does what was asked
 };
 

@@ -81,6 +81,12 @@ TEST_CASE("each kind does what it says") {
     CHECK(io.cachestat(file.descriptor, {0, kMiB}) == kMiB / page_bytes());
     CHECK(io.mincore(file.descriptor, {0, kMiB}) == 0);
   }
+  SUBCASE("deny") {
+    io.add({.operation = Operation::cachestat, .kind = FaultKind::deny});
+    CHECK(io.fadvise_willneed(file.descriptor, {0, kMiB}) == 0);
+    CHECK(io.cachestat(file.descriptor, {0, kMiB}) == 0);
+    CHECK(file.checkpoint.kernel.resident_bytes("1.shard") == kMiB);
+  }
 }
 
 TEST_CASE("a stalled call goes on when it is released, and none stalls afterwards") {

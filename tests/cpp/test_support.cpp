@@ -9,7 +9,11 @@
 
 namespace shardahead::testing {
 
-TemporaryFolder::TemporaryFolder() {
+TemporaryFolder::TemporaryFolder(bool in_shared_memory) {
+  if (in_shared_memory) {
+    folder_ = "/dev/shm/shardahead_test_XXXXXX";
+    if (::mkdtemp(folder_.data()) != nullptr) return;
+  }
   folder_ = (std::filesystem::temp_directory_path() / "shardahead_test_XXXXXX").string();
   if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp " + folder_);
 }

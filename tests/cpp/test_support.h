@@ -30,7 +30,8 @@ T& immortal(Args&&... args) {
 // A folder under the system's temporary folder, removed with everything in it.
 class TemporaryFolder {
  public:
-  TemporaryFolder();
+  // In shared memory where that is asked for, and there is any.
+  explicit TemporaryFolder(bool in_shared_memory = false);
   ~TemporaryFolder();
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;

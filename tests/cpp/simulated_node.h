@@ -1,0 +1,145 @@
+// simulated_node: the page cache of a node on a virtual clock, and the storage behind it: one link
+// that all share, with a bandwidth and a round trip. Where memory is limited it evicts what was
+// used longest ago, mapped pages last. Pages come and go in folios. One thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "faulty_file_io.h"
+#include "file_io.h"
+#include "simulation_trace.h"
+#include "virtual_threads.h"
+
+namespace shardahead::testing {
+
+struct SimulatedNodeOptions {
+  std::uint64_t bytes_per_second = 500 * kMiB;
+  std::chrono::nanoseconds round_trip = std::chrono::milliseconds(1);
+  std::uint64_t memory_bytes = 0;  // for page cache; 0: no limit
+  std::uint64_t advise_clip_bytes = 1 * kMiB;
+  std::uint64_t populate_bytes = 0;  // of each fault; 0: the kernel is too old for it
+  std::uint64_t read_window_bytes = 128 * kKiB;
+  std::uint32_t drop_advice_percent = 0;
+  int cachestat_errno = 0;  // refused with this, or 0
+  bool owner = true;        // else mincore claims every page
+  // What is read of these bytes takes so many times as long.
+  std::uint32_t slow_file = 0;
+  ByteRange slow_range = {};
+  std::uint32_t slow_factor = 1;
+};
+
+class PageCache {
+ public:
+  static constexpr std::uint64_t kFolioBytes = 16 * kKiB;
+  using Time = Runtime::Time;
+
+  PageCache(const SimulatedNodeOptions& options, std::vector<std::uint64_t> sizes_bytes);
+
+  [[nodiscard]] const SimulatedNodeOptions& options() const noexcept { return options_; }
+  [[nodiscard]] std::size_t files() const noexcept { return sizes_bytes_.size(); }
+  [[nodiscard]] std::uint64_t size_bytes(std::uint32_t file) const { return sizes_bytes_[file]; }
+
+  // Queues reads of what is absent. Returns when all of the range is there.
+  Time load(std::uint32_t file, ByteRange range, Time now);
+  // It was used: of what is not mapped it is evicted last.
+  void use(std::uint32_t file, ByteRange range);
+  void map(std::uint32_t file, ByteRange range, int change);
+  // Whole folios that are there and not mapped.
+  void drop(std::uint32_t file, ByteRange range, Time now);
+  [[nodiscard]] std::int64_t existing_pages(std::uint32_t file, ByteRange range) const;
+  [[nodiscard]] std::int64_t arrived_pages(std::uint32_t file, ByteRange range, Time now) const;
+  // Whether all of the range was there, or on its way, at some time.
+  [[nodiscard]] bool has_come(std::uint32_t file, ByteRange range) const;
+  [[nodiscard]] bool is_there(std::uint32_t file, ByteRange range) const;
+  [[nodiscard]] std::uint64_t read_bytes() const noexcept { return loads_ * kFolioBytes; }
+  [[nodiscard]] std::uint64_t evicted_bytes() const noexcept { return evictions_ * kFolioBytes; }
+  [[nodiscard]] std::uint64_t first_loaded_bytes() const noexcept {
+    return first_loads_ * kFolioBytes;
+  }
+
+ private:
+  static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+  struct Folio {
+    Time ready{};  // of the last load
+    bool present = false;
+    bool loaded_before = false;
+    std::uint16_t mapped = 0;
+    std::uint32_t older = kNone;
+    std::uint32_t newer = kNone;
+  };
+  struct Folios {
+    std::uint32_t begin;
+    std::uint32_t end;
+  };
+
+  [[nodiscard]] Folios folios_of(std::uint32_t file, ByteRange range) const;
+  template <typename Counts>
+  [[nodiscard]] std::int64_t count_pages(std::uint32_t file, ByteRange range, Counts counts) const;
+  void link_newest(std::uint32_t folio);
+  void unlink(std::uint32_t folio);
+  void remove(std::uint32_t folio);
+  void make_room(Time now);
+
+  SimulatedNodeOptions options_;
+  std::vector<std::uint64_t> sizes_bytes_;
+  std::vector<std::uint32_t> first_folios_;  // of each file, and of one behind the last
+  std::vector<Folio> folios_;
+  std::uint32_t oldest_ = kNone;
+  std::uint32_t newest_ = kNone;
+  std::uint64_t present_ = 0;
+  std::uint64_t loads_ = 0;
+  std::uint64_t first_loads_ = 0;
+  std::uint64_t evictions_ = 0;
+  Time link_free_{};
+};
+
+// The seam of one rank to that node. A call takes virtual time; after a death it fails at once.
+class RankFileIo final : public FileIo {
+ public:
+  RankFileIo(VirtualThreads& threads, PageCache& cache, Trace& trace, std::uint32_t rank,
+             std::uint64_t seed)
+      : threads_(threads), cache_(cache), trace_(trace), rank_(rank), random_(seed) {}
+
+  // That call, counted from now, takes 30 s.
+  void stall_at(std::uint64_t call) { stalls_.insert(calls_ + call); }
+  [[nodiscard]] static std::string path(std::uint32_t file) {
+    return std::to_string(file) + ".shard";
+  }
+
+  int status(const std::string& path, FileStatus& status) noexcept override;
+  int status(int descriptor, FileStatus& status) noexcept override;
+  int open(const std::string& path) noexcept override;
+  int close(int descriptor) noexcept override;
+  std::int64_t pread(int descriptor, std::byte* buffer, ByteRange range) noexcept override;
+  int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
+  int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
+  int readahead(int descriptor, ByteRange range) noexcept override;
+  int populate(int descriptor, ByteRange range) noexcept override;
+  int fdatasync(int descriptor) noexcept override;
+  std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
+  std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+
+ private:
+  // False where the call fails: with -EIO if all is being buried, with -EBADF otherwise.
+  bool begin(const char* operation, int descriptor, ByteRange range, std::uint32_t& file);
+  [[nodiscard]] int refusal() const { return threads_.burying() ? -EIO : -EBADF; }
+  int advise(const char* operation, int descriptor, ByteRange range);
+
+  VirtualThreads& threads_;
+  PageCache& cache_;
+  Trace& trace_;
+  std::uint32_t rank_;
+  Random random_;
+  std::map<int, std::uint32_t> open_;  // descriptor, file
+  int next_descriptor_ = 1000;
+  std::uint64_t calls_ = 0;
+  std::set<std::uint64_t> stalls_;
+};
+
+}  // namespace shardahead::testing

@@ -1,0 +1,352 @@
+#include "simulation_ledger.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+namespace shardahead::testing {
+namespace {
+
+// A claim of the living is taken over after 10 s without a change anywhere, seen every 100 ms.
+constexpr auto kStallTime = std::chrono::milliseconds(9700);
+
+// Does what the canary asks for, and says nothing of it.
+class BuggyClaims final : public Claims {
+ public:
+  BuggyClaims(std::unique_ptr<Claims> claims, Bug bug) : inner_(std::move(claims)), bug_(bug) {}
+
+  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
+    return inner_->wanted();
+  }
+  std::optional<Claim> take(std::uint64_t limit_bytes) override {
+    if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
+    auto claim = inner_->take(limit_bytes);
+    if (!claim || claim->done_before) return claim;
+    if (bug_ == Bug::taken_twice) inner_->settle(*claim, Outcome::released, 0);
+    if (bug_ == Bug::done_unfetched && claim->block % 4 == 3) {
+      inner_->settle(*claim, Outcome::done, 0);
+      return take(limit_bytes);
+    }
+    return claim;
+  }
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
+    if (bug_ == Bug::never_settled && claim.block % 4 == 3) return;
+    if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
+    inner_->settle(claim, outcome, read_bytes);
+  }
+  bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
+  void recover(bool stalled) override {
+    if (bug_ != Bug::dead_kept) inner_->recover(stalled);
+  }
+  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
+    return inner_->standing(blocks);
+  }
+  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
+  [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
+  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
+    return inner_->inflight_bytes();
+  }
+  void report_consumer(const ConsumerPosition& position) override {
+    inner_->report_consumer(position);
+  }
+  bool end_consumer() override { return inner_->end_consumer(); }
+  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
+    return inner_->slowest_consumer(now);
+  }
+  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
+    return inner_->take_dropping(until_bytes);
+  }
+  DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
+
+ private:
+  std::unique_ptr<Claims> inner_;
+  Bug bug_;
+};
+
+class WatchedClaims final : public Claims {
+ public:
+  WatchedClaims(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank)
+      : inner_(std::move(claims)), ledger_(ledger), rank_(rank) {
+    ledger_.joined(rank_, *inner_);
+  }
+  WatchedClaims(const WatchedClaims&) = delete;
+  WatchedClaims& operator=(const WatchedClaims&) = delete;
+  ~WatchedClaims() override { ledger_.leave(rank_, *inner_); }
+
+  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
+    return inner_->wanted();
+  }
+  std::optional<Claim> take(std::uint64_t limit_bytes) override {
+    auto claim = inner_->take(limit_bytes);
+    if (claim) ledger_.take(rank_, *claim, limit_bytes, *inner_);
+    return claim;
+  }
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
+    inner_->settle(claim, outcome, read_bytes);
+    ledger_.settle(rank_, claim, outcome, *inner_);
+  }
+  bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
+  void recover(bool stalled) override {
+    inner_->recover(stalled);
+    ledger_.recover(rank_, stalled, *inner_);
+  }
+  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
+    return inner_->standing(blocks);
+  }
+  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
+  [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
+  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
+    return inner_->inflight_bytes();
+  }
+  void report_consumer(const ConsumerPosition& position) override {
+    inner_->report_consumer(position);
+    ledger_.consume(rank_, position);
+  }
+  bool end_consumer() override {
+    ledger_.end_consumer(rank_);
+    return inner_->end_consumer();
+  }
+  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
+    return inner_->slowest_consumer(now);
+  }
+  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
+    auto range = inner_->take_dropping(until_bytes);
+    if (range) ledger_.drop(rank_, *range);
+    return range;
+  }
+  DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
+
+ private:
+  std::unique_ptr<Claims> inner_;
+  Ledger& ledger_;
+  std::uint32_t rank_;
+};
+
+}  // namespace
+
+const char* to_string(Bug bug) noexcept {
+  constexpr std::array<const char*, kBugs> kNames = {
+      "none",           "taken_twice",   "beyond_window", "dead_kept",
+      "done_unfetched", "never_settled", "failure_hidden"};
+  return kNames[static_cast<std::size_t>(bug)];
+}
+
+std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
+                                Bug bug) {
+  if (bug != Bug::none) claims = std::make_unique<BuggyClaims>(std::move(claims), bug);
+  return std::make_unique<WatchedClaims>(std::move(claims), ledger, rank);
+}
+
+void Ledger::broken(std::uint32_t rank, const std::string& rule) {
+  if (closed_) return;
+  const double seconds = std::chrono::duration<double>(threads_.now().time_since_epoch()).count();
+  violations_.push_back("at " + std::to_string(seconds) + " s, rank " + std::to_string(rank) +
+                        ": " + rule);
+  trace_.add(threads_.now(), rank, "BROKEN: " + rule);
+}
+
+bool Ledger::is_exempt(const Plan& plan, const Block& block) const {
+  return all_exempt_ || std::ranges::any_of(exempt_, [&](const FileRange& range) {
+           return range.file == block.file && !intersect(range.range, block.range).empty() &&
+                  plan.wanted_bytes(block) > 0;
+         });
+}
+
+void Ledger::join(std::uint32_t rank, Joining joining) {
+  Participant& self = ranks_[rank];
+  self.joining = std::move(joining);
+  self.taken.assign(self.joining.plan->blocks().size(), false);
+}
+
+void Ledger::joined(std::uint32_t rank, const Claims& claims) {
+  Participant& self = ranks_[rank];
+  self.present = true;
+  trace_.add(threads_.now(), rank, "join", self.joining.on_board ? 1 : 0, claims.wanted().size());
+  if (!self.joining.on_board) return;
+  const auto others = std::ranges::count_if(
+      ranks_, [](const Participant& each) { return each.present && each.joining.on_board; });
+  // An empty board is begun anew.
+  if (others == 1) records_.assign(self.joining.plan->blocks().size(), {});
+  // It may sit where one of the dead was: then what that one had is free.
+  for (std::uint32_t block = 0; block < records_.size(); ++block) {
+    Record& record = records_[block];
+    if (record.claimant == kNoOne || ranks_[record.claimant].present) continue;
+    if (!is_claimed(block, claims)) record.claimant = kNoOne;
+  }
+}
+
+void Ledger::leave(std::uint32_t rank, const Claims& claims) {
+  Participant& self = ranks_[rank];
+  self.consumes = false;
+  if (closed_ || !self.present) return;
+  self.present = false;
+  trace_.add(threads_.now(), rank, "leave");
+  const Plan& plan = *self.joining.plan;
+  for (const std::uint32_t index : claims.wanted()) {
+    if (self.joining.on_board && records_[index].claimant == rank) {
+      broken(rank, "leaves with block " + std::to_string(index) + " unsettled");
+    }
+    if (!self.joining.complete) continue;
+    const Block& block = plan.blocks()[index];
+    if (!(self.joining.on_board ? records_[index].settled : bool(self.taken[index]))) {
+      broken(rank, "done, but block " + std::to_string(index) + " was never settled");
+    } else if (self.joining.on_board && !records_[index].failed && !is_exempt(plan, block)) {
+      for (const ByteRange& range : plan.wanted(block)) {
+        if (cache_.has_come(block.file, range)) continue;
+        broken(rank, "done, but not all of block " + std::to_string(index) + " has come");
+      }
+    }
+  }
+}
+
+void Ledger::die(std::uint32_t rank) {
+  ranks_[rank].present = ranks_[rank].consumes = false;
+  cancel(rank);
+  trace_.add(threads_.now(), rank, "die");
+}
+
+bool Ledger::is_claimed(std::uint32_t block, const Claims& claims) const {
+  const auto standing = claims.standing({block, block + 1});
+  return standing && standing->unsettled == 1 && standing->claimed;
+}
+
+void Ledger::take(std::uint32_t rank, const Claim& claim, std::uint64_t limit_bytes,
+                  const Claims& claims) {
+  trace_.add(threads_.now(), rank, "take", claim.block, limit_bytes,
+             (claim.whole ? 1U : 0U) + (claim.done_before ? 2U : 0U));
+  if (closed_) return;
+  Participant& self = ranks_[rank];
+  const std::string block = "block " + std::to_string(claim.block);
+  check_window(rank, self.joining.plan->position(self.joining.plan->blocks()[claim.block]),
+               limit_bytes);
+  if (!self.joining.on_board) {
+    if (self.taken[claim.block]) broken(rank, block + " is taken twice");
+    self.taken[claim.block] = true;
+    return;
+  }
+  check_order(rank, claim.block, claims);
+  Record& record = records_[claim.block];
+  if (claim.done_before) {
+    if (!record.settled) broken(rank, block + " is said to be done, and is not");
+    return;
+  }
+  if (record.settled) broken(rank, block + " is taken, though settled");
+  if (record.claimant != kNoOne) {
+    broken(rank, block + " is taken while rank " + std::to_string(record.claimant) + " has it");
+  }
+  record.claimant = rank;
+}
+
+void Ledger::check_order(std::uint32_t rank, std::uint32_t block, const Claims& claims) {
+  for (const std::uint32_t earlier : claims.wanted()) {
+    if (earlier >= block) return;
+    const auto standing = claims.standing({earlier, earlier + 1});
+    if (!standing || standing->unsettled == 0 || standing->claimed) continue;
+    broken(rank, "block " + std::to_string(block) + " is taken before " + std::to_string(earlier));
+    return;
+  }
+}
+
+// Whoever has moved within this time must be waited for; others may be.
+bool Ledger::is_waited_for(std::uint32_t one, std::uint32_t by) const {
+  const Participant& other = ranks_[one];
+  if (one == by) return other.consumes;
+  return other.present && other.consumes && other.joining.on_board && ranks_[by].joining.on_board &&
+         threads_.now() - other.moved < ConsumerWatch::kPatience;
+}
+
+void Ledger::check_window(std::uint32_t rank, std::uint64_t position, std::uint64_t limit_bytes) {
+  if (position >= limit_bytes) broken(rank, "a claim beyond its limit");
+  const Joining& joining = ranks_[rank].joining;
+  const std::uint64_t window_bytes = joining.window_bytes();
+  if (window_bytes == 0) return;
+  if (!joining.consumer) {
+    if (position >= window_bytes) broken(rank, "a claim beyond the window");
+    return;
+  }
+  std::uint64_t consumed = std::numeric_limits<std::uint64_t>::max() - window_bytes;
+  std::uint64_t needed = 0;
+  for (std::uint32_t one = 0; one < ranks_.size(); ++one) {
+    needed = std::max(needed, ranks_[one].position.needed_bytes);
+    if (is_waited_for(one, rank)) {
+      consumed = std::min(consumed, ranks_[one].position.consumed_bytes);
+    }
+  }
+  // Its own end may have been said already: then it waits for no one.
+  if (position >= std::max(consumed + window_bytes, needed)) {
+    broken(rank, "a claim beyond the window of the slowest consumer");
+  }
+}
+
+void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome,
+                    const Claims& claims) {
+  trace_.add(threads_.now(), rank, "settle", claim.block, static_cast<std::uint64_t>(outcome));
+  if (closed_) return;
+  const bool rings = ranks_[rank].joining.on_board && !claim.done_before;
+  if (rings) last_ring_ = threads_.now();
+  const Plan& plan = *ranks_[rank].joining.plan;
+  const Block& block = plan.blocks()[claim.block];
+  const std::string name = "block " + std::to_string(claim.block);
+  if (outcome == Outcome::done && !is_exempt(plan, block)) {
+    const auto ranges = claim.whole ? std::vector{block.range} : plan.wanted(block);
+    const bool came = std::ranges::all_of(
+        ranges, [&](const ByteRange& range) { return cache_.has_come(block.file, range); });
+    if (!came) broken(rank, name + " is done, and has not come");
+  }
+  if (!rings) return;
+  Record& record = records_[claim.block];
+  if (record.claimant != rank) return;  // it was taken over
+  record.claimant = kNoOne;
+  record.settled = outcome != Outcome::released;
+  record.failed = outcome == Outcome::failed;
+  const auto standing = claims.standing({claim.block, claim.block + 1});
+  const bool shown = standing && (standing->unsettled == 0) == record.settled &&
+                     !standing->claimed && standing->failed == record.failed;
+  if (!shown) broken(rank, "what became of " + name + " is not on the board");
+}
+
+void Ledger::recover(std::uint32_t rank, bool stalled, const Claims& claims) {
+  if (closed_ || !ranks_[rank].joining.on_board) return;
+  if (stalled) trace_.add(threads_.now(), rank, "stalled");
+  if (stalled && threads_.now() - last_ring_ < kStallTime) {
+    broken(rank, "takes over from the living, though something moves");
+  }
+  std::uint32_t taken_over = 0;
+  for (const std::uint32_t block : claims.wanted()) {
+    Record& record = records_[block];
+    if (record.claimant == kNoOne || record.claimant == rank) continue;
+    const bool dead = !ranks_[record.claimant].present;
+    const bool claimed = is_claimed(block, claims);
+    if (dead && claimed) broken(rank, "the dead keep block " + std::to_string(block));
+    if (claimed) continue;
+    if (!dead) ++taken_over;
+    record.claimant = kNoOne;
+    trace_.add(threads_.now(), rank, dead ? "bury" : "take over", block);
+  }
+  if (taken_over > (stalled ? 1U : 0U)) broken(rank, "takes from the living what they work on");
+}
+
+void Ledger::consume(std::uint32_t rank, const ConsumerPosition& position) {
+  trace_.add(threads_.now(), rank, "consume", position.consumed_bytes, position.needed_bytes,
+             position.released_bytes);
+  Participant& self = ranks_[rank];
+  if (!self.consumes || self.position != position) self.moved = threads_.now();
+  self.consumes = self.present;
+  self.position = position;
+}
+
+void Ledger::end_consumer(std::uint32_t rank) {
+  trace_.add(threads_.now(), rank, "end consumer");
+  ranks_[rank].consumes = false;
+}
+
+void Ledger::drop(std::uint32_t rank, ByteRange positions) {
+  trace_.add(threads_.now(), rank, "drop", positions.offset, positions.length);
+  for (std::uint32_t one = 0; one < ranks_.size(); ++one) {
+    if (is_waited_for(one, rank) && ranks_[one].position.released_bytes < positions.end()) {
+      broken(rank, "drops what rank " + std::to_string(one) + " has not released");
+    }
+  }
+}
+
+}  // namespace shardahead::testing

@@ -1,0 +1,112 @@
+// simulation_ledger: what the participants of a simulated node were seen to do, and the rules that
+// this is held against. It does not look into the board: it stands between engines and claims. What
+// breaks a rule is noted, never thrown. One thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "claims.h"
+#include "simulated_node.h"
+#include "simulation_trace.h"
+
+namespace shardahead::testing {
+
+// What a canary has planted: each must be found.
+enum class Bug {
+  none,
+  taken_twice,     // a block is given out while another is at work on it
+  beyond_window,   // the limit of a claim is ignored
+  dead_kept,       // the claims of the dead stay theirs
+  done_unfetched,  // a block is marked done that no one has fetched
+  never_settled,   // what became of a block is not said
+  failure_hidden,  // a block that failed is marked done
+};
+inline constexpr std::uint32_t kBugs = 7;
+
+const char* to_string(Bug bug) noexcept;
+
+class Ledger {
+ public:
+  using Time = Runtime::Time;
+
+  Ledger(VirtualThreads& threads, PageCache& cache, Trace& trace, std::uint32_t ranks)
+      : threads_(threads), cache_(cache), trace_(trace), ranks_(ranks) {}
+
+  struct Joining {
+    std::shared_ptr<const Plan> plan;
+    bool on_board = false;
+    bool consumer = false;
+    bool complete = true;  // all that is wanted has to come, unless it is cancelled
+    std::function<std::uint64_t()> window_bytes = {};  // in force; 0 is no limit
+  };
+
+  void broken(std::uint32_t rank, const std::string& rule);
+  [[nodiscard]] const std::vector<std::string>& violations() const noexcept { return violations_; }
+  // It is not known of the bytes of these blocks whether they are there: the kernel lies.
+  void exempt(std::uint32_t file, ByteRange range) { exempt_.push_back({file, range}); }
+  void exempt_all() { all_exempt_ = true; }
+  [[nodiscard]] bool is_exempt(const Plan& plan, const Block& block) const;
+
+  // Before it has claims, and after.
+  void join(std::uint32_t rank, Joining joining);
+  void joined(std::uint32_t rank, const Claims& claims);
+  // Its claims are gone. Unless it was cancelled, all that it wanted must have come.
+  void leave(std::uint32_t rank, const Claims& claims);
+  void cancel(std::uint32_t rank) { ranks_[rank].joining.complete = false; }
+  void die(std::uint32_t rank);
+  [[nodiscard]] bool is_on_board(std::uint32_t rank) const {
+    return ranks_[rank].present && ranks_[rank].joining.on_board;
+  }
+  // From now on nothing is judged.
+  void close() { closed_ = true; }
+
+  void take(std::uint32_t rank, const Claim& claim, std::uint64_t limit_bytes,
+            const Claims& claims);
+  void settle(std::uint32_t rank, const Claim& claim, Outcome outcome, const Claims& claims);
+  void recover(std::uint32_t rank, bool stalled, const Claims& claims);
+  void consume(std::uint32_t rank, const ConsumerPosition& position);
+  void end_consumer(std::uint32_t rank);
+  void drop(std::uint32_t rank, ByteRange positions);
+ private:
+  static constexpr std::uint32_t kNoOne = ~std::uint32_t{0};
+
+  struct Record {
+    std::uint32_t claimant = kNoOne;
+    bool settled = false;
+    bool failed = false;
+  };
+  struct Participant {
+    Joining joining;
+    bool present = false;
+    bool consumes = false;
+    ConsumerPosition position;
+    Time moved{};
+    std::vector<bool> taken;  // without a board
+  };
+
+  [[nodiscard]] bool is_waited_for(std::uint32_t one, std::uint32_t by) const;
+  void check_window(std::uint32_t rank, std::uint64_t position, std::uint64_t limit_bytes);
+  void check_order(std::uint32_t rank, std::uint32_t block, const Claims& claims);
+  [[nodiscard]] bool is_claimed(std::uint32_t block, const Claims& claims) const;
+
+  VirtualThreads& threads_;
+  PageCache& cache_;
+  Trace& trace_;
+  std::vector<Participant> ranks_;
+  std::vector<Record> records_;  // of the board, by block
+  std::vector<FileRange> exempt_;
+  bool all_exempt_ = false;
+  bool closed_ = false;
+  Time last_ring_{};
+  std::vector<std::string> violations_;
+};
+
+// Claims under observation, with a bug between them and the observer if the canary asks for one.
+std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
+                                Bug bug);
+
+}  // namespace shardahead::testing

@@ -1,0 +1,72 @@
+// simulation_scenario: what a simulation is made of, drawn from its seed: the files, the node, the
+// ranks with their consumers, and what goes wrong. A plain value. One thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "faulty_file_io.h"
+#include "plan.h"
+#include "simulated_node.h"
+#include "strategy.h"
+
+namespace shardahead::testing {
+
+// What a rank finds where the board should be.
+enum class BoardPlace { shared, missing, full };
+// What lies there already.
+enum class BoardState { absent, left_behind, random_bytes, other_version, other_size };
+
+struct RankScenario {
+  std::chrono::nanoseconds starts_after{0};
+  std::uint32_t threads = 2;
+  std::uint32_t most_threads = 1000;  // then none can be started
+  std::size_t max_open_files = 8;
+  Strategy strategy = Strategy::automatic;
+  std::optional<std::uint64_t> window_bytes = 0;
+  std::optional<std::uint64_t> budget_bytes;
+  BoardPlace board = BoardPlace::shared;
+  std::vector<std::vector<ByteRange>> spans;  // by file; empty: all is wanted
+  bool consumer = true;
+  bool releases = true;
+  bool stays = true;  // until the prefetch is over, not only until the consumer is
+  std::uint64_t tensor_bytes = 0;  // at most
+  std::chrono::nanoseconds work_per_mebibyte{0};
+  std::uint64_t pauses_at = 0;  // 60 s, before that tensor; 0 is never
+  std::uint64_t interrupted_at = 0;  // in that look of a waiting consumer; 0 is never
+  std::uint64_t killed_at = 0;       // in that step; 0 is never
+  std::uint64_t cancelled_at = 0;
+  std::vector<Fault> faults;
+  std::vector<std::uint64_t> stalls;  // calls
+  // Whether a call may fail, or the file seem to be shorter.
+  bool may_fail = false;
+};
+
+struct Scenario {
+  explicit Scenario(std::uint64_t seed);
+
+  std::vector<std::uint64_t> sizes_bytes;
+  PlanOptions plan;
+  SimulatedNodeOptions node;
+  BoardState board = BoardState::absent;
+  std::uint64_t set_inflight_bytes = 0;
+  std::vector<RankScenario> ranks;
+  std::vector<FileRange> warm;  // resident at the start
+  // Ranges about whose residency the kernel lies.
+  std::vector<FileRange> lies;
+  // Advice may be lost without anyone knowing.
+  bool blind = false;
+  bool memory_is_short = false;
+
+ private:
+  void draw_files(Random& random);
+  void draw_node(Random& random);
+  [[nodiscard]] RankScenario draw_rank(Random& random, bool faulty);
+  void draw_faults(Random& random, RankScenario& rank);
+  [[nodiscard]] FileRange draw_range(Random& random) const;
+  bool large_ = false;
+};
+
+}  // namespace shardahead::testing
