@@ -134,7 +134,8 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& r
                        });
   if (!arrived) return;
   const auto resident_bytes = resident(file, range);
-  if (resident_bytes && *resident_bytes < range.length) fill_gaps(file, range, step_bytes, result);
+  const bool gaps = resident_bytes ? *resident_bytes < range.length : result.advice_refused;
+  if (gaps) fill_gaps(file, range, step_bytes, result);
 }
 
 bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes,
@@ -188,10 +189,11 @@ bool Fetcher::advise(const File& file, ByteRange range, std::uint64_t step_bytes
     int errno_value = 0;
     if (stop()) {
       result.cancelled = true;
-    } else if (!advise_once(file, step, errno_value) && asked_for) {
-      record(result, file.error(errno_value, to_string(strategy_), step.offset));
+    } else if (!advise_once(file, step, errno_value)) {
+      // Unless it was asked for this is no error: the touches and fill_gaps read all the same.
+      result.advice_refused = true;
+      if (asked_for) record(result, file.error(errno_value, to_string(strategy_), step.offset));
     }
-    // Otherwise a refused advice is no error: the touches and fill_gaps read all the same.
     return !result.cancelled && !result.error;
   });
 }

@@ -23,6 +23,7 @@ struct FetchResult {
   std::uint64_t failed_bytes = 0;
   bool cancelled = false;        // the rest was left alone
   bool advice_dropped = false;   // much of it: the file had better be opened anew
+  bool advice_refused = false;   // some of it, with an error
   bool residency_known = true;   // else what was read may have been resident
   std::optional<IoError> error;  // the first
 };

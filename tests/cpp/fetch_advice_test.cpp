@@ -146,6 +146,15 @@ TEST_CASE("advice that is refused is no error: the bytes are read") {
   }
 }
 
+TEST_CASE("advice that is refused where residency is unknown: every byte is read") {
+  FetchFixture fixture(Strategy::automatic, 2 * kMiB, {.cachestat_errno = EPERM, .owner = false});
+  fixture.checkpoint.io.add({.operation = Operation::fadvise_willneed, .errno_value = EINVAL});
+  const FetchResult result = fixture.fetch_all();
+  CHECK_FALSE(result.error);
+  CHECK(result.read_bytes == 2 * kMiB);
+  CHECK(fixture.resident_bytes() == 2 * kMiB);
+}
+
 TEST_CASE("a kernel that lies about residency costs bytes at most, never an error") {
   FetchFixture fixture(Strategy::automatic, 4 * kMiB);
   fixture.checkpoint.io.add({.operation = Operation::cachestat, .kind = FaultKind::lie});
