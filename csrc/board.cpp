@@ -189,7 +189,8 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
     BlockWants& wants = memory_->wants(wanted_[i]);
     std::uint8_t expected = kNotWanted;
     if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
-    recheck_[i] = is_settled(memory_->state(wanted_[i]));
+    // Whoever is at work on it may not have known yet what is wanted here.
+    recheck_[i] = memory_->state(wanted_[i]) != kFree;
   }
 }
 
@@ -211,16 +212,13 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
     in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block);
     if (in_flight_bytes >= most_bytes) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
-    const bool whole = memory_->wants(block) == kWantedWhole;
-    if (recheck_[i]) {
+    std::uint16_t state = kFree;
+    const bool taken = memory_->state(block).compare_exchange_strong(state, mine);
+    if (taken || (recheck_[i] && is_settled(state))) {
       recheck_[i] = false;
       own_[i] = true;
-      return Claim{block, whole, true};
-    }
-    std::uint16_t expected = kFree;
-    if (memory_->state(block).compare_exchange_strong(expected, mine)) {
-      own_[i] = true;
-      return Claim{block, whole, false};
+      // Asked after the claim: whoever joins says what it wants before it looks for claims.
+      return Claim{block, memory_->wants(block) == kWantedWhole, !taken};
     }
     in_flight_bytes += claimed_bytes(block, block + 1);
   }

@@ -41,8 +41,8 @@ class BoardClaims final : public Claims {
   [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
     return wanted_;
   }
-  // Also gives out, once, what was done before this participant came: that speaks of the past, and
-  // whether it is still resident has to be asked.
+  // Also gives out, once it is settled, what was done or begun before this participant came: that
+  // speaks of the past, and of what others want; whether all is resident has to be asked.
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
@@ -78,7 +78,7 @@ class BoardClaims final : public Claims {
   Runtime& runtime_;
   mutable std::mutex mutex_;    // guards everything below
   std::size_t first_open_ = 0;  // into wanted_: all before it are settled
-  std::vector<bool> recheck_;   // into wanted_: done before this participant came, not asked yet
+  std::vector<bool> recheck_;   // into wanted_: begun before this participant came, not asked yet
   std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
   SharedFigures shared_;
   std::vector<ConsumerWatch> watches_;  // of the consumers, by slot

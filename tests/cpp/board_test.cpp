@@ -113,6 +113,25 @@ TEST_CASE("a block that several want in part is fetched whole, one that one want
   CHECK_FALSE(b->take(kNoLimit));  // it does not want the second, and the first is taken
 }
 
+TEST_CASE("a part that is wanted since another began with the block is fetched after that one") {
+  const TemporaryFolder folder;
+  const auto left = plan_of_spans(1, {{0, 100}});
+  const auto right = plan_of_spans(1, {{2000, 100}});
+  const auto a = join(folder, left);
+  const auto begun = a->take(kNoLimit);
+  REQUIRE(begun);
+  CHECK_FALSE(begun->whole);
+  const auto b = join(folder, right);
+  CHECK_FALSE(b->take(kNoLimit));
+  a->settle(*begun, Outcome::done, 0);
+  CHECK_FALSE(b->settled(kNoLimit));
+  const auto asked = b->take(kNoLimit);
+  REQUIRE(asked);
+  CHECK(asked->whole);
+  CHECK(asked->done_before);
+  CHECK(b->settled(kNoLimit));
+}
+
 TEST_CASE("blocks of a killed process are taken again by the living") {
   const TemporaryFolder folder;
   const auto plan = plan_of(5);
