@@ -37,7 +37,8 @@ struct Engine::State {
                 !options.consumer           ? Follows::no_one
                 : options.consumer_releases ? Follows::releasing_consumer
                                             : Follows::holding_consumer),
-        mappings(files->size()) {
+        mappings(files->size()),
+        counted_blocks(plan->blocks().size()) {
     for (const std::uint32_t index : claims->wanted()) {
       figures.planned_bytes += plan->wanted_bytes(plan->blocks()[index]);
     }
@@ -70,6 +71,7 @@ struct Engine::State {
   std::vector<std::weak_ptr<MappedFile>> mappings;  // by file
   std::uint64_t given_up_bytes = 0;  // the consumer's hold on pages before this position
   Patience patience;
+  std::vector<bool> counted_blocks;       // whose bytes are in the figures
   std::set<std::uint32_t> failed_blocks;  // of this process; with those of others once claims go
   Runtime::Time last_change = runtime.now();
   Runtime::Time last_recovery = runtime.now();
@@ -80,7 +82,7 @@ struct Engine::State {
   bool work_once(Fetcher& fetcher, Claims& shared);
   void wait_for_change(Claims& shared, std::uint32_t seen);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
-  void add(const FetchResult& result);
+  void add(std::uint32_t block, const std::vector<FetchResult>& results);
   void record_failure(std::uint32_t block);
   void leave();
   void leave_claims();

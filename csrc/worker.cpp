@@ -97,11 +97,12 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
     result.failed_bytes = plan->wanted_bytes(block);
     result.error = exception.error();
     result.error->offset = block.range.offset;
-    add(result);
+    add(claim.block, {result});
     record_failure(claim.block);
     return Outcome::failed;
   }
   Outcome outcome = Outcome::done;
+  std::vector<FetchResult> results;
   std::uint64_t wanted_bytes = plan->wanted_bytes(block);
   for (const ByteRange& range : claim.whole ? std::vector{block.range} : plan->wanted(block)) {
     FetchResult result = fetcher.fetch(*file, range);
@@ -116,10 +117,12 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
     result.failed_bytes =
         std::min(result.failed_bytes, counted - result.resident_bytes - result.read_bytes);
     result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
-    add(result);
-    if (result.cancelled) return Outcome::released;
     if (result.error) outcome = Outcome::failed;
+    if (result.cancelled) outcome = Outcome::released;
+    results.push_back(std::move(result));
+    if (outcome == Outcome::released) break;
   }
+  add(claim.block, results);
   if (outcome == Outcome::failed) record_failure(claim.block);
   return outcome;
 }
@@ -129,16 +132,23 @@ void Engine::State::record_failure(std::uint32_t block) {
   failed_blocks.insert(block);
 }
 
-void Engine::State::add(const FetchResult& result) {
+void Engine::State::add(std::uint32_t block, const std::vector<FetchResult>& results) {
   const std::lock_guard lock(mutex);
   last_change = runtime.now();
-  figures.resident_bytes += result.resident_bytes;
-  figures.read_bytes += result.read_bytes;
-  figures.lost_bytes += result.lost_bytes;
-  figures.failed_bytes += result.failed_bytes;
-  if (!result.error) return;
-  ++figures.error_count;
-  if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(*result.error);
+  // A claim that was taken over may have come back to another of these threads.
+  const bool again = counted_blocks[block];
+  counted_blocks[block] = true;
+  for (const FetchResult& result : results) {
+    if (!again) {
+      figures.resident_bytes += result.resident_bytes;
+      figures.read_bytes += result.read_bytes;
+      figures.lost_bytes += result.lost_bytes;
+      figures.failed_bytes += result.failed_bytes;
+    }
+    if (!result.error) continue;
+    ++figures.error_count;
+    if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(*result.error);
+  }
 }
 
 void Engine::State::leave() {

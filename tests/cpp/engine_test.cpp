@@ -159,6 +159,36 @@ TEST_CASE("engines that share a board read each byte once between them, and all 
   ranks.clear();
 }
 
+TEST_CASE("a block that comes back to the same engine is counted once") {
+  // As when it was taken over from one thread, and taken again by another.
+  class TwiceClaims final : public Claims {
+   public:
+    explicit TwiceClaims(const std::shared_ptr<const Plan>& plan)
+        : inner_(plan, share_of(*plan, Partition::block, 0, 1)) {}
+    [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
+      return inner_.wanted();
+    }
+    std::optional<Claim> take(std::uint64_t limit_bytes) override {
+      if (again_) return std::exchange(again_, std::nullopt);
+      return again_ = inner_.take(limit_bytes);
+    }
+    void settle(const Claim&, Outcome, std::uint64_t) override {}
+    bool settled(std::uint64_t limit_bytes) override { return inner_.settled(limit_bytes); }
+    DoorbellWord& doorbell() noexcept override { return inner_.doorbell(); }
+
+   private:
+    StaticClaims inner_;
+    std::optional<Claim> again_;
+  };
+  SimulatedCheckpoint checkpoint({2 * kMiB});
+  checkpoint.open(kSmallBlocks);
+  Engine engine(checkpoint.io, checkpoint.plan, checkpoint.files,
+                std::make_unique<TwiceClaims>(checkpoint.plan), {.threads = 1});
+  REQUIRE(engine.wait(kHangBound));
+  CHECK(engine.report().read_bytes == 2 * kMiB);
+  check_sum(engine.report());
+}
+
 TEST_CASE("only the wanted spans are read, and counted as they were asked for") {
   SimulatedCheckpoint checkpoint({4 * kMiB, 4 * kMiB}, {.read_window_bytes = 4096});
   checkpoint.open(kSmallBlocks);
