@@ -89,8 +89,7 @@ void add(Totals& totals, const SimulationResult& result) {
   totals.dropped_bytes += result.dropped_bytes;
   totals.failed_bytes += result.failed_bytes;
   totals.virtual_seconds += result.virtual_seconds;
-  totals.longest_wait_seconds =
-      std::max(totals.longest_wait_seconds, result.longest_wait_seconds);
+  totals.longest_wait_seconds = std::max(totals.longest_wait_seconds, result.longest_wait_seconds);
 }
 
 void print(const Totals& totals, std::uint64_t seeds, double wall_seconds) {

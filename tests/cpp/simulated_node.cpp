@@ -96,8 +96,8 @@ std::int64_t PageCache::count_pages(std::uint32_t file, ByteRange range, Counts 
     if (!counts(folios_[index])) continue;
     const std::uint64_t offset = (index - first_folios_[file]) * kFolioBytes;
     const ByteRange part = intersect(range, {offset, kFolioBytes});
-    pages += (align_up(part.end(), page_bytes()) - align_down(part.offset, page_bytes())) /
-             page_bytes();
+    pages +=
+        (align_up(part.end(), page_bytes()) - align_down(part.offset, page_bytes())) / page_bytes();
   }
   return static_cast<std::int64_t>(pages);
 }

@@ -216,8 +216,8 @@ void SimulatedRank::check_wait(double waited_seconds, const Tensor& tensor,
   result.longest_wait_seconds = std::max(result.longest_wait_seconds, waited_seconds);
   if (waited_seconds > kLongestWaitSeconds) node_.ledger.broken(index_, "a consumer waits on");
   if (error && !scenario_.may_fail) {
-    node_.ledger.broken(index_, "a tensor fails without a cause: " + error->operation + ": " +
-                                    error->message());
+    node_.ledger.broken(
+        index_, "a tensor fails without a cause: " + error->operation + ": " + error->message());
   }
   // Elsewhere it may have been evicted since, or it is not known whether it is there.
   if (error || node_.scenario.memory_is_short || node_.scenario.blind) return;
@@ -238,9 +238,9 @@ void SimulatedRank::check_report() {
   node_.trace.add(node_.threads.now(), index_, "report", report.planned_bytes, report.read_bytes,
                   report.shared_bytes);
   if (report.settled_bytes() > report.planned_bytes) {
-    node_.ledger.broken(index_, "more is reported than was planned: " +
-                                    std::to_string(report.settled_bytes()) + " of " +
-                                    std::to_string(report.planned_bytes));
+    node_.ledger.broken(
+        index_, "more is reported than was planned: " + std::to_string(report.settled_bytes()) +
+                    " of " + std::to_string(report.planned_bytes));
   }
   const bool whole = report.done && !report.cancelled && report.threads > 0 &&
                      (scenario_.consumer || scenario_.window_bytes == std::uint64_t{0});

@@ -19,7 +19,8 @@ std::unique_ptr<BoardClaims> prepare_board(SimulatedNode& node, Random& random) 
   const BoardState state = node.scenario.board;
   if (state == BoardState::absent) return nullptr;
   std::vector<PlannedFile> files;
-  for (const std::uint64_t size_bytes : node.scenario.sizes_bytes) files.push_back({size_bytes, {}});
+  for (const std::uint64_t size_bytes : node.scenario.sizes_bytes)
+    files.push_back({size_bytes, {}});
   const auto plan = std::make_shared<const Plan>(std::move(files), node.scenario.plan);
   BoardRefusal refusal;
   std::unique_ptr<BoardClaims> keeper;
@@ -59,7 +60,7 @@ SimulationResult simulate(const SimulationOptions& options) {
     SimulatedRank& each = ranks.emplace_back(node, rank);
     node.threads.start(rank, [&each] { each.live(); });
   }
-  if (!node.threads.run(kEnd)) {
+  if (!node.threads.run(kEnd) && node.ledger.violations().empty()) {
     for (std::uint32_t rank = 0; rank < ranks.size(); ++rank) {
       if (!ranks[rank].ended()) node.ledger.broken(rank, "never ends");
     }

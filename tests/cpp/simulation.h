@@ -1,6 +1,6 @@
-// simulation: plan, board, window and engine of several virtual ranks, their consumers and what goes
-// wrong, on a virtual clock, all drawn from a seed. The code of the product is the very same: only
-// its seams (file_io.h, runtime.h) lead elsewhere. One thread.
+// simulation: plan, board, window and engine of several virtual ranks, their consumers and what
+// goes wrong, on a virtual clock, all drawn from a seed. The code of the product is the very same:
+// only its seams (file_io.h, runtime.h) lead elsewhere. One thread.
 #pragma once
 
 #include <cstdint>

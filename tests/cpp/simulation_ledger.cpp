@@ -22,7 +22,9 @@ class BuggyClaims final : public Claims {
     if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
     auto claim = inner_->take(limit_bytes);
     if (!claim || claim->done_before) return claim;
-    if (bug_ == Bug::taken_twice) inner_->settle(*claim, Outcome::released, 0);
+    if (bug_ == Bug::taken_twice && claim->block % 4 == 3) {
+      inner_->settle(*claim, Outcome::released, 0);
+    }
     if (bug_ == Bug::done_unfetched && claim->block % 4 == 3) {
       inner_->settle(*claim, Outcome::done, 0);
       return take(limit_bytes);
@@ -139,6 +141,7 @@ std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, 
 
 void Ledger::broken(std::uint32_t rank, const std::string& rule) {
   if (closed_) return;
+  threads_.stop();
   const double seconds = std::chrono::duration<double>(threads_.now().time_since_epoch()).count();
   violations_.push_back("at " + std::to_string(seconds) + " s, rank " + std::to_string(rank) +
                         ": " + rule);
@@ -278,8 +281,7 @@ void Ledger::check_window(std::uint32_t rank, std::uint64_t position, std::uint6
   }
 }
 
-void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome,
-                    const Claims& claims) {
+void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome, const Claims& claims) {
   trace_.add(threads_.now(), rank, "settle", claim.block, static_cast<std::uint64_t>(outcome));
   if (closed_) return;
   const bool rings = ranks_[rank].joining.on_board && !claim.done_before;

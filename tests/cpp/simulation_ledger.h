@@ -71,6 +71,7 @@ class Ledger {
   void consume(std::uint32_t rank, const ConsumerPosition& position);
   void end_consumer(std::uint32_t rank);
   void drop(std::uint32_t rank, ByteRange positions);
+
  private:
   static constexpr std::uint32_t kNoOne = ~std::uint32_t{0};
 

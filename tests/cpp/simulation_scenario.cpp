@@ -40,7 +40,8 @@ Scenario::Scenario(std::uint64_t seed) {
 
 void Scenario::draw_files(Random& random) {
   const std::uint64_t files = random.between(1, 4);
-  plan.block_bytes = large_ ? random.spread(1 * kMiB, 4 * kMiB) : random.spread(16 * kKiB, 256 * kKiB);
+  plan.block_bytes =
+      large_ ? random.spread(1 * kMiB, 4 * kMiB) : random.spread(16 * kKiB, 256 * kKiB);
   if (random.chance(70)) plan.block_bytes = align_down(plan.block_bytes, PageCache::kFolioBytes);
   plan.head_block_bytes = std::max(plan.block_bytes >> random.below(3), kMinBlockBytes);
   plan.head_blocks_per_size = static_cast<std::uint32_t>(random.below(4));
@@ -92,12 +93,16 @@ RankScenario Scenario::draw_rank(Random& random, bool faulty) {
   if (random.chance(20)) rank.starts_after = microseconds_of(random.spread(10'000, 20'000'000));
   rank.threads = static_cast<std::uint32_t>(random.between(1, 4));
   rank.max_open_files = random.between(1, 4);
-  rank.strategy = random.chance(60) ? Strategy::automatic
-                                    : kStrategies[random.below(kStrategies.size())];
+  rank.strategy =
+      random.chance(60) ? Strategy::automatic : kStrategies[random.below(kStrategies.size())];
   rank.consumer = random.chance(75);
   rank.releases = random.chance(80);
   rank.stays = random.chance(80);
-  rank.tensor_bytes = random.spread(4 * kKiB, 4 * plan.block_bytes);
+  // At most some hundred of them.
+  const std::uint64_t total =
+      std::accumulate(sizes_bytes.begin(), sizes_bytes.end(), std::uint64_t{0});
+  const std::uint64_t least = std::max(4 * kKiB, total / 128);
+  rank.tensor_bytes = random.spread(least, std::max(least, 4 * plan.block_bytes));
   rank.work_per_mebibyte = microseconds_of(random.spread(100, 100'000));
   if (memory_is_short && random.chance(80)) {
     rank.window_bytes.reset();

@@ -31,10 +31,10 @@ struct RankScenario {
   std::vector<std::vector<ByteRange>> spans;  // by file; empty: all is wanted
   bool consumer = true;
   bool releases = true;
-  bool stays = true;  // until the prefetch is over, not only until the consumer is
+  bool stays = true;               // until the prefetch is over, not only until the consumer is
   std::uint64_t tensor_bytes = 0;  // at most
   std::chrono::nanoseconds work_per_mebibyte{0};
-  std::uint64_t pauses_at = 0;  // 60 s, before that tensor; 0 is never
+  std::uint64_t pauses_at = 0;       // 60 s, before that tensor; 0 is never
   std::uint64_t interrupted_at = 0;  // in that look of a waiting consumer; 0 is never
   std::uint64_t killed_at = 0;       // in that step; 0 is never
   std::uint64_t cancelled_at = 0;

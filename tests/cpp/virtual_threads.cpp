@@ -27,8 +27,7 @@ void VirtualThreads::sleep(Duration duration) {
   give_way();
 }
 
-void VirtualThreads::wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
-                                   Duration timeout) {
+void VirtualThreads::wait_for_ring(const DoorbellWord& word, std::uint32_t seen, Duration timeout) {
   if (burying_) return;
   running_->due = now_ + timeout;
   running_->word = &word;
@@ -40,7 +39,7 @@ void VirtualThreads::give_way() {
   at_step_(running_->rank);
   Thread& self = *running_;
   // Where no other is due before, it goes on: a change of stacks costs more than most steps.
-  if (!self.dead && next() == &self && self.due <= end_) {
+  if (!self.dead && !stopped_ && next() == &self && self.due <= end_) {
     now_ = self.due;
     self.word = nullptr;
     return;
@@ -77,7 +76,7 @@ bool VirtualThreads::run(Time end) {
   for (;;) {
     Thread* const thread = next();
     if (thread == nullptr) return true;
-    if (thread->due > end) return false;
+    if (stopped_ || thread->due > end) return false;
     now_ = std::max(now_, thread->due);
     resume(*thread);
   }

@@ -32,8 +32,10 @@ class VirtualThreads {
   void sleep(Duration duration);
   void wait_for_ring(const DoorbellWord& word, std::uint32_t seen, Duration timeout);
 
-  // Until no thread is left but those of the dead (true), or until `end`.
+  // Until no thread is left but those of the dead (true), until `end`, or until stop().
   bool run(Time end);
+  // run() comes back as soon as the thread that runs gives way.
+  void stop() noexcept { stopped_ = true; }
   // Its threads stop where they are, as those of a killed process.
   void kill(std::uint32_t rank);
   // Lets all threads that are left run to their end, in no time, so that they return what they
@@ -61,6 +63,7 @@ class VirtualThreads {
   Thread* running_ = nullptr;
   Time now_{};
   Time end_{};
+  bool stopped_ = false;
   bool burying_ = false;
 };
 
