@@ -62,6 +62,7 @@ void Engine::cancel() {
   if (state_->running > 0) {
     state_->cancelled.store(true, std::memory_order_relaxed);
     ring(state_->claims->doorbell());
+    state_->ended_or_left.notify_all();
   } else {
     state_->give_up_claims();
   }
@@ -100,6 +101,11 @@ Report Engine::report() const {
   const Window window = state_->control.window();
   report.window_bytes = window.ahead_bytes;
   report.window_source = to_string(window.source);
+  // What the trial had brought in was found resident by whoever came to its block.
+  const std::uint64_t tried_bytes = std::min(state_->trial_bytes, report.resident_bytes);
+  report.resident_bytes -= tried_bytes;
+  report.read_bytes += tried_bytes;
+  report.keeping = to_string(state_->keeping.value_or(Keeping::unknown));
   report.done = state_->running == 0;
   report.cancelled = cancelled();
   // Cancelled, what is still in flight is not waited for.

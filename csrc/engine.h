@@ -12,6 +12,7 @@
 #include "consumption.h"
 #include "file_io.h"
 #include "file_table.h"
+#include "keeping.h"
 #include "mapped_file.h"
 #include "plan.h"
 #include "report.h"
@@ -32,6 +33,8 @@ struct EngineOptions {
   bool consumer = false;
   // It lets go of tensors as it passes them, so that they can be dropped; else the window is small.
   bool consumer_releases = true;
+  // Find out before the first block whether the mounts keep pages; without that it is unknown.
+  bool tries_mounts = true;
   // What page cache may fill, now; nothing where it is not known. Called by any thread.
   std::function<std::optional<std::uint64_t>()> memory_budget = {};
 };
@@ -86,6 +89,9 @@ class Engine {
                 std::uint64_t releasable_bytes = Consumption::kNoEnd);
   // The consumer is done: no window waits for it. Whether it was the last one of this node.
   bool end_consumer();
+  // Whether the mounts of the files keep what is brought in: else the prefetch has ended by itself.
+  // Waits until that is found out, for 10 s at most; `between` as in fetch_now().
+  Keeping keeping(const std::function<void()>& between = {});
   // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
   std::shared_ptr<MappedFile> map(std::size_t file);
   // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.

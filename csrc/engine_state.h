@@ -1,6 +1,6 @@
 // engine_state: what an engine and its threads share, and what a worker thread does with it.
-// Internal to engine.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread; the mutex guards
-// what stands below it.
+// Internal to engine.cpp, trial.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread; the mutex
+// guards what stands below it.
 #pragma once
 
 #include <sys/types.h>
@@ -16,6 +16,7 @@
 
 #include "engine.h"
 #include "fetch.h"
+#include "keeping.h"
 #include "mapped_file.h"
 #include "patience.h"
 #include "window.h"
@@ -77,9 +78,15 @@ struct Engine::State {
   Runtime::Time last_recovery = runtime.now();
   Report figures;
   Runtime::Time ended;
+  bool trial_begun = false;
+  std::optional<Keeping> keeping;  // what the trial gave
+  std::uint64_t trial_bytes = 0;   // what it brought in
 
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
+  void try_mounts();
+  [[nodiscard]] KeepingCheck check_mounts() const;
+  [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
   void add(std::uint32_t block, const std::vector<FetchResult>& results);

@@ -37,6 +37,7 @@ struct Report {
   std::string strategy_used;         // what it came to: "populate", "fadvise", "readahead", "pread"
   std::uint64_t step_bytes = 0;
   std::string step_source;  // "measured", "assumed" or "lowered"
+  std::string keeping;      // "unknown", "keeps", "emptied_by_open" or "uncached"
   bool cancelled = false;
   bool done = false;
   std::uint64_t error_count = 0;

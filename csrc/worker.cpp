@@ -43,6 +43,7 @@ std::uint64_t Engine::State::limit() {
 void Engine::State::work(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
   double counted_seconds = 0;
+  try_mounts();
   for (bool more = true; more;) {
     more = work_once(fetcher, shared);
     const double cpu_seconds = thread_cpu_seconds();
@@ -56,7 +57,7 @@ void Engine::State::work(Claims& shared) {
 // Takes one block, or waits for one. False at the end.
 bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
   const std::uint32_t seen = doorbell_seen(shared.doorbell());
-  if (cancelled.load(std::memory_order_relaxed)) return false;
+  if (cancelled.load(std::memory_order_relaxed) || is_in_vain()) return false;
   look_at_memory();
   const std::uint64_t end = limit();
   if (const auto claim = shared.take(end)) {

@@ -28,7 +28,8 @@ class SharedLoad {
     claim = other->take(kNoLimit);
     REQUIRE(claim);
     engine = std::make_unique<Engine>(checkpoint.io, checkpoint.plan, checkpoint.files,
-                                      join(folder, checkpoint.plan), EngineOptions{.threads = 1});
+                                      join(folder, checkpoint.plan),
+                                      EngineOptions{.threads = 1, .tries_mounts = false});
     REQUIRE(checkpoint.kernel.wait_until_requested("0.shard", 4 * kMiB - 1, kHangBound));
   }
 

@@ -143,7 +143,8 @@ TEST_CASE("engines that share a board read each byte once between them, and all 
                                    share_of(*checkpoint.plan, Partition::block, 0, 1), refusal);
     REQUIRE(board);
     ranks.push_back(std::make_unique<Engine>(checkpoint.io, checkpoint.plan, checkpoint.files,
-                                             std::move(board), EngineOptions{.threads = 2}));
+                                             std::move(board),
+                                             EngineOptions{.threads = 2, .tries_mounts = false}));
   }
   std::uint64_t read_bytes = 0;
   for (const auto& engine : ranks) {
@@ -274,7 +275,7 @@ TEST_CASE("populating does not spoil the descriptor that advice goes through") {
   CHECK(report.read_bytes + report.resident_bytes == 256 * kMiB);
   CHECK(report.strategy_used == "populate");
   CHECK(report.lost_bytes == 0);
-  CHECK(checkpoint.io.calls(Operation::open) == 2);
+  CHECK(checkpoint.io.calls(Operation::open) == 3);  // and one to see whether pages stay
 }
 
 TEST_SUITE_END();

@@ -147,6 +147,7 @@ int SimulatedFileIo::open(const std::string& path) noexcept {
   record(Operation::open, path);
   SimulatedFile* file = find(path);
   if (file == nullptr) return -ENOENT;
+  if (kernel_.open_empties) file->pages.assign(file->pages.size(), {});
   open_[next_descriptor_] = file;
   return next_descriptor_++;
 }
@@ -168,7 +169,8 @@ std::int64_t SimulatedFileIo::pread(int descriptor, std::byte* buffer, ByteRange
   const ByteRange cut = intersect(range, {0, file->size_bytes});
   if (cut.empty()) return 0;
   const PageRange pages = pages_of(cut, file->size_bytes);
-  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+  if (kernel_.uncached) served_bytes_ += cut.length;
+  for (std::size_t page = pages.begin; page < pages.end && !kernel_.uncached; ++page) {
     if (file->pages[page].state != PageState::absent) continue;
     const std::uint64_t at = page * page_bytes();
     load(*file, {at, std::max(kernel_.read_window_bytes, cut.end() - at)});
@@ -268,6 +270,7 @@ std::int64_t SimulatedFileIo::cachestat(int descriptor, ByteRange range) noexcep
   if (file == nullptr) return -EBADF;
   record(Operation::cachestat, file->path, range);
   if (kernel_.cachestat_errno != 0) return -kernel_.cachestat_errno;
+  if (kernel_.blind_cachestat) return 0;
   return count_pages(*file, range, [](PageState state) { return state != PageState::absent; });
 }
 
@@ -277,6 +280,7 @@ std::int64_t SimulatedFileIo::mincore(int descriptor, ByteRange range) noexcept 
   if (file == nullptr) return -EBADF;
   record(Operation::mincore, file->path, range);
   if (range.offset % page_bytes() != 0) return -EINVAL;
+  if (kernel_.uncached) return -ENODEV;
   return count_pages(*file, range, [&](PageState state) {
     return !kernel_.owner || state == PageState::up_to_date;
   });

@@ -27,6 +27,9 @@ struct SimulatedKernel {
   bool populate_spoils_advice = false;           // on that descriptor, as on a congested FUSE
   std::uint64_t read_window_bytes = 128 * kKiB;  // what a pread that misses brings in at least
   std::uint64_t drop_every = 0;                  // every n-th advice is dropped; 0 is none
+  bool open_empties = false;                     // FUSE without FOPEN_KEEP_CACHE
+  bool uncached = false;                         // direct_io: only advice fills the page cache
+  bool blind_cachestat = false;                  // sees no page, as on an overlay
   int cachestat_errno = 0;                       // refused with this, or 0
   bool owner = true;                             // else mincore claims every page
 };

@@ -1,0 +1,91 @@
+// trial: an engine on mounts that do not keep what is brought in.
+#include <doctest/doctest.h>
+
+#include <stdexcept>
+
+#include "engine.h"
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+TEST_SUITE_BEGIN("trial");
+
+namespace {
+
+constexpr PlanOptions kSmallBlocks{256 * kKiB, 64 * kKiB, 2};
+
+}  // namespace
+
+TEST_CASE("nothing is fetched in vain, and the report says why") {
+  for (const bool uncached : {false, true}) {
+    CAPTURE(uncached);
+    SimulatedCheckpoint checkpoint(
+        {20 * kMiB, 20 * kMiB},
+        {.read_window_bytes = 4096, .open_empties = !uncached, .uncached = uncached});
+    checkpoint.open(kSmallBlocks);
+    const auto engine = checkpoint.start({.threads = 8});
+    REQUIRE(engine->wait(kHangBound));
+    CHECK(checkpoint.kernel.served_bytes() <= 2 * page_bytes());
+    const Report report = engine->report();
+    CHECK(report.keeping == (uncached ? "uncached" : "emptied_by_open"));
+    CHECK(keeps_nothing(engine->keeping()));
+    CHECK(report.done);
+    CHECK_FALSE(report.cancelled);
+    CHECK(report.error_count == 0);
+    CHECK(report.left_out_bytes == 40 * kMiB);
+    // A consumer that insists on mappings still gets its bytes.
+    CHECK_FALSE(engine->fetch_now(0, {0, 4 * kMiB}, [] {}));
+    CHECK(engine->report().refetched_bytes == 0);
+  }
+}
+
+TEST_CASE("a mount that keeps pages costs one page, which counts as read") {
+  SimulatedCheckpoint checkpoint({4 * kMiB}, {.read_window_bytes = 4096});
+  checkpoint.open(kSmallBlocks);
+  const auto engine = checkpoint.start({.threads = 4});
+  REQUIRE(engine->wait(kHangBound));
+  const Report report = engine->report();
+  CHECK(report.keeping == "keeps");
+  CHECK(report.read_bytes == 4 * kMiB);
+  CHECK(report.resident_bytes == 0);
+  CHECK(checkpoint.kernel.served_bytes() == 4 * kMiB);
+}
+
+TEST_CASE("where it is not known all is fetched") {
+  SimulatedCheckpoint checkpoint({4 * kMiB},
+                                 {.open_empties = true, .cachestat_errno = EPERM, .owner = false});
+  checkpoint.open(kSmallBlocks);
+  const auto engine = checkpoint.start({.threads = 4});
+  REQUIRE(engine->wait(kHangBound));
+  CHECK(engine->report().keeping == "unknown");
+  CHECK(engine->keeping() == Keeping::unknown);
+  CHECK(engine->report().left_out_bytes == 0);
+}
+
+TEST_CASE("a trial that stalls holds up neither the workers nor the exit") {
+  SimulatedCheckpoint checkpoint({1 * kMiB, 1 * kMiB});
+  checkpoint.open({1 * kMiB, 1 * kMiB, 0});
+  checkpoint.io.add({.kind = FaultKind::stall, .path_suffix = "0.shard", .times = 1});
+  auto engine = checkpoint.start({.threads = 2});
+  REQUIRE(checkpoint.io.wait_until_stalled(1, kHangBound));
+  CHECK(checkpoint.kernel.wait_until_requested("1.shard", 1 * kMiB - 1, kHangBound));
+  int looks = 0;
+  const auto interrupt = [&] {
+    if (++looks > 1) throw std::runtime_error("interrupted");
+  };
+  CHECK_THROWS_AS(engine->keeping(interrupt), std::runtime_error);
+  engine.reset();
+  checkpoint.io.release_stalled();
+}
+
+TEST_CASE("a share without blocks has no worker, and is told all the same") {
+  SimulatedCheckpoint checkpoint({64 * kKiB}, {.open_empties = true});
+  checkpoint.open(kSmallBlocks);
+  Engine engine(checkpoint.io, checkpoint.plan, checkpoint.files,
+                std::make_unique<StaticClaims>(checkpoint.plan, std::vector<std::uint32_t>{}),
+                EngineOptions{});
+  CHECK(engine.keeping() == Keeping::emptied_by_open);
+}
+
+TEST_SUITE_END();
