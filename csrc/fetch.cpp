@@ -27,13 +27,6 @@ ByteRange next_piece(const File& file, ByteRange range) {
   return {range.offset, std::min(range.length, kHugePageBytes)};
 }
 
-IoError became_shorter(const File& file, std::uint64_t offset) {
-  IoError error = file.error(ENODATA, "pread", offset);
-  error.detail = "the file became shorter: it had " + std::to_string(file.status().size_bytes) +
-                 " bytes when it was opened";
-  return error;
-}
-
 }  // namespace
 
 Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
@@ -213,7 +206,7 @@ bool Fetcher::touch(const File& file, std::uint64_t offset, FetchResult& result)
   if (count < 0) {
     record(result, file.error(static_cast<int>(-count), "pread", offset));
   } else if (count == 0) {
-    record(result, became_shorter(file, offset));
+    record(result, file.became_shorter(offset));
   }
   return count > 0;
 }
@@ -245,7 +238,7 @@ bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
     if (count < 0) {
       record(result, file.error(static_cast<int>(-count), "pread", piece.offset));
     } else if (static_cast<std::uint64_t>(count) < piece.length) {
-      record(result, became_shorter(file, piece.offset + static_cast<std::uint64_t>(count)));
+      record(result, file.became_shorter(piece.offset + static_cast<std::uint64_t>(count)));
     }
     return !result.error;
   });

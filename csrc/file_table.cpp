@@ -81,6 +81,13 @@ IoError File::error(int errno_value, const char* operation, std::uint64_t offset
   return {errno_value, operation, path_, offset, ""};
 }
 
+IoError File::became_shorter(std::uint64_t offset) const {
+  IoError found = error(ENODATA, "pread", offset);
+  found.detail = "the file became shorter: it had " + std::to_string(status_.size_bytes) +
+                 " bytes when it was opened";
+  return found;
+}
+
 FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files)
     : io_(io), max_open_files_(std::max<std::size_t>(max_open_files, 1)) {
   std::set<std::pair<std::uint64_t, std::uint64_t>> seen;

@@ -35,6 +35,8 @@ class File {
   [[nodiscard]] const FileStatus& status() const noexcept { return status_; }
 
   [[nodiscard]] IoError error(int errno_value, const char* operation, std::uint64_t offset) const;
+  // Of a read that found its end at `offset`: ENODATA.
+  [[nodiscard]] IoError became_shorter(std::uint64_t offset) const;
 
  private:
   FileIo& io_;

@@ -1,0 +1,75 @@
+// piece_reader: reads ranges of files into memory that is given: through short reads, with advice
+// where the page cache is used on the way, once more after an error. It opens each file once and
+// owns no thread. Any thread.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "file_io.h"
+#include "file_table.h"
+#include "tensor_memory.h"
+
+namespace shardahead {
+
+struct PieceResult {
+  std::uint64_t read_bytes = 0;
+  std::uint64_t file_bytes = 0;          // how long the file is; 0 where it could not be opened
+  std::shared_ptr<TensorMemory> header;  // of read_header() alone
+  std::optional<IoError> error;          // its offset is that of the first byte not read
+};
+
+class PieceReader {
+ public:
+  PieceReader(FileIo& io, std::vector<std::string> paths);
+  // For a forked child: the same files, none of the locks and nothing that is open.
+  struct Alone {};
+  PieceReader(const PieceReader& other, Alone);
+
+  // Throws std::out_of_range.
+  [[nodiscard]] const std::string& path(std::size_t file) const { return paths_.at(file); }
+
+  PieceResult read(std::size_t file, ByteRange range, std::byte* to);
+  // Tensors that adjoin, as one; one by one where that fails, so that the error is that of the
+  // first that cannot be read, whatever lies behind it.
+  PieceResult read_each(std::size_t file, std::uint64_t offset,
+                        const std::vector<std::uint64_t>& lengths_bytes, std::byte* to);
+  // See TensorReader::add_header().
+  PieceResult read_header(std::size_t file);
+  // Between two system calls of the reads in progress.
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  // Open files are kept open while parts of them are read, and a few beyond that.
+  static constexpr std::size_t kKeptFiles = 4;
+  struct OpenFile {
+    std::mutex opening;  // held while it is opened: FUSE may drop pages at every open()
+    std::weak_ptr<const File> file;
+  };
+
+  std::shared_ptr<const File> acquire(std::size_t file);
+  void advise(const File& file, ByteRange range);
+  // Up to the first error or the end of the file.
+  std::uint64_t read_plainly(const File& file, ByteRange range, std::byte* to,
+                             std::optional<IoError>& error);
+  void look_at_cache(const File& file, ByteRange range);
+
+  FileIo& io_;
+  const std::vector<std::string> paths_;
+  std::deque<OpenFile> files_;
+  // It orders nothing: relaxed is enough, as for the next one.
+  std::atomic<bool> cancelled_{false};
+  // Whether what was read is in the page cache: else advice would fetch it a second time.
+  enum class Caches { untried, no, yes };
+  std::atomic<Caches> caches_{Caches::untried};
+  std::mutex mutex_;  // guards kept_
+  std::deque<std::shared_ptr<const File>> kept_;
+};
+
+}  // namespace shardahead

@@ -1,0 +1,311 @@
+#include "tensor_reader.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "engine.h"
+#include "piece_reader.h"
+#include "signals_blocked.h"
+
+namespace shardahead {
+namespace {
+
+constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
+
+struct PartState {
+  std::size_t file = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t length_bytes = 0;
+  std::vector<std::uint64_t> lengths_bytes;
+  bool header = false;
+
+  bool allotted = false;
+  bool taken = false;
+  std::uint64_t begun_bytes = 0;  // have been given to threads
+  std::uint32_t running = 0;      // threads
+  TakenPart result;
+
+  [[nodiscard]] bool begun() const { return header ? allotted : begun_bytes == length_bytes; }
+  [[nodiscard]] bool settled() const { return begun() && running == 0; }
+  [[nodiscard]] std::uint64_t memory_bytes() const {
+    return header ? 0 : TensorMemory::needed_bytes(lengths_bytes);
+  }
+};
+
+struct Piece {
+  PartState* part = nullptr;
+  std::shared_ptr<TensorMemory> memory;
+  ByteRange range;  // of the file
+};
+
+}  // namespace
+
+// Owned by the reader and by each of its threads.
+struct TensorReader::State {
+  State(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& given)
+      : options(given), reader(io, std::move(paths)) {}
+
+  const TensorReaderOptions options;
+  const pid_t process = ::getpid();
+  PieceReader reader;
+
+  mutable std::mutex mutex;  // guards everything below
+  std::condition_variable more_work;
+  std::condition_variable settled;
+  std::deque<PartState> parts;
+  std::size_t first_unbegun = 0;  // no part before it has anything left to begin
+  PartState* waited_for = nullptr;
+  std::uint64_t held_bytes = 0;  // allotted and not taken
+  std::uint64_t read_bytes = 0;
+  std::uint32_t threads = 0;
+  bool closed = false;
+
+  Part add(PartState part);
+  void work();
+  PartState* next_part();
+  std::optional<Piece> next_piece();
+  bool allot(PartState& part);
+  void fail(PartState& part, IoError error) const;
+  void settle(const Piece& piece, PieceResult result);
+  PieceResult read(const Piece& piece);
+  TakenPart take(PartState& part);
+  TakenPart read_alone(const PartState& part);
+};
+
+TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
+                           const TensorReaderOptions& options) {
+  if (options.threads < 1 || options.threads > kMaxThreads) {
+    throw std::invalid_argument("threads must be between 1 and 256, not " +
+                                std::to_string(options.threads));
+  }
+  if (options.piece_bytes == 0) throw std::invalid_argument("piece_bytes must not be 0");
+  state_ = std::make_shared<State>(io, std::move(paths), options);
+  const SignalsBlocked blocked;
+  const std::lock_guard lock(state_->mutex);
+  try {
+    for (std::uint32_t i = 0; i < options.threads; ++i) {
+      // Detached, as the engine's: a join could wait for a dead server for ever.
+      std::thread([state = state_, i] {
+        const std::string name = "shardahead-r" + std::to_string(i);
+        ::pthread_setname_np(::pthread_self(), name.c_str());
+        state->work();
+      }).detach();
+      ++state_->threads;
+    }
+  } catch (const std::system_error&) {
+    return;  // fewer do the same work, and without any take() does it
+  }
+}
+
+TensorReader::~TensorReader() { close(); }
+
+TensorReader::Part TensorReader::add(std::size_t file, std::uint64_t offset,
+                                     std::vector<std::uint64_t> lengths_bytes) {
+  PartState part;
+  part.file = file;
+  part.offset = offset;
+  for (const std::uint64_t length : lengths_bytes) part.length_bytes += length;
+  part.lengths_bytes = std::move(lengths_bytes);
+  return state_->add(std::move(part));
+}
+
+TensorReader::Part TensorReader::add_header(std::size_t file) {
+  PartState part;
+  part.file = file;
+  part.header = true;
+  return state_->add(std::move(part));
+}
+
+TensorReader::Part TensorReader::State::add(PartState part) {
+  static_cast<void>(reader.path(part.file));  // throws where there is no such file
+  // A forked child must not wait for a mutex that another thread of its parent held.
+  std::unique_lock lock(mutex, std::defer_lock);
+  if (process == ::getpid()) lock.lock();
+  parts.push_back(std::move(part));
+  if (lock) more_work.notify_all();
+  return parts.size() - 1;
+}
+
+bool TensorReader::ready(Part part) const {
+  if (state_->process != ::getpid()) return true;
+  const std::lock_guard lock(state_->mutex);
+  return state_->parts.at(part).settled();
+}
+
+TakenPart TensorReader::take(Part index, const Between& between) {
+  State& state = *state_;
+  if (state.process != ::getpid()) return state.read_alone(state.parts.at(index));
+  std::unique_lock lock(state.mutex);
+  PartState& part = state.parts.at(index);
+  if (state.threads == 0 && !part.taken) {
+    part.taken = true;
+    return state.read_alone(part);
+  }
+  state.waited_for = &part;
+  state.more_work.notify_all();
+  while (!state.closed && !part.settled()) {
+    state.settled.wait_for(lock, kConsumerSlice);
+    if (part.settled() || !between) continue;
+    lock.unlock();
+    between();
+    lock.lock();
+  }
+  state.waited_for = nullptr;
+  if (state.closed || part.taken) throw std::logic_error("the reader of the tensors is closed");
+  return state.take(part);
+}
+
+void TensorReader::close() {
+  if (state_->process != ::getpid()) return;
+  std::deque<PartState> freed;  // outlives the lock: there may be much to unmap
+  const std::lock_guard lock(state_->mutex);
+  state_->closed = true;
+  state_->reader.cancel();
+  for (PartState& part : state_->parts) {
+    freed.emplace_back().result.memory = std::move(part.result.memory);
+  }
+  state_->more_work.notify_all();
+  state_->settled.notify_all();
+}
+
+std::uint64_t TensorReader::read_bytes() const {
+  if (state_->process != ::getpid()) return 0;
+  const std::lock_guard lock(state_->mutex);
+  return state_->read_bytes;
+}
+
+void TensorReader::State::work() {
+  std::unique_lock lock(mutex);
+  while (!closed) {
+    const auto piece = next_piece();
+    if (!piece) {
+      more_work.wait(lock);
+      continue;
+    }
+    lock.unlock();
+    PieceResult result = read(*piece);
+    lock.lock();
+    if (!closed) settle(*piece, std::move(result));
+    settled.notify_all();
+  }
+}
+
+// The first part of which something is left to begin. Called with the mutex locked, like what
+// follows.
+PartState* TensorReader::State::next_part() {
+  if (waited_for != nullptr && !waited_for->begun()) return waited_for;
+  while (first_unbegun < parts.size() && parts[first_unbegun].begun()) ++first_unbegun;
+  if (first_unbegun == parts.size()) return nullptr;
+  PartState& part = parts[first_unbegun];
+  const bool fits = held_bytes == 0 || held_bytes + part.memory_bytes() <= options.ahead_bytes;
+  return part.allotted || part.header || fits ? &part : nullptr;
+}
+
+std::optional<Piece> TensorReader::State::next_piece() {
+  for (PartState* part = next_part(); part != nullptr; part = next_part()) {
+    if (!allot(*part)) {
+      settled.notify_all();
+      continue;
+    }
+    Piece piece{part, part->result.memory, {part->offset + part->begun_bytes, 0}};
+    ++part->running;
+    if (part->header) return piece;
+    // Small tensors are spread when all of them are there: at once.
+    const std::uint64_t left = part->length_bytes - part->begun_bytes;
+    piece.range.length =
+        part->lengths_bytes.size() > 1 ? left : std::min(left, options.piece_bytes);
+    part->begun_bytes += piece.range.length;
+    return piece;
+  }
+  return std::nullopt;
+}
+
+// False where there is nothing to read, or no memory for it.
+bool TensorReader::State::allot(PartState& part) {
+  if (part.allotted) return true;
+  part.allotted = true;
+  if (part.header) return true;
+  try {
+    part.result.memory = std::make_shared<TensorMemory>(part.lengths_bytes);
+  } catch (const std::bad_alloc&) {
+    fail(part, {ENOMEM, "mmap", reader.path(part.file), part.offset, ""});
+    return false;
+  }
+  part.result.readable_bytes = part.length_bytes;
+  held_bytes += part.memory_bytes();
+  return part.length_bytes > 0;
+}
+
+void TensorReader::State::fail(PartState& part, IoError error) const {
+  part.begun_bytes = part.length_bytes;  // what follows is of no use to anyone
+  if (part.result.error && part.result.error->offset <= error.offset) return;
+  part.result.readable_bytes = error.offset - part.offset;
+  part.result.error = std::move(error);
+}
+
+void TensorReader::State::settle(const Piece& piece, PieceResult result) {
+  PartState& part = *piece.part;
+  --part.running;
+  read_bytes += result.read_bytes;
+  if (result.file_bytes > 0) part.result.file_bytes = result.file_bytes;
+  if (part.header) {
+    part.result.memory = std::move(result.header);
+    part.result.readable_bytes = part.result.memory ? part.result.memory->length_bytes(0) : 0;
+    part.result.error = std::move(result.error);
+  } else if (result.error) {
+    fail(part, std::move(*result.error));
+  }
+  more_work.notify_all();  // an error may have left the part nothing to begin
+}
+
+PieceResult TensorReader::State::read(const Piece& piece) {
+  const PartState& part = *piece.part;  // only what does not change any more
+  if (part.header) return reader.read_header(part.file);
+  std::byte* const to = piece.memory->landing() + (piece.range.offset - part.offset);
+  if (part.lengths_bytes.size() == 1) return reader.read(part.file, piece.range, to);
+  PieceResult result = reader.read_each(part.file, part.offset, part.lengths_bytes, to);
+  piece.memory->spread();
+  return result;
+}
+
+TakenPart TensorReader::State::take(PartState& part) {
+  part.taken = true;
+  held_bytes -= part.result.memory && !part.header ? part.memory_bytes() : 0;
+  more_work.notify_all();
+  return std::move(part.result);
+}
+
+// Without any thread, lock or shared state.
+TakenPart TensorReader::State::read_alone(const PartState& part) {
+  PartState own;
+  own.file = part.file;
+  own.offset = part.offset;
+  own.length_bytes = part.length_bytes;
+  own.lengths_bytes = part.lengths_bytes;
+  own.header = part.header;
+  PieceReader alone(reader, PieceReader::Alone{});
+  if (own.header) {
+    PieceResult result = alone.read_header(own.file);
+    own.result = {std::move(result.header), 0, result.file_bytes, std::move(result.error)};
+    return std::move(own.result);
+  }
+  auto memory = std::make_shared<TensorMemory>(own.lengths_bytes);
+  PieceResult result = alone.read_each(own.file, own.offset, own.lengths_bytes, memory->landing());
+  memory->spread();
+  own.result.memory = std::move(memory);
+  own.result.readable_bytes = own.length_bytes;
+  own.result.file_bytes = result.file_bytes;
+  if (result.error) fail(own, std::move(*result.error));
+  return std::move(own.result);
+}
+
+}  // namespace shardahead

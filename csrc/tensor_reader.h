@@ -1,0 +1,74 @@
+// tensor_reader: reads tensors into memory of their own, in parallel pieces and a bounded amount
+// ahead of whoever takes them. No mapping of the file, and nothing is left in the page cache on
+// purpose: for mounts that do not keep pages. Any thread may add and close; one at a time takes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "file_io.h"
+#include "tensor_memory.h"
+
+namespace shardahead {
+
+// No header of a safetensors file may be longer.
+inline constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+
+struct TensorReaderOptions {
+  std::uint32_t threads = 4;
+  // Of memory that has been read into, or is being, and has not been taken; the next part is read
+  // whatever its size.
+  std::uint64_t ahead_bytes = 128 * kMiB;
+  // What one thread reads at once of a tensor.
+  std::uint64_t piece_bytes = 4 * kMiB;
+};
+
+// Some tensors that adjoin in a file, read as one.
+struct TakenPart {
+  std::shared_ptr<TensorMemory> memory;  // nothing where not even the file could be opened
+  std::uint64_t readable_bytes = 0;      // from the start; all of them unless there is an error
+  std::uint64_t file_bytes = 0;          // how long the file is
+  std::optional<IoError> error;          // the one at the lowest offset
+};
+
+class TensorReader {
+ public:
+  using Part = std::size_t;
+  using Between = std::function<void()>;
+
+  // Throws std::invalid_argument where an option is out of range. `io` must outlive the process's
+  // last thread. A file is opened when its first part is read.
+  TensorReader(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& options);
+  // Closes and returns at once: a thread that sits in a read on a dead server keeps what it needs
+  // alive, and ends when the read does, or with the process.
+  ~TensorReader();
+  TensorReader(const TensorReader&) = delete;
+  TensorReader& operator=(const TensorReader&) = delete;
+
+  // Parts are read in the order in which they are added.
+  Part add(std::size_t file, std::uint64_t offset, std::vector<std::uint64_t> lengths_bytes);
+  // The first 8 bytes of a safetensors file, and the header whose length they are; these 8 alone
+  // where there can be no such header.
+  Part add_header(std::size_t file);
+  // Whether take() would not wait.
+  [[nodiscard]] bool ready(Part part) const;
+  // The part once it has been read, or what stands in the way of it; each once. It is read before
+  // all others. While it waits, `between` is called every 50 ms or more often, and may throw to end
+  // the wait. In a forked child it reads by itself. Throws std::logic_error after close().
+  TakenPart take(Part part, const Between& between = {});
+  // Reads nothing any more, and frees what was not taken.
+  void close();
+  // Taken or not.
+  [[nodiscard]] std::uint64_t read_bytes() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace shardahead

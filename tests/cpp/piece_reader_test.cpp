@@ -1,0 +1,168 @@
+// piece_reader: short reads, errors, files that end early, advice only where it helps.
+#include "piece_reader.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+TEST_SUITE_BEGIN("piece_reader");
+
+namespace {
+
+struct Reading {
+  explicit Reading(std::uint64_t size_bytes = 4 * kMiB, SimulatedKernel kernel = {})
+      : checkpoint({size_bytes}, kernel), reader(checkpoint.io, {SimulatedCheckpoint::path(0)}) {}
+
+  PieceResult read(ByteRange range) {
+    bytes.assign(range.length, std::byte{0});
+    return reader.read(0, range, bytes.data());
+  }
+  [[nodiscard]] bool has(ByteRange range) const {
+    for (std::uint64_t i = 0; i < range.length; ++i) {
+      if (bytes[i] != SimulatedFileIo::content("0.shard", range.offset + i)) return false;
+    }
+    return true;
+  }
+
+  SimulatedCheckpoint checkpoint;
+  PieceReader reader;
+  std::vector<std::byte> bytes;
+};
+
+}  // namespace
+
+TEST_CASE("any range, through short reads") {
+  for (const std::uint64_t limit_bytes : {1U, 4095U, 100000U}) {
+    Reading reading;
+    reading.checkpoint.io.add({.kind = FaultKind::short_read, .limit_bytes = limit_bytes});
+    for (const ByteRange range : {ByteRange{0, 1}, {4095, 2}, {100001, 12345}}) {
+      const PieceResult result = reading.read(range);
+      CHECK_FALSE(result.error);
+      CHECK(result.read_bytes == range.length);
+      CHECK(result.file_bytes == 4 * kMiB);
+      CHECK(reading.has(range));
+    }
+  }
+}
+
+TEST_CASE("an error is tried again once, and tells where it lies") {
+  Reading reading;
+  reading.checkpoint.io.add({.from_offset = 9000, .to_offset = 9001, .times = 1});
+  CHECK_FALSE(reading.read({0, 20000}).error);
+  CHECK(reading.has({0, 20000}));
+  reading.checkpoint.io.add({.kind = FaultKind::short_read, .times = 1, .limit_bytes = 9000});
+  reading.checkpoint.io.add({.from_offset = 9000, .to_offset = 9001});
+  const PieceResult result = reading.read({0, 20000});
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == EIO);
+  CHECK(result.error->operation == "pread");
+  CHECK(result.error->path == "0.shard");
+  CHECK(result.error->offset == 9000);
+  CHECK(result.read_bytes == 9000);
+}
+
+TEST_CASE("a file that became shorter is an error at its end") {
+  Reading reading;
+  CHECK_FALSE(reading.read({0, 10}).error);
+  reading.checkpoint.kernel.truncate("0.shard", 10000);
+  const PieceResult result = reading.read({5000, 20000});
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == ENODATA);
+  CHECK(result.error->offset == 10000);
+  CHECK(result.error->message().find("became shorter") != std::string::npos);
+}
+
+TEST_CASE("a file that cannot be opened") {
+  Reading reading;
+  reading.checkpoint.io.add({.operation = Operation::open, .errno_value = EACCES});
+  const PieceResult result = reading.read({100, 10});
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == EACCES);
+  CHECK(result.error->offset == 100);
+  CHECK(result.file_bytes == 0);
+  CHECK_THROWS_AS(static_cast<void>(reading.reader.path(1)), std::out_of_range);
+}
+
+TEST_CASE("it is opened once, and advised from the second piece on") {
+  Reading reading(64 * kMiB);
+  for (std::uint64_t at = 0; at < 64 * kMiB; at += 4 * kMiB) {
+    CHECK_FALSE(reading.read({at, 4 * kMiB}).error);
+    CHECK(reading.has({at, 4 * kMiB}));
+  }
+  CHECK(reading.checkpoint.io.calls(Operation::open) == 1);
+  CHECK(reading.checkpoint.io.calls(Operation::fadvise_willneed) == 15 * 32);
+  CHECK(reading.checkpoint.kernel.served_bytes() == 64 * kMiB);
+  const std::uint64_t advices = reading.checkpoint.io.calls(Operation::fadvise_willneed);
+  CHECK_FALSE(reading.read({0, 4 * kMiB}).error);  // resident by now
+  CHECK(reading.checkpoint.io.calls(Operation::fadvise_willneed) == advices);
+}
+
+TEST_CASE("no advice where reads bypass the page cache, or where that is not known") {
+  for (const SimulatedKernel& kernel :
+       {SimulatedKernel{.uncached = true},
+        SimulatedKernel{.cachestat_errno = EPERM, .owner = false}}) {
+    Reading reading(16 * kMiB, kernel);
+    for (std::uint64_t at = 0; at < 16 * kMiB; at += 4 * kMiB) {
+      CHECK_FALSE(reading.read({at, 4 * kMiB}).error);
+    }
+    CHECK(reading.checkpoint.io.calls(Operation::fadvise_willneed) == 0);
+    CHECK(reading.checkpoint.kernel.served_bytes() == 16 * kMiB);
+  }
+}
+
+TEST_CASE("of tensors that are read as one the bad one is found") {
+  Reading reading;
+  reading.checkpoint.io.add({.from_offset = 2500, .to_offset = 2600});
+  const std::vector<std::uint64_t> lengths_bytes{1000, 1000, 1000, 1000};
+  std::vector<std::byte> bytes(4000);
+  const PieceResult result = reading.reader.read_each(0, 0, lengths_bytes, bytes.data());
+  REQUIRE(result.error);
+  CHECK(result.error->offset == 2000);
+  CHECK(result.read_bytes == 2000);
+  reading.checkpoint.io.clear_faults();
+  // Both tries of the whole fail, those of the tensors do not.
+  reading.checkpoint.io.add({.times = 2});
+  CHECK_FALSE(reading.reader.read_each(0, 0, lengths_bytes, bytes.data()).error);
+}
+
+TEST_CASE("a header: eight bytes and what they promise, if that can be") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("a");
+  const auto write = [&](std::uint64_t length, const std::string& text) {
+    std::string whole(8, '\0');
+    std::memcpy(whole.data(), &length, 8);
+    whole += text;
+    FILE* file = std::fopen(path.c_str(), "wb");
+    REQUIRE(file != nullptr);
+    std::fwrite(whole.data(), 1, whole.size(), file);
+    std::fclose(file);
+  };
+  const auto header_bytes = [&] {
+    PieceReader reader(system_file_io(), {path});
+    const PieceResult result = reader.read_header(0);
+    return result.header ? result.header->length_bytes(0) : 0;
+  };
+  write(5, "{   }rest");
+  CHECK(header_bytes() == 13);
+  write(10, "{   }rest");
+  CHECK(header_bytes() == 8);
+  write(~0ULL, "{   }rest");
+  CHECK(header_bytes() == 8);
+  write(0, "");
+  CHECK(header_bytes() == 8);
+  FILE* file = std::fopen(path.c_str(), "wb");
+  std::fclose(file);
+  PieceReader reader(system_file_io(), {path});
+  const PieceResult result = reader.read_header(0);
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == ENODATA);
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,229 @@
+// tensor_reader: bytes, order, the bound on what is ahead, errors, servers that do not answer,
+// fork.
+#include "tensor_reader.h"
+
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <numeric>
+#include <stdexcept>
+
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+TEST_SUITE_BEGIN("tensor_reader");
+
+namespace {
+
+constexpr TensorReaderOptions kSmall{
+    .threads = 4, .ahead_bytes = 1 * kMiB, .piece_bytes = 64 * kKiB};
+
+struct Reading {
+  explicit Reading(std::vector<std::uint64_t> sizes_bytes, TensorReaderOptions options = kSmall,
+                   SimulatedKernel kernel = {})
+      : checkpoint(sizes_bytes, kernel) {
+    std::vector<std::string> paths;
+    for (std::size_t i = 0; i < sizes_bytes.size(); ++i) {
+      paths.push_back(SimulatedCheckpoint::path(i));
+    }
+    reader = std::make_unique<TensorReader>(checkpoint.io, std::move(paths), options);
+  }
+
+  SimulatedCheckpoint checkpoint;
+  std::unique_ptr<TensorReader> reader;
+};
+
+bool has(const TakenPart& part, std::size_t tensor, std::size_t file, std::uint64_t offset) {
+  const std::string path = SimulatedCheckpoint::path(file);
+  for (std::uint64_t i = 0; i < part.memory->length_bytes(tensor); ++i) {
+    if (part.memory->tensor(tensor)[i] != SimulatedFileIo::content(path, offset + i)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("every byte of every tensor, with any number of threads") {
+  for (const std::uint32_t threads : {1U, 2U, 8U}) {
+    CAPTURE(threads);
+    Reading reading({3 * kMiB, 5 * kMiB}, {threads, 1 * kMiB, 64 * kKiB});
+    struct Expected {
+      TensorReader::Part part;
+      std::size_t file;
+      std::uint64_t offset;
+    };
+    std::vector<Expected> expected;
+    for (std::size_t file = 0; file < 2; ++file) {
+      std::uint64_t at = 100;
+      for (const std::uint64_t length : {1UL, 64UL * kKiB, 700001UL, 1500000UL}) {
+        expected.push_back({reading.reader->add(file, at, {length}), file, at});
+        at += length;
+      }
+      expected.push_back({reading.reader->add(file, at, {10, 0, 1000, 3}), file, at});
+    }
+    for (const auto& [part, file, offset] : expected) {
+      const TakenPart taken = reading.reader->take(part);
+      REQUIRE_FALSE(taken.error);
+      std::uint64_t at = offset;
+      for (std::size_t i = 0; i < taken.memory->count(); ++i) {
+        CHECK(has(taken, i, file, at));
+        at += taken.memory->length_bytes(i);
+      }
+      CHECK(taken.readable_bytes == at - offset);
+    }
+    CHECK(reading.checkpoint.kernel.most_loads_of_a_page() <= 1);
+  }
+}
+
+TEST_CASE("no more is ahead than the bound says, and the next part at least") {
+  Reading reading({64 * kMiB}, {4, 4 * kMiB, 1 * kMiB}, {.read_window_bytes = 4096});
+  std::vector<TensorReader::Part> parts;
+  for (std::uint64_t at = 0; at < 8; ++at) {
+    parts.push_back(reading.reader->add(0, at * 2 * kMiB, {2 * kMiB}));
+  }
+  const auto large = reading.reader->add(0, 16 * kMiB, {20 * kMiB});
+  for (std::size_t i = 0; i < 8; ++i) {
+    const TakenPart taken = reading.reader->take(parts[i]);
+    CHECK_FALSE(taken.error);
+    // Two parts beyond those that were taken.
+    CHECK(reading.checkpoint.kernel.served_bytes() <= (i + 3) * 2 * kMiB);
+  }
+  CHECK(reading.checkpoint.kernel.wait_until_requested("0.shard", 16 * kMiB, kHangBound));
+  CHECK(reading.reader->take(large).readable_bytes == 20 * kMiB);
+}
+
+TEST_CASE("what is waited for comes first, however much is ahead of it") {
+  Reading reading({64 * kMiB});
+  std::vector<TensorReader::Part> parts;
+  for (std::uint64_t at = 0; at < 32; ++at) {
+    parts.push_back(reading.reader->add(0, at * kMiB, {1 * kMiB}));
+  }
+  for (std::size_t i = 32; i-- > 0;) {
+    const TakenPart taken = reading.reader->take(parts[i]);
+    CHECK(has(taken, 0, 0, i * kMiB));
+  }
+}
+
+TEST_CASE("an error belongs to its part, with the lowest offset") {
+  for (const std::uint32_t threads : {1U, 8U}) {
+    Reading reading({4 * kMiB}, {threads, 1 * kMiB, 64 * kKiB});
+    reading.checkpoint.io.add({.from_offset = 1 * kMiB + 200000, .to_offset = 2 * kMiB});
+    const auto good = reading.reader->add(0, 0, {1 * kMiB});
+    const auto bad = reading.reader->add(0, 1 * kMiB, {1 * kMiB});
+    const auto good_too = reading.reader->add(0, 2 * kMiB, {1 * kMiB});
+    CHECK_FALSE(reading.reader->take(good).error);
+    const TakenPart taken = reading.reader->take(bad);
+    REQUIRE(taken.error);
+    CHECK(taken.error->errno_value == EIO);
+    CHECK(taken.error->offset == 1 * kMiB + 192 * kKiB);  // the piece, which fails as one
+    CHECK(taken.readable_bytes == 192 * kKiB);
+    CHECK_FALSE(reading.reader->take(good_too).error);
+  }
+}
+
+TEST_CASE("of small tensors those before the bad one are there") {
+  Reading reading({1 * kMiB});
+  reading.checkpoint.io.add({.from_offset = 250, .to_offset = 251});
+  const auto part = reading.reader->add(0, 0, {100, 100, 100, 100});
+  const TakenPart taken = reading.reader->take(part);
+  REQUIRE(taken.error);
+  CHECK(taken.readable_bytes == 200);
+  CHECK(has(taken, 0, 0, 0));
+  CHECK(has(taken, 1, 0, 100));
+}
+
+TEST_CASE("a file that ends early, and one that is not there") {
+  Reading reading({1 * kMiB, 1 * kMiB});
+  reading.checkpoint.kernel.truncate("0.shard", 5000);
+  reading.checkpoint.io.add(
+      {.operation = Operation::open, .path_suffix = "1.shard", .errno_value = ENOENT});
+  const auto cut = reading.reader->add(0, 0, {1 * kMiB});
+  const auto missing = reading.reader->add(1, 0, {1 * kMiB});
+  const TakenPart taken = reading.reader->take(cut);
+  REQUIRE(taken.error);
+  CHECK(taken.error->errno_value == ENODATA);
+  CHECK(taken.error->offset == 5000);
+  const auto error = reading.reader->take(missing).error;
+  REQUIRE(error);
+  CHECK(error->errno_value == ENOENT);
+  CHECK_THROWS_AS(reading.reader->add(2, 0, {1}), std::out_of_range);
+}
+
+TEST_CASE("a stalled read holds up no one else, the caller can leave, and so can the reader") {
+  Reading reading({1 * kMiB, 1 * kMiB});
+  reading.checkpoint.io.add({.kind = FaultKind::stall, .path_suffix = "0.shard"});
+  const auto stalled = reading.reader->add(0, 0, {100});
+  const auto other = reading.reader->add(1, 0, {100});
+  CHECK_FALSE(reading.reader->take(other).error);
+  int looks = 0;
+  const auto interrupt = [&] {
+    if (++looks > 1) throw std::runtime_error("interrupted");
+  };
+  CHECK_THROWS_AS(reading.reader->take(stalled, interrupt), std::runtime_error);
+  CHECK_FALSE(reading.reader->ready(stalled));
+  reading.reader.reset();
+  CHECK(reading.checkpoint.kernel.open_descriptors() > 0);  // the thread still uses it
+  reading.checkpoint.io.release_stalled();
+  CHECK(reading.checkpoint.kernel.wait_until_closed(kHangBound));
+}
+
+TEST_CASE("closing ends a wait, and what was not taken cannot be") {
+  Reading reading({1 * kMiB});
+  reading.checkpoint.io.add({.kind = FaultKind::stall});
+  const auto part = reading.reader->add(0, 0, {100});
+  CHECK_THROWS_AS(reading.reader->take(part, [&] { reading.reader->close(); }), std::logic_error);
+  reading.reader->close();
+  CHECK_THROWS_AS(reading.reader->take(part), std::logic_error);
+  reading.checkpoint.io.release_stalled();
+}
+
+TEST_CASE("a part is taken once") {
+  Reading reading({1 * kMiB});
+  const auto part = reading.reader->add(0, 0, {100});
+  CHECK_FALSE(reading.reader->take(part).error);
+  CHECK_THROWS_AS(reading.reader->take(part), std::logic_error);
+}
+
+TEST_CASE("more memory than there is fails its part alone") {
+  Reading reading({1 * kMiB});
+  const auto huge = reading.reader->add(0, 0, {1ULL << 60U});
+  const auto part = reading.reader->add(0, 0, {100});
+  const TakenPart taken = reading.reader->take(huge);
+  REQUIRE(taken.error);
+  CHECK(taken.error->errno_value == ENOMEM);
+  CHECK_FALSE(reading.reader->take(part).error);
+}
+
+TEST_CASE("a forked child reads by itself, and leaves the parent alone") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", 1 * kMiB);
+  TensorReader reader(system_file_io(), {path}, kSmall);
+  const auto first = reader.add(0, 0, {1000});
+  const auto second = reader.add(0, 1000, {500 * kKiB});
+  CHECK_FALSE(reader.take(first).error);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const TakenPart taken = reader.take(second);
+    const bool good = !taken.error && taken.readable_bytes == 500 * kKiB && reader.ready(second);
+    const TakenPart added = reader.take(reader.add(0, 0, {10, 20}));
+    reader.close();
+    ::_exit(good && !added.error ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK_FALSE(reader.take(second).error);
+}
+
+TEST_CASE("options out of range") {
+  Reading reading({1});
+  CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.threads = 0}), std::invalid_argument);
+  CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.threads = 257}), std::invalid_argument);
+  CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.piece_bytes = 0}),
+                  std::invalid_argument);
+}
+
+TEST_SUITE_END();
