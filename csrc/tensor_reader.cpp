@@ -14,38 +14,13 @@
 
 #include "engine.h"
 #include "piece_reader.h"
+#include "read_parts.h"
 #include "signals_blocked.h"
 
 namespace shardahead {
 namespace {
 
 constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
-
-struct PartState {
-  std::size_t file = 0;
-  std::uint64_t offset = 0;
-  std::uint64_t length_bytes = 0;
-  std::vector<std::uint64_t> lengths_bytes;
-  bool header = false;
-
-  bool allotted = false;
-  bool taken = false;
-  std::uint64_t begun_bytes = 0;  // have been given to threads
-  std::uint32_t running = 0;      // threads
-  TakenPart result;
-
-  [[nodiscard]] bool begun() const { return header ? allotted : begun_bytes == length_bytes; }
-  [[nodiscard]] bool settled() const { return begun() && running == 0; }
-  [[nodiscard]] std::uint64_t memory_bytes() const {
-    return header ? 0 : TensorMemory::needed_bytes(lengths_bytes);
-  }
-};
-
-struct Piece {
-  PartState* part = nullptr;
-  std::shared_ptr<TensorMemory> memory;
-  ByteRange range;  // of the file
-};
 
 }  // namespace
 
@@ -78,7 +53,7 @@ struct TensorReader::State {
   void settle(const Piece& piece, PieceResult result);
   PieceResult read(const Piece& piece);
   TakenPart take(PartState& part);
-  TakenPart read_alone(const PartState& part);
+  TakenPart read_alone(const AddedPart& part);
 };
 
 TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
@@ -268,7 +243,7 @@ void TensorReader::State::settle(const Piece& piece, PieceResult result) {
 }
 
 PieceResult TensorReader::State::read(const Piece& piece) {
-  const PartState& part = *piece.part;  // only what does not change any more
+  const AddedPart& part = *piece.part;  // and no more of it: the mutex is not locked
   if (part.header) return reader.read_header(part.file);
   std::byte* const to = piece.memory->landing() + (piece.range.offset - part.offset);
   if (part.lengths_bytes.size() == 1) return reader.read(part.file, piece.range, to);
@@ -285,13 +260,9 @@ TakenPart TensorReader::State::take(PartState& part) {
 }
 
 // Without any thread, lock or shared state.
-TakenPart TensorReader::State::read_alone(const PartState& part) {
+TakenPart TensorReader::State::read_alone(const AddedPart& part) {
   PartState own;
-  own.file = part.file;
-  own.offset = part.offset;
-  own.length_bytes = part.length_bytes;
-  own.lengths_bytes = part.lengths_bytes;
-  own.header = part.header;
+  static_cast<AddedPart&>(own) = part;
   PieceReader alone(reader, PieceReader::Alone{});
   if (own.header) {
     PieceResult result = alone.read_header(own.file);

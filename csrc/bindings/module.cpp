@@ -18,6 +18,7 @@
 #include "../mount.h"
 #include "../probe.h"
 #include "../residency.h"
+#include "../tensor_reader.h"
 
 namespace py = pybind11;
 using namespace shardahead;  // NOLINT(google-build-using-namespace): this file is glue
@@ -148,6 +149,11 @@ class FileMapping {
   std::shared_ptr<MappedFile> mapped_;
 };
 
+void check_signals() {
+  const py::gil_scoped_acquire locked;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 // What Python holds of a running prefetch.
 class Prefetch {
  public:
@@ -198,16 +204,13 @@ class Prefetch {
   }
 
   bool end_consumer() { return engine_->end_consumer(); }
+  const char* keeping() { return to_string(engine_->keeping(check_signals)); }
 
   FileMapping map(std::uint32_t file) {
     return FileMapping(engine_, file, engine_->map(checked(file)));
   }
 
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
-    const auto check_signals = [] {
-      const py::gil_scoped_acquire locked;
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    };
     if (auto error = engine_->fetch_now(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
     }
@@ -228,6 +231,37 @@ class Prefetch {
   Sharing sharing_;
   std::shared_ptr<Engine> engine_;
 };
+
+// One tensor of a part that was taken, as a buffer. Keeps the memory of the part.
+struct TensorBytes {
+  std::shared_ptr<TensorMemory> memory;
+  std::size_t index = 0;
+};
+
+// What Python holds of a part that was taken.
+class ReadPart {
+ public:
+  explicit ReadPart(TakenPart taken) : taken_(std::move(taken)) {}
+
+  [[nodiscard]] const TakenPart& taken() const { return taken_; }
+  [[nodiscard]] TensorBytes tensor(std::size_t index) const {
+    if (!taken_.memory || index >= taken_.memory->count()) {
+      throw py::index_error("no tensor " + std::to_string(index));
+    }
+    return {taken_.memory, index};
+  }
+
+ private:
+  TakenPart taken_;
+};
+
+std::unique_ptr<TensorReader> make_tensor_reader(std::vector<std::string> paths,
+                                                 std::uint32_t threads, std::uint64_t ahead_bytes) {
+  TensorReaderOptions options;
+  options.threads = threads;
+  options.ahead_bytes = ahead_bytes;
+  return std::make_unique<TensorReader>(system_file_io(), std::move(paths), options);
+}
 
 struct FileResidency {
   std::uint64_t size_bytes = 0;
@@ -290,6 +324,7 @@ void bind_report(py::module_& module) {
       .def_readonly("strategy_used", &Report::strategy_used)
       .def_readonly("step_bytes", &Report::step_bytes)
       .def_readonly("step_source", &Report::step_source)
+      .def_readonly("keeping", &Report::keeping)
       .def_readonly("cancelled", &Report::cancelled)
       .def_readonly("done", &Report::done)
       .def_readonly("error_count", &Report::error_count)
@@ -325,6 +360,7 @@ void bind_prefetch(py::module_& module) {
       .def("consumed", &Prefetch::consumed, py::arg("file"), py::arg("consumed_offset"),
            py::arg("needed_offset"), py::arg("held_from_file") = py::none(), NoGil())
       .def("end_consumer", &Prefetch::end_consumer, NoGil())
+      .def("keeping", &Prefetch::keeping, NoGil())
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
@@ -334,6 +370,39 @@ void bind_prefetch(py::module_& module) {
                              [](const Prefetch& prefetch) { return prefetch.sharing().reason; })
       .def_property_readonly("done", &Prefetch::done)
       .def_property_readonly("cancelled", &Prefetch::cancelled);
+}
+
+void bind_tensor_reader(py::module_& module) {
+  py::class_<TensorBytes>(module, "TensorBytes", py::buffer_protocol())
+      .def_buffer([](const TensorBytes& bytes) {
+        return py::buffer_info(reinterpret_cast<std::uint8_t*>(bytes.memory->tensor(bytes.index)),
+                               static_cast<py::ssize_t>(bytes.memory->length_bytes(bytes.index)));
+      });
+  py::class_<ReadPart>(module, "ReadPart")
+      .def("tensor", &ReadPart::tensor, py::arg("index"))
+      .def_property_readonly("readable_bytes",
+                             [](const ReadPart& part) { return part.taken().readable_bytes; })
+      .def_property_readonly("file_bytes",
+                             [](const ReadPart& part) { return part.taken().file_bytes; })
+      .def_property_readonly("error", [](const ReadPart& part) -> std::optional<py::object> {
+        if (!part.taken().error) return std::nullopt;
+        return as_os_error(*part.taken().error);
+      });
+  py::class_<TensorReader>(module, "TensorReader")
+      .def(py::init(&make_tensor_reader), py::kw_only(), py::arg("paths"), py::arg("threads"),
+           py::arg("ahead_bytes"), NoGil())
+      .def("add", &TensorReader::add, py::arg("file"), py::arg("offset"), py::arg("lengths"),
+           NoGil())
+      .def("add_header", &TensorReader::add_header, py::arg("file"), NoGil())
+      .def("ready", &TensorReader::ready, py::arg("part"), NoGil())
+      .def(
+          "take",
+          [](TensorReader& reader, TensorReader::Part part) {
+            return ReadPart(reader.take(part, check_signals));
+          },
+          py::arg("part"), NoGil())
+      .def("close", &TensorReader::close, NoGil())
+      .def_property_readonly("read_bytes", &TensorReader::read_bytes);
 }
 
 void bind_plan(py::module_& module) {
@@ -461,7 +530,9 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   module.attr("DEFAULT_BLOCK_BYTES") = PlanOptions{}.block_bytes;
   module.attr("DEFAULT_THREADS") = EngineOptions{}.threads;
   bind_report(module);
+  module.attr("DEFAULT_AHEAD_BYTES") = TensorReaderOptions{}.ahead_bytes;
   bind_prefetch(module);
+  bind_tensor_reader(module);
   bind_plan(module);
   bind_residency(module);
   bind_mount(module);

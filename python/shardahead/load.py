@@ -7,6 +7,7 @@ called from several threads for different shards.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardahead.launcher import LocalTopology
-from shardahead.policy import MODES, PrefetchOptions, check_choice, is_disabled
+from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
 from shardahead.prefetch import PrefetchHandle, start_prefetch
+from shardahead.reading import TensorReading, neighbours
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header
 from shardahead.shards import Files, resolve_shards
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 Names = Collection[str] | Callable[[str], bool]
-logger = logging.getLogger("shardahead")
-
 _HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LAST_BLOCKS_SECONDS = 0.2
-_GROUP_BYTES = 1024**2
+
+logger = logging.getLogger("shardahead")
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,26 @@ class Load:
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
-        mode: str,
+        mode: str | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
     ) -> None:
-        check_choice("mode", mode, MODES)
+        self.mode = "mmap" if is_disabled() else resolve_mode(mode)
+        self.options = options
+        self.reading: TensorReading | None = None
         self.safe_open = _import_safe_open()
         self.shards = resolve_shards(files)
         self.wants = _predicate(names)
         self.progress = progress
         where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.drop_after = _checked_drop_after(
-            drop_after, where, together=prefetch and options.partition == "dynamic"
+            drop_after,
+            where,
+            together=self.mode == "pread" or (prefetch and options.partition == "dynamic"),
         )
         self.headers: list[Header | None] = [None] * len(self.shards)
+        # Not a method: the reading has it, and would keep what keeps the reading.
+        self._keep = partial(_keep_wanted, self.wants, self.headers)
         self.prefetch: PrefetchHandle | None = None
         self._local_size = where.size
         self._current = 0  # the shard that the consumer is at
@@ -81,8 +88,51 @@ class Load:
             self._read_headers()
         if names is not None:
             spans = [self._spans(index) for index in range(len(self.shards))]
-        if prefetch and not is_disabled():
+        if self.mode == "pread":
+            self.reading = TensorReading(self.shards, options, self._keep)
+        elif prefetch and not is_disabled():
             self.prefetch = start_prefetch(self.shards, options, where, spans=spans, consumer=True)
+        else:
+            self.mode = "mmap"
+
+    def decide(self) -> TensorReading | None:
+        """How tensors are got at where that was left open; waits until it is known. The reading,
+        or None for mappings.
+        """
+        if self.mode == "auto" and self.prefetch is not None:
+            self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
+        if self.mode == "pread" and self.reading is None:
+            self.reading = TensorReading(self.shards, self.options, self._keep)
+        return self.reading
+
+    def close(self) -> None:
+        """Ends what runs in the background, and waits for nothing."""
+        if self.reading is not None:
+            self.reading.close()
+        if self.prefetch is not None:
+            self.prefetch.stop(timeout=0)
+
+    def _can_map(self, prefetch: PrefetchHandle) -> bool:
+        """Whether mappings are of use. Else ends the prefetch, which says why."""
+        if prefetch.keeps_pages() is False:
+            with suppress(TimeoutError):
+                prefetch.wait(_LAST_BLOCKS_SECONDS)
+            prefetch.cancel()
+            return False
+        first_of_device = {shard.device: i for i, shard in reversed([*enumerate(self.shards)])}
+        for index in first_of_device.values():
+            try:
+                prefetch.map(index)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    continue  # it is told when its turn comes
+                prefetch.cancel()
+                logger.warning(
+                    "%r cannot be mapped: tensors are read into memory of their own",
+                    self.shards[index].path,
+                )
+                return False
+        return True
 
     def header(self, index: int) -> Header:
         """The header of one shard with its wanted tensors only. Waits for its bytes."""
@@ -90,11 +140,6 @@ class Load:
         if header is None:
             wait = partial(self._bring_in, index)
             header = self._keep(index, read_header(self.shards[index].path, wait))
-        return header
-
-    def _keep(self, index: int, whole: Header) -> Header:
-        tensors = tuple(tensor for tensor in whole.tensors if self.wants(tensor.name))
-        header = self.headers[index] = Header(whole.data_offset, tensors)
         return header
 
     def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
@@ -108,7 +153,7 @@ class Load:
                     yield tensor, shard.get_tensor(tensor.name)
                 return
             tensor_of = TensorMaker(shard, self.prefetch.map(index))
-            for group in _neighbours(wanted):
+            for group in neighbours(wanted):
                 together = self._bring_in_group(index, group)
                 for tensor in group:
                     if not together:
@@ -130,15 +175,15 @@ class Load:
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
+            mapped = None if self.reading is not None else self.prefetch
             last = self._was_last()
-            if self.prefetch is not None:
+            if mapped is not None:
                 # All bytes are there: the threads end by themselves, so it is no cancellation.
                 with suppress(TimeoutError):
-                    self.prefetch.wait(_LAST_BLOCKS_SECONDS)
+                    mapped.wait(_LAST_BLOCKS_SECONDS)
         finally:
             shards.close()
-            if self.prefetch is not None:
-                self.prefetch.stop(timeout=0)
+            self.close()
         if self.drop_after and last:
             evict([shard.path for shard in self.shards])
 
@@ -174,12 +219,12 @@ class Load:
     def _begin(self, index: int) -> None:
         """The consumer comes to this shard, for which a worker may be waiting already."""
         self._current = index
-        if self.prefetch is not None:
+        if self.prefetch is not None and self.reading is None:
             self.prefetch.consumed(index, 0, self._needed.get(index))
 
     def _was_last(self) -> bool:
         """Whether no one else on this node is at the files, after the last tensor."""
-        if self.prefetch is None:
+        if self.prefetch is None or self.reading is not None:
             return True
         last = self.prefetch.end_consumer()
         report = self.prefetch.report()
@@ -193,7 +238,7 @@ class Load:
         return False
 
     def _consumed(self, index: int, offset: int) -> None:
-        if self.prefetch is not None:
+        if self.prefetch is not None and self.reading is None:
             self.prefetch.consumed(index, offset)
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
@@ -207,18 +252,13 @@ class Load:
                 self._keep(index, whole)  # here: a predicate of the caller knows one thread
 
 
-def _neighbours(tensors: Sequence[TensorRange]) -> Iterator[list[TensorRange]]:
-    """Small tensors without a gap between them, together: waiting costs 10 to 20 us each time."""
-    group: list[TensorRange] = []
-    for tensor in tensors:
-        if group and not (
-            tensor.offset == group[-1].end and tensor.end - group[0].offset <= _GROUP_BYTES
-        ):
-            yield group
-            group = []
-        group.append(tensor)
-    if group:
-        yield group
+def _keep_wanted(
+    wants: Callable[[str], bool], headers: list[Header | None], index: int, whole: Header
+) -> Header:
+    """Keeps of a header what is wanted, and gives it."""
+    tensors = tuple(tensor for tensor in whole.tensors if wants(tensor.name))
+    header = headers[index] = Header(whole.data_offset, tensors)
+    return header
 
 
 def _import_safe_open() -> Callable[..., Any]:

@@ -18,7 +18,7 @@ STRATEGIES = ("auto", "populate", "fadvise", "readahead", "pread")
 PARTITIONS = ("dynamic", "block", "file")
 DEFAULT_PARTITION = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"
-MODES = ("mmap",)
+MODES = ("auto", "mmap", "pread")
 ENVIRONMENT_PREFIX = "SHARDAHEAD_"
 
 T = TypeVar("T", int, str)
@@ -86,6 +86,11 @@ def resolve_options(
         board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
         memory_budget_bytes=_number_or_none("memory_budget_bytes", None, environ, 0, 2**63 - 1),
     )
+
+
+def resolve_mode(mode: str | None, environ: Mapping[str, str] | None = None) -> str:
+    """How the weight iterators get at tensors. Raises ValueError as `resolve_options` does."""
+    return _choice("mode", mode, os.environ if environ is None else environ, "auto", MODES)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:

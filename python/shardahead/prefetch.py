@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 from shardahead import _core
+from shardahead.keeping import keeping_reason, keeps_pages
 from shardahead.launcher import LocalTopology
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
 from shardahead.report import Report, describe_error, make_report
@@ -93,9 +94,12 @@ class PrefetchHandle:
 
     def report(self) -> Report:
         """The figures so far; final once `done`."""
+        figures = self._core.report()
         return make_report(
-            self._core.report(),
+            figures,
             waited_seconds=self._waited_seconds,
+            keeps_pages=keeps_pages(figures.keeping),
+            keeps_pages_reason=keeping_reason(figures.keeping, self.shards[0].path),
             block_bytes=self._options.block_bytes,
             partition=self._core.partition_used,
             partition_reason=self._core.partition_reason,
@@ -127,6 +131,12 @@ class PrefetchHandle:
         the last one of this node, as far as is known.
         """
         return self._core.end_consumer()
+
+    def keeps_pages(self) -> bool | None:
+        """Whether the mounts leave in the page cache what is brought in; None where that is not
+        known. Waits until it is found out, which takes one page, for 10 s at most.
+        """
+        return keeps_pages(self._core.keeping())
 
     def map(self, file: int) -> _core.FileMapping:
         """`shards[file]` in memory, for the weight iterators."""
@@ -181,7 +191,9 @@ class PrefetchHandle:
                 return
             self._logged = True
         report = self.report()
-        if report.error_count:
+        if report.keeps_pages is False:
+            logger.warning("prefetch ended: %s", report.keeps_pages_reason)
+        elif report.error_count:
             logger.warning(
                 "prefetch incomplete, the load goes on without it: %s (%d errors in all); %s",
                 describe_error(report.errors[0]),

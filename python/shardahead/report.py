@@ -25,9 +25,11 @@ class Report:
     whether that was "given", asked for by "memory", or "none": as it is now, for it follows what
     memory leaves. `refetched_bytes` were brought in once more for this process's consumer: they had
     been evicted before it came to them. `dropped_bytes` this process dropped behind all consumers.
-    `partition` is how the work was
-    shared; where that is not as asked for, `partition_reason` says why. `errors` holds the first of
-    `error_count` errors, as OSError with errno, filename and the attributes operation and offset.
+    `partition` is how the work was shared; where that is not as asked for, `partition_reason` says
+    why. `keeps_pages` is whether the mounts leave in the page cache what was brought in, None where
+    that is not known; where they do not, the prefetch has ended by itself, and `keeps_pages_reason`
+    has the remedy. `errors` holds the first of `error_count` errors, as OSError with errno,
+    filename and the attributes operation and offset.
     """
 
     planned_bytes: int
@@ -53,6 +55,8 @@ class Report:
     window_source: str
     partition: str
     partition_reason: str
+    keeps_pages: bool | None
+    keeps_pages_reason: str
     local_rank: int
     local_size: int
     topology_source: str
@@ -81,6 +85,8 @@ class Report:
         if self.complete:
             return None
         reasons = []
+        if self.keeps_pages_reason:
+            reasons.append(self.keeps_pages_reason)
         if self.errors:
             more = f" (and {self.error_count - 1} more)" if self.error_count > 1 else ""
             reasons.append(f"{describe_error(self.errors[0])}{more}")
@@ -107,6 +113,8 @@ class Report:
             parts.append(f"{format_bytes(self.failed_bytes)} failed")
         if self.left_out_bytes:
             parts.append(f"{format_bytes(self.left_out_bytes)} left out")
+        if self.keeps_pages is False:
+            parts.append("ended because the mount does not keep pages")
         if self.refetched_bytes:
             parts.append(f"{format_bytes(self.refetched_bytes)} fetched twice")
         if self.waited_seconds:

@@ -57,12 +57,7 @@ def read_header(path: str, before_read: Callable[[int, int], None] | None = None
 
     try:
         size_bytes = os.fstat(descriptor).st_size
-        length = int.from_bytes(read(_LENGTH_BYTES, 0), "little")
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - _LENGTH_BYTES):
-            raise ValueError(
-                f"{path!r}: not a safetensors file, or truncated: a header of {length} bytes "
-                f"in a file of {size_bytes}"
-            )
+        length = _length(path, read(_LENGTH_BYTES, 0), size_bytes)
         text = read(length, _LENGTH_BYTES)
         return _parse(path, text, _LENGTH_BYTES + length, size_bytes)
     except OSError as error:
@@ -70,6 +65,36 @@ def read_header(path: str, before_read: Callable[[int, int], None] | None = None
         raise
     finally:
         os.close(descriptor)
+
+
+def parse_header(path: str, content: bytes, size_bytes: int) -> Header:
+    """The header of a file of `size_bytes` that begins with `content`. Raises as read_header."""
+    length = _length(path, content[:_LENGTH_BYTES], size_bytes)
+    end = _LENGTH_BYTES + length
+    return _parse(path, content[_LENGTH_BYTES:end], end, size_bytes)
+
+
+def check_tiles(path: str, header: Header, size_bytes: int) -> None:
+    """Raises ValueError where the tensors overlap or leave a gap, which the format forbids."""
+    at = header.data_offset
+    for tensor in header.tensors:
+        if tensor.offset != at:
+            raise ValueError(
+                f"{path!r}: tensor {tensor.name!r} begins at byte {tensor.offset}, not at {at}"
+            )
+        at = tensor.end
+    if at != size_bytes:
+        raise ValueError(f"{path!r}: its tensors end at byte {at}, the file has {size_bytes}")
+
+
+def _length(path: str, content: bytes, size_bytes: int) -> int:
+    length = int.from_bytes(content, "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - _LENGTH_BYTES):
+        raise ValueError(
+            f"{path!r}: not a safetensors file, or truncated: a header of {length} bytes "
+            f"in a file of {size_bytes}"
+        )
+    return length
 
 
 def _kind(entry: dict[str, Any]) -> tuple[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Tensors over bytes of a mapped safetensors file, each with a storage of its own.
+"""Tensors over the bytes of a safetensors file, mapped or read, each with a storage of its own.
 
 The safetensors library gives one storage to all tensors of a file. Here each one says by itself
 when no one holds it any more, so that its pages can be dropped while the file is still being read.
@@ -7,6 +7,8 @@ Same bytes, dtype and shape; as there, a view of a private mapping.
 
 from __future__ import annotations
 
+import json
+import os
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +51,53 @@ class TensorMaker:
 
     def __call__(self, tensor: TensorRange) -> torch.Tensor:
         """What the library does not know here, or has no bytes, is the safetensors library's."""
-        import torch
-
-        dtype = getattr(torch, _DTYPES.get(tensor.dtype, ""), None)
-        if (
-            dtype is None
-            or tensor.length != prod(tensor.shape) * dtype.itemsize
-            or not tensor.length
-        ):
+        dtype = _dtype_of(tensor)
+        if dtype is None:
             made: torch.Tensor = self._shard.get_tensor(tensor.name)
             return made
-        held = self._mapping.hold(tensor.offset, tensor.length)
-        return torch.frombuffer(held, dtype=torch.uint8).view(dtype).reshape(tensor.shape)
+        return _view(self._mapping.hold(tensor.offset, tensor.length), dtype, tensor)
+
+
+def tensor_from(tensor: TensorRange, content: _core.TensorBytes | None) -> torch.Tensor:
+    """The tensor of these bytes, None for none. What is not known here is the safetensors library's
+    to make, of a file in memory that holds nothing else.
+    """
+    dtype = _dtype_of(tensor)
+    if dtype is not None and content is not None:
+        return _view(content, dtype, tensor)
+    from safetensors import safe_open
+
+    entry = {
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "data_offsets": [0, tensor.length],
+    }
+    text = json.dumps({tensor.name: entry}).encode()
+    descriptor = os.memfd_create("shardahead", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.write(b"" if content is None else memoryview(content))
+        with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as shard:
+            made: torch.Tensor = shard.get_tensor(tensor.name)
+            return made
+    finally:
+        os.close(descriptor)
+
+
+def _dtype_of(tensor: TensorRange) -> torch.dtype | None:
+    """None where the library is to say what this tensor is, or that it is none."""
+    import torch
+
+    dtype = getattr(torch, _DTYPES.get(tensor.dtype, ""), None)
+    if not isinstance(dtype, torch.dtype) or not tensor.length:
+        return None
+    return dtype if tensor.length == prod(tensor.shape) * dtype.itemsize else None
+
+
+def _view(
+    content: _core.HeldBytes | _core.TensorBytes, dtype: torch.dtype, tensor: TensorRange
+) -> torch.Tensor:
+    import torch
+
+    return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(tensor.shape)

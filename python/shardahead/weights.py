@@ -37,7 +37,13 @@ class WeightsIterator(Iterator["Weight"]):
 
     def __init__(self, load: Load, weights: Iterator[Weight]) -> None:
         self.prefetch = load.prefetch
+        self._load = load
         self._weights = weights
+
+    @property
+    def mode(self) -> str:
+        """How tensors are got at: "mmap" or "pread"; "auto" until the first one is asked for."""
+        return self._load.mode
 
     def __next__(self) -> Weight:
         return next(self._weights)
@@ -50,8 +56,7 @@ class WeightsIterator(Iterator["Weight"]):
         close = getattr(self._weights, "close", None)
         if close is not None:
             close()
-        if self.prefetch is not None:
-            self.prefetch.stop(timeout=0)
+        self._load.close()
 
 
 def safetensors_weights_iterator(
@@ -64,15 +69,15 @@ def safetensors_weights_iterator(
     block_size: int | None = None,
     window_bytes: int | None = None,
     names: Names | None = None,
-    mode: str = "mmap",
+    mode: str | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
 ) -> WeightsIterator:
     """Iterates over (name, tensor) of safetensors files, shard after shard, by offset in each.
 
     The prefetch starts at once, before the first tensor is asked for. Tensors are CPU tensors with
-    the shape and dtype that the file says; in `mode` "mmap", the only one so far, they are views of
-    a private mapping of the file. They are bit-identical with and without prefetch.
+    the shape and dtype that the file says, bit-identical with and without prefetch and in every
+    `mode`.
 
     files, local_rank, local_size, threads, block_size: as for `prefetch_files`.
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
@@ -80,6 +85,11 @@ def safetensors_weights_iterator(
         there is none where all that is wanted fits `memory_budget()`, else half of that budget.
     names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
         that no shard holds are passed over.
+    mode: "mmap": tensors are views of a private mapping of the file. "pread": `threads` threads
+        read them in parallel into memory of their own, up to `window_bytes` ahead (128 MiB by
+        default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
+        reads for itself. "auto", the default: "mmap" with a prefetch, "pread" where the mount turns
+        out to keep no pages, or not to be mappable; the log says so once.
     drop_after: drop the files from the page cache at the end; for a single rank only.
     progress: called after each tensor with a LoadProgress.
 
@@ -111,12 +121,13 @@ def buffered_multi_thread_safetensors_weights_iterator(
     block_size: int | None = None,
     window_bytes: int | None = None,
     names: Names | None = None,
-    mode: str = "mmap",
+    mode: str | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
 ) -> WeightsIterator:
     """As `safetensors_weights_iterator`, same tensors in the same order, with `max_workers` threads
-    that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them.
+    that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them; in mode
+    "pread", which has `threads` of its own, none.
     """
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
         raise TypeError(f"max_workers must be a whole number, not {max_workers!r}")
@@ -136,6 +147,10 @@ def buffered_multi_thread_safetensors_weights_iterator(
 
 
 def _one_by_one(load: Load) -> Generator[ShardWeights, None, None]:
+    reading = load.decide()
+    if reading is not None:
+        yield from reading.weights()
+        return
     for index in range(len(load.shards)):
         yield index, load.weights_of(index)
 
@@ -182,6 +197,10 @@ def _stop_workers() -> None:
 
 def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, None]:
     """Shards in order, their tensors prepared by workers that are at most max_workers ahead."""
+    reading = load.decide()
+    if reading is not None:  # it has threads of its own
+        yield from reading.weights()
+        return
     queues = [_ShardQueue() for _ in load.shards]
     ahead = threading.Semaphore(max_workers)
     stopped = threading.Event()

@@ -216,9 +216,12 @@ def test_warm_says_where_a_mount_keeps_no_pages(source: Path, make_mount: MakeMo
     done = finish(start_python(COMMAND, "warm", "--json", mount.mountpoint))
     assert done.returncode == 1
     document = json.loads(done.stdout)
-    assert document["read_bytes"] == size_of(source)
+    assert document["keeps_pages"] is False
+    assert document["left_out_bytes"] == size_of(source)
     assert "does not keep pages" in document["reason"]
+    assert "kernel_cache" in document["reason"]
     assert document["reason"] in done.stderr
+    assert mount.counters().bytes_served <= 64 * 1024  # a page, and once more
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -374,7 +374,7 @@ print(next(weights)[0])
 
 def test_wrong_arguments(shards: list[Path], iterate: MakeIterator) -> None:
     before = thread_ids()
-    with pytest.raises(ValueError, match="mode must be one of mmap, not 'magic'"):
+    with pytest.raises(ValueError, match="mode must be one of auto, mmap, pread, not 'magic'"):
         iterate(shards, mode="magic")
     with pytest.raises(ValueError, match=r"threads must be .*not 0"):
         iterate(shards, threads=0)
