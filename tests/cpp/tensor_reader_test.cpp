@@ -22,8 +22,8 @@ constexpr TensorReaderOptions kSmall{
     .threads = 4, .ahead_bytes = 1 * kMiB, .piece_bytes = 64 * kKiB};
 
 struct Reading {
-  explicit Reading(std::vector<std::uint64_t> sizes_bytes, TensorReaderOptions options = kSmall,
-                   SimulatedKernel kernel = {})
+  explicit Reading(const std::vector<std::uint64_t>& sizes_bytes,
+                   TensorReaderOptions options = kSmall, SimulatedKernel kernel = {})
       : checkpoint(sizes_bytes, kernel) {
     std::vector<std::string> paths;
     for (std::size_t i = 0; i < sizes_bytes.size(); ++i) {
