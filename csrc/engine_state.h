@@ -59,6 +59,7 @@ struct Engine::State {
   const std::shared_ptr<Consumption> consumption;
   // Read by fetchers between system calls; set once. It orders nothing: relaxed is enough.
   std::atomic<bool> cancelled{false};
+  DoorbellWord trial_bell{0};  // rung once, when it is known what the trial gave
   const std::atomic<bool> never_cancelled{false};
 
   mutable std::mutex mutex;  // guards everything below, save what claims does for itself
@@ -85,6 +86,7 @@ struct Engine::State {
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
   void try_mounts();
+  void wait_for_trial(std::chrono::seconds patience, const std::function<void()>& between);
   [[nodiscard]] KeepingCheck check_mounts() const;
   [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);

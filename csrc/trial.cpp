@@ -4,7 +4,6 @@
 
 #include <set>
 #include <system_error>
-#include <thread>
 
 #include "engine_state.h"
 #include "signals_blocked.h"
@@ -25,18 +24,34 @@ void Engine::State::try_mounts() {
   {
     std::unique_lock lock(mutex);
     if (trial_begun) {
-      ended_or_left.wait_for(lock, kTrialPatience, [&] {
-        return keeping.has_value() || cancelled.load(std::memory_order_relaxed);
-      });
+      lock.unlock();
+      wait_for_trial(kTrialPatience, {});
       return;
     }
     trial_begun = true;
   }
   const KeepingCheck found = options.tries_mounts ? check_mounts() : KeepingCheck{};
-  const std::lock_guard lock(mutex);
-  keeping = found.keeping;
-  trial_bytes = found.read_bytes;
-  ended_or_left.notify_all();
+  {
+    const std::lock_guard lock(mutex);
+    keeping = found.keeping;
+    trial_bytes = found.read_bytes;
+  }
+  ring(trial_bell);
+}
+
+void Engine::State::wait_for_trial(std::chrono::seconds patience,
+                                   const std::function<void()>& between) {
+  const auto deadline = runtime.now() + patience;
+  for (;;) {
+    const std::uint32_t seen = doorbell_seen(trial_bell);
+    {
+      const std::lock_guard lock(mutex);
+      if (keeping || cancelled.load(std::memory_order_relaxed)) return;
+    }
+    if (runtime.now() >= deadline) return;
+    runtime.wait_for_ring(trial_bell, seen, kConsumerSlice);
+    if (between) between();
+  }
 }
 
 // One file of each device; the worst of them counts for all.
@@ -74,24 +89,20 @@ bool Engine::State::is_in_vain() const {
 Keeping Engine::keeping(const std::function<void()>& between) {
   State& state = *state_;
   if (state.process != ::getpid()) return Keeping::unknown;
-  const auto deadline = Clock::now() + kConsumerTrialPatience;
   std::unique_lock lock(state.mutex);
   if (!state.trial_begun && state.running == 0) {
     // No worker, hence no trial: its share of the blocks is empty. A thread that can be left
     // behind.
     try {
       const SignalsBlocked blocked;
-      std::thread([kept = state_] { kept->try_mounts(); }).detach();
+      state.runtime.start_thread("shardahead-try", [kept = state_] { kept->try_mounts(); });
     } catch (const std::system_error&) {
       return Keeping::unknown;
     }
   }
-  while (!state.keeping && !cancelled() && Clock::now() < deadline) {
-    state.ended_or_left.wait_for(lock, kConsumerSlice);
-    lock.unlock();
-    if (between) between();
-    lock.lock();
-  }
+  lock.unlock();
+  state.wait_for_trial(kConsumerTrialPatience, between);
+  lock.lock();
   return state.keeping.value_or(Keeping::unknown);
 }
 
