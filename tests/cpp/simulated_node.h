@@ -66,7 +66,7 @@ class PageCache {
   static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
   struct Folio {
-    Time ready{};  // of the last load
+    Time ready;  // of the last load
     bool present = false;
     bool loaded_before = false;
     std::uint16_t mapped = 0;
@@ -96,7 +96,7 @@ class PageCache {
   std::uint64_t loads_ = 0;
   std::uint64_t first_loads_ = 0;
   std::uint64_t evictions_ = 0;
-  Time link_free_{};
+  Time link_free_;
 };
 
 // The seam of one rank to that node. A call takes virtual time; after a death it fails at once.

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 
 namespace shardahead::testing {
 namespace {
@@ -16,8 +17,8 @@ using std::chrono::seconds;
 
 constexpr double kLongestWaitSeconds = 300;
 
-struct Interrupted {};
-struct Buried {};
+struct Interrupted : std::exception {};
+struct Buried : std::exception {};
 
 double seconds_of(nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
 

@@ -50,7 +50,7 @@ class SimulatedRank {
 
  private:
   struct Tensor {
-    std::uint32_t file;
+    std::uint32_t file = 0;
     ByteRange range;
   };
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "simulation_ledger.h"
+#include "watched_claims.h"
 
 namespace shardahead::testing {
 

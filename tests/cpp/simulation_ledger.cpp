@@ -1,7 +1,6 @@
 #include "simulation_ledger.h"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 
 namespace shardahead::testing {
@@ -10,134 +9,7 @@ namespace {
 // A claim of the living is taken over after 10 s without a change anywhere, seen every 100 ms.
 constexpr auto kStallTime = std::chrono::milliseconds(9700);
 
-// Does what the canary asks for, and says nothing of it.
-class BuggyClaims final : public Claims {
- public:
-  BuggyClaims(std::unique_ptr<Claims> claims, Bug bug) : inner_(std::move(claims)), bug_(bug) {}
-
-  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
-    return inner_->wanted();
-  }
-  std::optional<Claim> take(std::uint64_t limit_bytes) override {
-    if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
-    auto claim = inner_->take(limit_bytes);
-    if (!claim || claim->done_before) return claim;
-    if (bug_ == Bug::taken_twice && claim->block % 4 == 3) {
-      inner_->settle(*claim, Outcome::released, 0);
-    }
-    if (bug_ == Bug::done_unfetched && claim->block % 4 == 3) {
-      inner_->settle(*claim, Outcome::done, 0);
-      return take(limit_bytes);
-    }
-    return claim;
-  }
-  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
-    if (bug_ == Bug::never_settled && claim.block % 4 == 3) return;
-    if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
-    inner_->settle(claim, outcome, read_bytes);
-  }
-  bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
-  void recover(bool stalled) override {
-    if (bug_ != Bug::dead_kept) inner_->recover(stalled);
-  }
-  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
-    return inner_->standing(blocks);
-  }
-  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
-  [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
-  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
-    return inner_->inflight_bytes();
-  }
-  void report_consumer(const ConsumerPosition& position) override {
-    inner_->report_consumer(position);
-  }
-  bool end_consumer() override { return inner_->end_consumer(); }
-  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
-    return inner_->slowest_consumer(now);
-  }
-  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
-    return inner_->take_dropping(until_bytes);
-  }
-  DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
-
- private:
-  std::unique_ptr<Claims> inner_;
-  Bug bug_;
-};
-
-class WatchedClaims final : public Claims {
- public:
-  WatchedClaims(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank)
-      : inner_(std::move(claims)), ledger_(ledger), rank_(rank) {
-    ledger_.joined(rank_, *inner_);
-  }
-  WatchedClaims(const WatchedClaims&) = delete;
-  WatchedClaims& operator=(const WatchedClaims&) = delete;
-  ~WatchedClaims() override { ledger_.leave(rank_, *inner_); }
-
-  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
-    return inner_->wanted();
-  }
-  std::optional<Claim> take(std::uint64_t limit_bytes) override {
-    auto claim = inner_->take(limit_bytes);
-    if (claim) ledger_.take(rank_, *claim, limit_bytes, *inner_);
-    return claim;
-  }
-  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
-    inner_->settle(claim, outcome, read_bytes);
-    ledger_.settle(rank_, claim, outcome, *inner_);
-  }
-  bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
-  void recover(bool stalled) override {
-    inner_->recover(stalled);
-    ledger_.recover(rank_, stalled, *inner_);
-  }
-  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
-    return inner_->standing(blocks);
-  }
-  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
-  [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
-  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
-    return inner_->inflight_bytes();
-  }
-  void report_consumer(const ConsumerPosition& position) override {
-    inner_->report_consumer(position);
-    ledger_.consume(rank_, position);
-  }
-  bool end_consumer() override {
-    ledger_.end_consumer(rank_);
-    return inner_->end_consumer();
-  }
-  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
-    return inner_->slowest_consumer(now);
-  }
-  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
-    auto range = inner_->take_dropping(until_bytes);
-    if (range) ledger_.drop(rank_, *range);
-    return range;
-  }
-  DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
-
- private:
-  std::unique_ptr<Claims> inner_;
-  Ledger& ledger_;
-  std::uint32_t rank_;
-};
-
 }  // namespace
-
-const char* to_string(Bug bug) noexcept {
-  constexpr std::array<const char*, kBugs> kNames = {
-      "none",           "taken_twice",   "beyond_window", "dead_kept",
-      "done_unfetched", "never_settled", "failure_hidden"};
-  return kNames[static_cast<std::size_t>(bug)];
-}
-
-std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
-                                Bug bug) {
-  if (bug != Bug::none) claims = std::make_unique<BuggyClaims>(std::move(claims), bug);
-  return std::make_unique<WatchedClaims>(std::move(claims), ledger, rank);
-}
 
 void Ledger::broken(std::uint32_t rank, const std::string& rule) {
   if (closed_) return;

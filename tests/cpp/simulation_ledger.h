@@ -15,20 +15,6 @@
 
 namespace shardahead::testing {
 
-// What a canary has planted: each must be found.
-enum class Bug {
-  none,
-  taken_twice,     // a block is given out while another is at work on it
-  beyond_window,   // the limit of a claim is ignored
-  dead_kept,       // the claims of the dead stay theirs
-  done_unfetched,  // a block is marked done that no one has fetched
-  never_settled,   // what became of a block is not said
-  failure_hidden,  // a block that failed is marked done
-};
-inline constexpr std::uint32_t kBugs = 7;
-
-const char* to_string(Bug bug) noexcept;
-
 class Ledger {
  public:
   using Time = Runtime::Time;
@@ -41,7 +27,7 @@ class Ledger {
     bool on_board = false;
     bool consumer = false;
     bool complete = true;  // all that is wanted has to come, unless it is cancelled
-    std::function<std::uint64_t()> window_bytes = {};  // in force; 0 is no limit
+    std::function<std::uint64_t()> window_bytes;  // in force; 0 is no limit
   };
 
   void broken(std::uint32_t rank, const std::string& rule);
@@ -85,7 +71,7 @@ class Ledger {
     bool present = false;
     bool consumes = false;
     ConsumerPosition position;
-    Time moved{};
+    Time moved;
     std::vector<bool> taken;  // without a board
   };
 
@@ -102,12 +88,8 @@ class Ledger {
   std::vector<FileRange> exempt_;
   bool all_exempt_ = false;
   bool closed_ = false;
-  Time last_ring_{};
+  Time last_ring_;
   std::vector<std::string> violations_;
 };
-
-// Claims under observation, with a bug between them and the observer if the canary asks for one.
-std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
-                                Bug bug);
 
 }  // namespace shardahead::testing

@@ -45,7 +45,7 @@ class VirtualThreads {
 
  private:
   struct Thread {
-    std::uint32_t rank;
+    std::uint32_t rank = 0;
     Time due;
     const DoorbellWord* word = nullptr;  // waited for until `due`
     std::uint32_t seen = 0;
@@ -61,8 +61,8 @@ class VirtualThreads {
   std::function<void(std::uint32_t)> at_step_;
   std::vector<std::unique_ptr<Thread>> threads_;
   Thread* running_ = nullptr;
-  Time now_{};
-  Time end_{};
+  Time now_;
+  Time end_;
   bool stopped_ = false;
   bool burying_ = false;
 };

@@ -1,0 +1,29 @@
+// watched_claims: claims that tell the ledger what is asked of them and what they answer; and the
+// bugs that a canary plants below them. One thread.
+#pragma once
+
+#include <memory>
+
+#include "simulation_ledger.h"
+
+namespace shardahead::testing {
+
+// What a canary has planted: each must be found.
+enum class Bug {
+  none,
+  taken_twice,     // a block is given out while another is at work on it
+  beyond_window,   // the limit of a claim is ignored
+  dead_kept,       // the claims of the dead stay theirs
+  done_unfetched,  // a block is marked done that no one has fetched
+  never_settled,   // what became of a block is not said
+  failure_hidden,  // a block that failed is marked done
+};
+inline constexpr std::uint32_t kBugs = 7;
+
+const char* to_string(Bug bug) noexcept;
+
+// Claims under observation, with a bug between them and the observer if the canary asks for one.
+std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
+                                Bug bug);
+
+}  // namespace shardahead::testing
