@@ -1,5 +1,6 @@
 #include "keeping.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <exception>
 
@@ -92,8 +93,13 @@ KeepingCheck check_keeping(FileIo& io, const File& file,
   try {
     for (const ByteRange& range : ranges) {
       if (!resident(io, file, range)) return {};
-      const auto page = absent_page(io, file, range);
-      if (page) return {try_twice(io, file, *page), page->length};
+      if (const auto page = absent_page(io, file, range)) {
+        // The kernel may have read more than the page.
+        const std::uint64_t before = resident(io, file, range).value_or(0);
+        const Keeping found = try_twice(io, file, *page);
+        const std::uint64_t after = resident(io, file, range).value_or(0);
+        return {found, after - std::min(before, after)};
+      }
     }
     // All is there, and nothing has to be fetched: will it stay?
     const Keeping found = after_open(io, file, ranges.front());

@@ -162,8 +162,8 @@ class Prefetch {
            std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
            const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
-           std::optional<std::uint64_t> memory_budget_bytes, bool consumer,
-           bool consumer_releases) {
+           std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
+           bool tries_mounts) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
@@ -171,6 +171,7 @@ class Prefetch {
     options.window_bytes = window_bytes;
     options.consumer = consumer;
     options.consumer_releases = consumer_releases;
+    options.tries_mounts = tries_mounts;
     options.memory_budget = [given = memory_budget_bytes] {
       return given ? given : memory_budget().budget_bytes;
     };
@@ -347,12 +348,12 @@ void bind_prefetch(py::module_& module) {
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
                     std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
-                    std::optional<std::uint64_t>, bool, bool>(),
+                    std::optional<std::uint64_t>, bool, bool, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
            py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
            py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
            py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"),
-           py::arg("consumer_releases"), NoGil())
+           py::arg("consumer_releases"), py::arg("tries_mounts"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shardahead import _core
-from shardahead.policy import is_disabled
-from shardahead.prefetch import prefetch_files
-from shardahead.shards import PathLike, Shard
+from shardahead.policy import is_disabled, resolve_options
+from shardahead.prefetch import start_prefetch
+from shardahead.shards import PathLike, Shard, resolve_shards
+from shardahead.topology import local_topology
 from shardahead.units import format_bytes
 
 LATENCY_READS = 16
@@ -154,16 +155,21 @@ def _rate(ranges: Ranges, strategy: str, threads: int) -> Rate | None:
     if not ranges:  # others read them meanwhile
         return None
     share = _sum(ranges) // (4 * threads)  # some blocks for each thread
-    handle = prefetch_files(
-        list(ranges),
-        0,
-        1,
-        threads,
-        max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20,
+    options = resolve_options(
+        threads=threads,
+        block_size=max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20,
         strategy=strategy,
         partition="block",
         window_bytes=0,
-        spans=ranges,
+    )
+    shards = resolve_shards(list(ranges))
+    handle = start_prefetch(
+        shards,
+        options,
+        local_topology(local_rank=0, local_size=1),
+        spans=[ranges[shard.path] for shard in shards],
+        consumer=False,
+        tries_mounts=False,  # what is measured is reading, also where pages do not stay
     )
     with handle:
         handle.wait()

@@ -271,6 +271,7 @@ def start_prefetch(
     spans: Sequence[Sequence[tuple[int, int]] | None],
     consumer: bool,
     consumer_releases: bool = True,
+    tries_mounts: bool = True,
 ) -> PrefetchHandle:
     """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
     consumer that does not release may hold what it has passed, which cannot be dropped then.
@@ -292,6 +293,7 @@ def start_prefetch(
         memory_budget_bytes=options.memory_budget_bytes,
         consumer=consumer,
         consumer_releases=consumer_releases,
+        tries_mounts=tries_mounts,
     )
     return PrefetchHandle(core, shards, options, topology)
 
