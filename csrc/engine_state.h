@@ -86,7 +86,7 @@ struct Engine::State {
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
   void try_mounts();
-  void wait_for_trial(std::chrono::seconds patience, const std::function<void()>& between);
+  void wait_for_trial(std::chrono::seconds longest, const std::function<void()>& between);
   [[nodiscard]] KeepingCheck check_mounts() const;
   [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);

@@ -39,9 +39,9 @@ void Engine::State::try_mounts() {
   ring(trial_bell);
 }
 
-void Engine::State::wait_for_trial(std::chrono::seconds patience,
+void Engine::State::wait_for_trial(std::chrono::seconds longest,
                                    const std::function<void()>& between) {
-  const auto deadline = runtime.now() + patience;
+  const auto deadline = runtime.now() + longest;
   for (;;) {
     const std::uint32_t seen = doorbell_seen(trial_bell);
     {

@@ -88,8 +88,8 @@ TEST_CASE("no more is ahead than the bound says, and the next part at least") {
   for (std::size_t i = 0; i < 8; ++i) {
     const TakenPart taken = reading.reader->take(parts[i]);
     CHECK_FALSE(taken.error);
-    // Two parts beyond those that were taken.
-    CHECK(reading.checkpoint.kernel.served_bytes() <= (i + 3) * 2 * kMiB);
+    // Two parts beyond those that were taken; after the last of them the large one is begun.
+    if (i < 7) CHECK(reading.checkpoint.kernel.served_bytes() <= (i + 3) * 2 * kMiB);
   }
   CHECK(reading.checkpoint.kernel.wait_until_requested("0.shard", 16 * kMiB, kHangBound));
   CHECK(reading.reader->take(large).readable_bytes == 20 * kMiB);
