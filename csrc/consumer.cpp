@@ -78,7 +78,8 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
 bool Engine::State::all_settled() const {
   const std::lock_guard lock(mutex);
   return running == 0 && options.consumer && figures.threads > 0 &&
-         !cancelled.load(std::memory_order_relaxed) && !(keeping && keeps_nothing(*keeping));
+         !cancelled.load(std::memory_order_relaxed) &&
+         !keeps_nothing(verdict().value_or(Keeping::unknown));
 }
 
 // What had been brought in, and was not there when the consumer came for it.

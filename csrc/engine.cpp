@@ -101,15 +101,7 @@ Report Engine::report() const {
   const Window window = state_->control.window();
   report.window_bytes = window.ahead_bytes;
   report.window_source = to_string(window.source);
-  // What the trial had brought in was found resident by whoever came to its block.
-  std::uint64_t tried_bytes = state_->trial_bytes;
-  for (std::uint64_t* found : {&report.resident_bytes, &report.shared_bytes}) {
-    const std::uint64_t moved = std::min(tried_bytes, *found);
-    *found -= moved;
-    report.read_bytes += moved;
-    tried_bytes -= moved;
-  }
-  report.keeping = to_string(state_->keeping.value_or(Keeping::unknown));
+  report.keeping = to_string(state_->verdict().value_or(Keeping::unknown));
   report.done = state_->running == 0;
   report.cancelled = cancelled();
   // Cancelled, what is still in flight is not waited for.

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -79,15 +80,17 @@ struct Engine::State {
   Runtime::Time last_recovery = runtime.now();
   Report figures;
   Runtime::Time ended;
-  bool trial_begun = false;
-  std::optional<Keeping> keeping;  // what the trial gave
-  std::uint64_t trial_bytes = 0;   // what it brought in
+  // Of each device (st_dev) what the trial gave; nothing while it is going on.
+  std::map<std::uint64_t, std::optional<Keeping>> trials;
+  bool tried_alone = false;  // for the consumer, without a worker
 
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
-  void try_mounts();
-  void wait_for_trial(std::chrono::seconds longest, const std::function<void()>& between);
-  [[nodiscard]] KeepingCheck check_mounts() const;
+  bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
+                 std::uint64_t& tried_bytes);
+  void try_alone();
+  void wait_for_trial(std::unique_lock<std::mutex>& lock, const std::function<void()>& between);
+  [[nodiscard]] std::optional<Keeping> verdict() const;
   [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);

@@ -1,9 +1,10 @@
-// The trial before the first block: whether the mounts keep what is brought in. One worker carries
-// it out and the others wait for it, so that not even a few blocks are fetched in vain.
+// The trial before the first block of a device: whether its mount keeps what is brought in. The
+// worker that has the block carries it out and the others wait for it, so that nothing is fetched
+// in vain.
 #include <unistd.h>
 
-#include <set>
 #include <system_error>
+#include <utility>
 
 #include "engine_state.h"
 #include "signals_blocked.h"
@@ -15,95 +16,94 @@ namespace {
 constexpr auto kTrialPatience = std::chrono::seconds(1);
 constexpr auto kConsumerTrialPatience = std::chrono::seconds(10);
 constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
-// How many blocks of the first file are searched for a page that is not resident.
-constexpr std::size_t kSearchedBlocks = 64;
 
 }  // namespace
 
-void Engine::State::try_mounts() {
+// False where it would be in vain. `tried_bytes` of the ranges have been brought in.
+bool Engine::State::try_mount(const File& file, const std::vector<ByteRange>& ranges,
+                              std::uint64_t& tried_bytes) {
+  if (!options.tries_mounts || ranges.empty()) return true;
+  const std::uint64_t device = file.status().device;
   {
     std::unique_lock lock(mutex);
-    if (trial_begun) {
-      lock.unlock();
-      wait_for_trial(kTrialPatience, {});
-      return;
+    const auto [trial, is_first] = trials.try_emplace(device);
+    const auto deadline = runtime.now() + kTrialPatience;
+    while (!is_first && !trial->second && !cancelled.load(std::memory_order_relaxed) &&
+           runtime.now() < deadline) {
+      wait_for_trial(lock, {});
     }
-    trial_begun = true;
+    if (!is_first) return !keeps_nothing(trial->second.value_or(Keeping::unknown));
   }
-  const KeepingCheck found = options.tries_mounts ? check_mounts() : KeepingCheck{};
-  {
-    const std::lock_guard lock(mutex);
-    keeping = found.keeping;
-    trial_bytes = found.read_bytes;
+  const KeepingCheck found = check_keeping(io, file, ranges);
+  tried_bytes = found.read_bytes;
+  const std::lock_guard lock(mutex);
+  trials[device] = found.keeping;
+  ring(trial_bell);
+  return !keeps_nothing(found.keeping);
+}
+
+// Called with the mutex locked, which it gives up meanwhile.
+void Engine::State::wait_for_trial(std::unique_lock<std::mutex>& lock,
+                                   const std::function<void()>& between) {
+  const std::uint32_t seen = doorbell_seen(trial_bell);
+  lock.unlock();
+  runtime.wait_for_ring(trial_bell, seen, kConsumerSlice);
+  if (between) between();
+  lock.lock();
+}
+
+// On the first block, which others have, or have had.
+void Engine::State::try_alone() {
+  std::uint64_t ignored = 0;
+  for (const Block& block : plan->blocks()) {
+    const auto ranges = plan->wanted(block);
+    if (ranges.empty()) continue;
+    try {
+      try_mount(*files->acquire(block.file), ranges, ignored);
+    } catch (const IoException&) {
+      break;  // unknown
+    }
+    return;
   }
+  const std::lock_guard lock(mutex);
+  trials.try_emplace(0, Keeping::unknown);
   ring(trial_bell);
 }
 
-void Engine::State::wait_for_trial(std::chrono::seconds longest,
-                                   const std::function<void()>& between) {
-  const auto deadline = runtime.now() + longest;
-  for (;;) {
-    const std::uint32_t seen = doorbell_seen(trial_bell);
-    {
-      const std::lock_guard lock(mutex);
-      if (keeping || cancelled.load(std::memory_order_relaxed)) return;
-    }
-    if (runtime.now() >= deadline) return;
-    runtime.wait_for_ring(trial_bell, seen, kConsumerSlice);
-    if (between) between();
-  }
-}
-
-// One file of each device; the worst of them counts for all.
-KeepingCheck Engine::State::check_mounts() const {
-  std::set<std::uint64_t> seen;
-  KeepingCheck worst{Keeping::keeps, 0};
-  for (std::uint32_t index = 0; index < files->size(); ++index) {
-    if (seen.contains(files->status(index).device)) continue;
-    const BlockRange blocks = plan->blocks_under(index, {0, files->size_bytes(index)});
-    std::vector<ByteRange> ranges;
-    for (std::uint32_t block = blocks.begin; block < blocks.end; ++block) {
-      const auto wanted = plan->wanted(plan->blocks()[block]);
-      ranges.insert(ranges.end(), wanted.begin(), wanted.end());
-      if (ranges.size() >= kSearchedBlocks) break;
-    }
-    if (ranges.empty()) continue;
-    seen.insert(files->status(index).device);
-    try {
-      const KeepingCheck found = check_keeping(io, *files->acquire(index), ranges);
-      if (keeps_nothing(found.keeping)) return found;
-      if (found.keeping == Keeping::unknown) worst.keeping = found.keeping;
-      worst.read_bytes += found.read_bytes;
-    } catch (const IoException&) {
-      worst.keeping = Keeping::unknown;
-    }
+// Called with the mutex locked. The worst of all devices, as far as they have been tried.
+std::optional<Keeping> Engine::State::verdict() const {
+  std::optional<Keeping> worst;
+  for (const auto& [device, found] : trials) {
+    if (!found) continue;
+    if (keeps_nothing(*found)) return found;
+    if (!worst || *found == Keeping::unknown) worst = found;
   }
   return worst;
 }
 
 bool Engine::State::is_in_vain() const {
   const std::lock_guard lock(mutex);
-  return keeping && keeps_nothing(*keeping);
+  return keeps_nothing(verdict().value_or(Keeping::unknown));
 }
 
 Keeping Engine::keeping(const std::function<void()>& between) {
   State& state = *state_;
-  if (state.process != ::getpid()) return Keeping::unknown;
+  if (state.process != ::getpid() || !state.options.tries_mounts) return Keeping::unknown;
+  const auto deadline = state.runtime.now() + kConsumerTrialPatience;
   std::unique_lock lock(state.mutex);
-  if (!state.trial_begun && state.running == 0) {
-    // No worker, hence no trial: its share of the blocks is empty. A thread that can be left
-    // behind.
-    try {
-      const SignalsBlocked blocked;
-      state.runtime.start_thread("shardahead-try", [kept = state_] { kept->try_mounts(); });
-    } catch (const std::system_error&) {
-      return Keeping::unknown;
+  while (!state.verdict() && !cancelled() && state.runtime.now() < deadline) {
+    if (state.running == 0 && !std::exchange(state.tried_alone, true)) {
+      // No worker had a block to try. A thread that can be left behind.
+      try {
+        const SignalsBlocked blocked;
+        state.runtime.start_thread("shardahead-try", [kept = state_] { kept->try_alone(); });
+      } catch (const std::system_error&) {
+        return Keeping::unknown;
+      }
     }
+    state.wait_for_trial(lock, between);
   }
-  lock.unlock();
-  state.wait_for_trial(kConsumerTrialPatience, between);
-  lock.lock();
-  return state.keeping.value_or(Keeping::unknown);
+  return state.verdict().value_or(Keeping::unknown);
 }
 
 }  // namespace shardahead

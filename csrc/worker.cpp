@@ -43,7 +43,6 @@ std::uint64_t Engine::State::limit() {
 void Engine::State::work(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
   double counted_seconds = 0;
-  try_mounts();
   for (bool more = true; more;) {
     more = work_once(fetcher, shared);
     const double cpu_seconds = thread_cpu_seconds();
@@ -102,11 +101,18 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
     record_failure(claim.block);
     return Outcome::failed;
   }
+  const auto ranges = claim.whole ? std::vector{block.range} : plan->wanted(block);
+  std::uint64_t tried_bytes = 0;
+  if (!try_mount(*file, ranges, tried_bytes)) return Outcome::released;
   Outcome outcome = Outcome::done;
   std::vector<FetchResult> results;
   std::uint64_t wanted_bytes = plan->wanted_bytes(block);
-  for (const ByteRange& range : claim.whole ? std::vector{block.range} : plan->wanted(block)) {
+  for (const ByteRange& range : ranges) {
     FetchResult result = fetcher.fetch(*file, range);
+    const std::uint64_t tried = std::min(tried_bytes, result.resident_bytes);
+    tried_bytes -= tried;
+    result.resident_bytes -= tried;
+    result.read_bytes += tried;
     if (result.advice_dropped) files->renew(block.file, *file);
     read_bytes += result.read_bytes;
     // The fetcher rounds outwards to pages, and may fetch for others; the plan counts what this
