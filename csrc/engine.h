@@ -36,7 +36,7 @@ struct EngineOptions {
   // Find out before the first block whether the mounts keep pages; without that it is unknown.
   bool tries_mounts = true;
   // What page cache may fill, now; nothing where it is not known. Called by any thread.
-  std::function<std::optional<std::uint64_t>()> memory_budget = {};
+  std::function<std::optional<std::uint64_t>()> memory_budget = nullptr;
 };
 
 // Bytes of a file that a consumer of this process holds. Any thread may let go of them.
