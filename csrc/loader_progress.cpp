@@ -312,11 +312,14 @@ std::uint64_t LoaderProgress::touched_end(PageMap& pages, const Mapping& mapping
 void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
   constexpr std::uint64_t kDirectoryBytes = kMiB;
   std::map<std::size_t, std::uint64_t> seen;
-  for (const int descriptor : descriptors(root_ + "/proc/self/fd")) {
+  const std::string folder = root_ + "/proc/self/fd";
+  for (const int descriptor : descriptors(folder)) {
+    // By its name in /proc: other threads may close the number and open it anew at any time.
+    const std::string name = folder + "/" + std::to_string(descriptor);
     const auto file_of = [&] {
-      FileStatus status;
-      if (system_file_io().status(descriptor, status) < 0) return by_status_.end();
-      return by_status_.find({status.device, status.inode});
+      struct stat status{};
+      if (::stat(name.c_str(), &status) != 0) return by_status_.end();
+      return by_status_.find({status.st_dev, status.st_ino});
     };
     const auto file = file_of();
     if (file == by_status_.end()) continue;
