@@ -6,13 +6,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <exception>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include "mount.h"
+#include "proc_text.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14
@@ -48,14 +51,9 @@ bool is_overlay(std::uint64_t mount_id) {
   static auto& known = *new std::map<std::uint64_t, bool>;
   const std::lock_guard lock(mutex);
   if (const auto found = known.find(mount_id); found != known.end()) return found->second;
-  const std::string begin = std::to_string(mount_id) + " ";
-  std::ifstream table("/proc/self/mountinfo");
-  bool overlay = false;
-  for (std::string line; std::getline(table, line);) {
-    if (line.starts_with(begin)) overlay = line.find(" - overlay ") != std::string::npos;
-  }
-  known[mount_id] = overlay;
-  return overlay;
+  const auto mounts = parse_mountinfo(file_text("/proc/self/mountinfo").value_or(""));
+  const auto mount = std::ranges::find(mounts, mount_id, &Mount::id);
+  return known[mount_id] = mount != mounts.end() && mount->type == "overlay";
 }
 
 bool lies_on_overlay(int descriptor) noexcept {

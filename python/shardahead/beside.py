@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from shardahead import _core
-from shardahead.memory import memory_budget
+from shardahead.memory import budget_in_force
 from shardahead.policy import resolve_options
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.shards import Files, resolve_shards
@@ -171,10 +171,7 @@ def prefetching(
         consumer=True,
         consumer_releases=False,
     )
-    budget_bytes = options.memory_budget_bytes
-    if budget_bytes is None:
-        budget_bytes = memory_budget().budget_bytes
-    follower = _Follower(handle, budget_bytes)
+    follower = _Follower(handle, budget_in_force(options.memory_budget_bytes))
     try:
         yield handle
     finally:

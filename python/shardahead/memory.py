@@ -63,6 +63,11 @@ def memory_budget() -> MemoryBudget:
     return _public(_core.memory_budget(""))
 
 
+def budget_in_force(given_bytes: int | None) -> int | None:
+    """The budget that was given, else the one that `memory_budget()` finds."""
+    return memory_budget().budget_bytes if given_bytes is None else given_bytes
+
+
 def _public(core: _core.MemoryBudget) -> MemoryBudget:
     limits = tuple(
         MemoryLimit(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shardahead import _core
-from shardahead.memory import memory_budget
+from shardahead.memory import budget_in_force
 from shardahead.policy import PrefetchOptions
 from shardahead.safetensors_header import Header, TensorRange, check_tiles, parse_header
 from shardahead.shards import Shard
@@ -143,9 +143,7 @@ def ahead_bytes(options: PrefetchOptions) -> int:
     default; never more than a quarter of what memory leaves, unless that is next to nothing.
     """
     wanted = options.window_bytes or _core.DEFAULT_AHEAD_BYTES
-    budget = options.memory_budget_bytes
-    if budget is None:
-        budget = memory_budget().budget_bytes
+    budget = budget_in_force(options.memory_budget_bytes)
     return wanted if budget is None else min(wanted, max(budget // 4, _LEAST_AHEAD_BYTES))
 
 
