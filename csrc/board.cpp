@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <span>
 #include <utility>
 
 namespace shardahead {
@@ -109,6 +110,10 @@ struct BoardMemory {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
 
   static std::size_t size_bytes(std::size_t block_count) {
     return sizeof(BoardMemory) + block_count * (sizeof(BlockState) + sizeof(BlockWants));
+  }
+  // Never beyond the array, whatever stands in the shared memory.
+  std::span<ConsumerSlot> used_consumers() {
+    return std::span(consumers).first(std::min(consumer_slots.load(), kBoardSlots));
   }
   BlockState& state(std::size_t block) { return reinterpret_cast<BlockState*>(this + 1)[block]; }
   BlockWants& wants(std::size_t block) {
@@ -339,16 +344,15 @@ bool BoardClaims::end_consumer() {
     const std::lock_guard lock(mutex_);
     bury_consumers();
   }
-  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
-  return std::none_of(memory_->consumers.begin(), memory_->consumers.begin() + slots,
-                      [](const ConsumerSlot& consumer) { return consumer.active != 0; });
+  return std::ranges::none_of(memory_->used_consumers(),
+                              [](const ConsumerSlot& consumer) { return consumer.active != 0; });
 }
 
 // Called with the mutex locked.
 void BoardClaims::bury_consumers() {
-  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
-  for (std::uint32_t slot = 0; slot < slots; ++slot) {
-    ConsumerSlot& consumer = memory_->consumers[slot];
+  const auto consumers = memory_->used_consumers();
+  for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
+    ConsumerSlot& consumer = consumers[slot];
     if (consumer.active != 0 && file_.is_dead(slot)) consumer.active = 0;
   }
 }
@@ -357,9 +361,9 @@ std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
     std::chrono::steady_clock::time_point now) {
   const std::lock_guard lock(mutex_);
   std::optional<ConsumerPosition> slowest;
-  const std::uint32_t slots = std::min(memory_->consumer_slots.load(), kBoardSlots);
-  for (std::uint32_t slot = 0; slot < slots; ++slot) {
-    const ConsumerSlot& consumer = memory_->consumers[slot];
+  const auto consumers = memory_->used_consumers();
+  for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
+    const ConsumerSlot& consumer = consumers[slot];
     if (consumer.active == 0) continue;
     const ConsumerPosition position = {consumer.consumed_bytes, consumer.needed_bytes,
                                        consumer.released_bytes};
