@@ -6,36 +6,22 @@
 namespace shardahead::testing {
 namespace {
 
-// Does what the canary asks for, and says nothing of it.
-class BuggyClaims final : public Claims {
+// Passes everything on; those below change or watch some of it.
+class ForwardingClaims : public Claims {
  public:
-  BuggyClaims(std::unique_ptr<Claims> claims, Bug bug) : inner_(std::move(claims)), bug_(bug) {}
+  explicit ForwardingClaims(std::unique_ptr<Claims> claims) : inner_(std::move(claims)) {}
 
   [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
     return inner_->wanted();
   }
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
-    if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
-    auto claim = inner_->take(limit_bytes);
-    if (!claim || claim->done_before) return claim;
-    if (bug_ == Bug::taken_twice && claim->block % 4 == 3) {
-      inner_->settle(*claim, Outcome::released, 0);
-    }
-    if (bug_ == Bug::done_unfetched && claim->block % 4 == 3) {
-      inner_->settle(*claim, Outcome::done, 0);
-      return take(limit_bytes);
-    }
-    return claim;
+    return inner_->take(limit_bytes);
   }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
-    if (bug_ == Bug::never_settled && claim.block % 4 == 3) return;
-    if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
     inner_->settle(claim, outcome, read_bytes);
   }
   bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
-  void recover(bool stalled) override {
-    if (bug_ != Bug::dead_kept) inner_->recover(stalled);
-  }
+  void recover(bool stalled) override { inner_->recover(stalled); }
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
     return inner_->standing(blocks);
   }
@@ -56,66 +42,83 @@ class BuggyClaims final : public Claims {
   }
   DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
 
+ protected:
+  [[nodiscard]] Claims& inner() const noexcept { return *inner_; }
+
  private:
   std::unique_ptr<Claims> inner_;
-  Bug bug_;
 };
 
-class WatchedClaims final : public Claims {
+// Does what the canary asks for, and says nothing of it.
+class BuggyClaims final : public ForwardingClaims {
  public:
-  WatchedClaims(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank)
-      : inner_(std::move(claims)), ledger_(ledger), rank_(rank) {
-    ledger_.joined(rank_, *inner_);
-  }
-  WatchedClaims(const WatchedClaims&) = delete;
-  WatchedClaims& operator=(const WatchedClaims&) = delete;
-  ~WatchedClaims() override { ledger_.leave(rank_, *inner_); }
+  BuggyClaims(std::unique_ptr<Claims> claims, Bug bug)
+      : ForwardingClaims(std::move(claims)), bug_(bug) {}
 
-  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
-    return inner_->wanted();
-  }
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
-    auto claim = inner_->take(limit_bytes);
-    if (claim) ledger_.take(rank_, *claim, limit_bytes, *inner_);
+    if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
+    auto claim = inner().take(limit_bytes);
+    if (!claim || claim->done_before) return claim;
+    if (bug_ == Bug::taken_twice && claim->block % 4 == 3) {
+      inner().settle(*claim, Outcome::released, 0);
+    }
+    if (bug_ == Bug::done_unfetched && claim->block % 4 == 3) {
+      inner().settle(*claim, Outcome::done, 0);
+      return take(limit_bytes);
+    }
     return claim;
   }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
-    inner_->settle(claim, outcome, read_bytes);
-    ledger_.settle(rank_, claim, outcome, *inner_);
+    if (bug_ == Bug::never_settled && claim.block % 4 == 3) return;
+    if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
+    inner().settle(claim, outcome, read_bytes);
   }
-  bool settled(std::uint64_t limit_bytes) override { return inner_->settled(limit_bytes); }
   void recover(bool stalled) override {
-    inner_->recover(stalled);
-    ledger_.recover(rank_, stalled, *inner_);
+    if (bug_ != Bug::dead_kept) inner().recover(stalled);
   }
-  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
-    return inner_->standing(blocks);
+
+ private:
+  Bug bug_;
+};
+
+class WatchedClaims final : public ForwardingClaims {
+ public:
+  WatchedClaims(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank)
+      : ForwardingClaims(std::move(claims)), ledger_(ledger), rank_(rank) {
+    ledger_.joined(rank_, inner());
   }
-  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
-  [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
-  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
-    return inner_->inflight_bytes();
+  WatchedClaims(const WatchedClaims&) = delete;
+  WatchedClaims& operator=(const WatchedClaims&) = delete;
+  ~WatchedClaims() override { ledger_.leave(rank_, inner()); }
+
+  std::optional<Claim> take(std::uint64_t limit_bytes) override {
+    auto claim = inner().take(limit_bytes);
+    if (claim) ledger_.take(rank_, *claim, limit_bytes, inner());
+    return claim;
+  }
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
+    inner().settle(claim, outcome, read_bytes);
+    ledger_.settle(rank_, claim, outcome, inner());
+  }
+  void recover(bool stalled) override {
+    inner().recover(stalled);
+    ledger_.recover(rank_, stalled, inner());
   }
   void report_consumer(const ConsumerPosition& position) override {
-    inner_->report_consumer(position);
+    inner().report_consumer(position);
     ledger_.consume(rank_, position);
   }
   bool end_consumer() override {
     ledger_.end_consumer(rank_);
-    return inner_->end_consumer();
-  }
-  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
-    return inner_->slowest_consumer(now);
+    return inner().end_consumer();
   }
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
-    auto range = inner_->take_dropping(until_bytes);
+    auto range = inner().take_dropping(until_bytes);
     if (range) ledger_.drop(rank_, *range);
     return range;
   }
-  DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
 
  private:
-  std::unique_ptr<Claims> inner_;
   Ledger& ledger_;
   std::uint32_t rank_;
 };
