@@ -11,18 +11,13 @@
 #include <vector>
 
 #include "board_file.h"
+#include "board_memory.h"
 #include "claims.h"
-#include "file_table.h"
 #include "inflight.h"
 #include "runtime.h"
 #include "window.h"
 
 namespace shardahead {
-
-struct BoardMemory;  // laid out in board.cpp
-
-// Names what is loaded: user, boot, files (device, inode, size, mtime) and how they are cut.
-std::string board_name(const FileTable& files, const Plan& plan);
 
 class BoardClaims final : public Claims {
  public:
@@ -72,7 +67,7 @@ class BoardClaims final : public Claims {
   void advance();
 
   BoardFile file_;
-  BoardMemory* memory_;
+  const BoardMemory memory_;
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../board.h"
+#include "../board_name.h"
 #include "../engine.h"
 #include "../loader_progress.h"
 #include "../memory_budget.h"

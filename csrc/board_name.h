@@ -1,0 +1,19 @@
+// board_name: what the board of a load is called, so that processes which load the same meet
+// without being introduced. Anyone may read the name: it holds no path, only a fingerprint; who can
+// see the metadata of the same files can tell from it that they are being loaded. Any thread.
+#pragma once
+
+#include <string>
+
+#include "file_table.h"
+#include "plan.h"
+
+namespace shardahead {
+
+// Before the names of all boards of this user.
+std::string board_prefix();
+
+// Of user, boot, files (device, inode, size, mtime) and how they are cut.
+std::string board_name(const FileTable& files, const Plan& plan);
+
+}  // namespace shardahead
