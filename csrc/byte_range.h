@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace shardahead {
@@ -24,7 +25,10 @@ struct ByteRange {
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
 
-  [[nodiscard]] constexpr std::uint64_t end() const { return offset + length; }
+  // Of a range that would end beyond 2^64 - 1: that.
+  [[nodiscard]] constexpr std::uint64_t end() const {
+    return offset + std::min(length, std::numeric_limits<std::uint64_t>::max() - offset);
+  }
   [[nodiscard]] constexpr bool empty() const { return length == 0; }
   friend bool operator==(const ByteRange&, const ByteRange&) = default;
 };

@@ -6,6 +6,7 @@ namespace shardahead {
 namespace {
 
 constexpr std::uint64_t kBlockUnit = 4 * kKiB;
+constexpr std::uint64_t kMaxTotalBytes = kMaxBlocks * kMaxBlockBytes;
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
@@ -56,6 +57,9 @@ Plan::Plan(std::vector<PlannedFile> files, const PlanOptions& options) : files_(
   file_positions_.reserve(files_.size());
   for (PlannedFile& file : files_) {
     file_positions_.push_back(total_bytes_);
+    // Sizes are what a filesystem says: sparse files of 8 EiB cost nothing to make.
+    require(file.size_bytes <= kMaxTotalBytes - total_bytes_,
+            "the files have more than " + std::to_string(kMaxTotalBytes) + " bytes together");
     total_bytes_ += file.size_bytes;
     if (!file.spans) continue;
     file.spans = intersect(merge_ranges(std::move(*file.spans)), {0, file.size_bytes});

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <random>
 
 using namespace shardahead;
@@ -111,6 +112,15 @@ TEST_CASE("steps tile a range in order, each as long as allowed") {
     REQUIRE(finished);
     REQUIRE(at == range.end());
   }
+}
+
+TEST_CASE("a range that would end beyond 64 bits ends there") {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+  CHECK(ByteRange{kMost - 1, 5}.end() == kMost);
+  CHECK(intersect(ByteRange{5, kMost}, {0, 10}) == ByteRange{5, 5});
+  CHECK(intersect(ByteRange{kMost, 2}, {0, 10}).empty());
+  CHECK(merge_ranges({{3, kMost}, {1, 1}, {7, 2}}) ==
+        std::vector<ByteRange>{{1, 1}, {3, kMost - 3}});
 }
 
 TEST_CASE("steps stop when told to") {

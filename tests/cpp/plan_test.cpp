@@ -199,6 +199,18 @@ TEST_CASE("small head blocks cannot get round the limit on blocks") {
   contains(error, "4294967295");
 }
 
+TEST_CASE("sparse files whose sizes add up to more than 64 bits can hold are refused") {
+  constexpr std::uint64_t kLargestFile = (std::uint64_t{1} << 63U) - 1;
+  contains(error_of({{kLargestFile, {}}, {kLargestFile, {}}, {2, {}}}, {}), "bytes together");
+  contains(error_of({{kMaxBlocks * kMaxBlockBytes + 1, {}}}, {}), "bytes together");
+}
+
+TEST_CASE("spans that end beyond 64 bits end with their file") {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+  const Plan plan({{100, std::vector<ByteRange>{{kMost, 2}, {90, kMost}, {50, 5}}}}, {});
+  CHECK(plan.wanted(plan.blocks().front()) == std::vector<ByteRange>{{50, 5}, {90, 10}});
+}
+
 TEST_CASE("2 TB in 1,433 files at 16 MiB fits in 32 MiB") {
   constexpr std::uint64_t kFiles = 1433;
   constexpr std::uint64_t kFileBytes = 2'000'000'000'000 / kFiles;
