@@ -121,8 +121,9 @@ std::uint64_t mount_id_by_descriptor(const std::string& path) {
 std::string only_name_of_type(const std::string& folder, const std::string& type) {
   std::string found;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    std::string name = entry.path().filename().string();
+  for (std::filesystem::directory_iterator entry(folder, error); !error && entry != end(entry);
+       entry.increment(error)) {
+    std::string name = entry->path().filename().string();
     if (!name.starts_with(type + "-") || !parse_count(name.substr(type.size() + 1))) continue;
     if (!found.empty()) return {};
     found = std::move(name);
@@ -264,6 +265,7 @@ std::vector<MountLayer> overlay_layers(const std::vector<std::string>& options) 
     if (equals == std::string_view::npos) continue;
     const std::string_view key = option.substr(0, equals);
     const std::string_view value = option.substr(equals + 1);
+    if (value.empty()) continue;
     if (key == "upperdir") {
       layers.insert(layers.begin(), MountLayer{std::string(value), true, {}});
     } else if (key == "lowerdir") {

@@ -154,6 +154,7 @@ TEST_CASE("the request size is in the options, where it is known at all") {
 
 TEST_CASE("the layers of an overlay, from the top down") {
   const auto paths = [](const Options& options) { return paths_of(overlay_layers(options)); };
+  CHECK(paths({"upperdir=", "lowerdir=", "lowerdir+="}).empty());
   CHECK(paths({"rw", "lowerdir=/a:/b c", "upperdir=/u,v", "workdir=/w"}) ==
         Options{"^/u,v", "/a", "/b c"});
   CHECK(paths({"lowerdir=/a\\:b:/c\\\\d::/data"}) == Options{"/a:b", "/c\\d", "/data"});
