@@ -53,6 +53,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       runtime_(runtime),
       recheck_(wanted_.size()),
       own_(wanted_.size()),
+      in_hand_(wanted_.size()),
       watches_(kBoardSlots),
       largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
       climb_(largest_block_bytes_, set_inflight_bytes),
@@ -60,10 +61,11 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
   if (file_.first() || set_inflight_bytes != 0) memory_.header->inflight_bytes = climb_.bytes();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
   memory_.header->consumers[file_.slot()].active = 0;
-  const auto mine = claimed_by(file_.slot());
-  for (std::size_t block = 0; block < plan_->blocks().size(); ++block) {
-    std::uint16_t expected = mine;
-    memory_.states[block].compare_exchange_strong(expected, kFree);
+  for (BlockState& state : memory_.states) {
+    std::uint16_t seen = state;
+    if (seen == claimed_by(file_.slot()) || !has_meaning(seen)) {
+      state.compare_exchange_strong(seen, kFree);
+    }
   }
   for (std::size_t i = 0; i < wanted_.size(); ++i) {
     const Block& block = plan_->blocks()[wanted_[i]];
@@ -86,7 +88,7 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   const std::lock_guard lock(mutex_);
   advance();
   const auto mine = claimed_by(file_.slot());
-  const std::uint64_t most_bytes = memory_.header->inflight_bytes;
+  const std::uint64_t most_bytes = memory_.inflight_bytes();
   std::uint64_t in_flight_bytes = 0;
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
@@ -99,6 +101,7 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
     if (taken || (recheck_[i] && is_settled(state))) {
       recheck_[i] = false;
       own_[i] = true;
+      in_hand_[i] = taken;
       // Asked after the claim: whoever joins says what it wants before it looks for claims.
       return Claim{block, memory_.wants[block] == kWantedWhole, !taken};
     }
@@ -110,11 +113,18 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
 void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
   watch_throughput(claim.block, read_bytes);
   if (claim.done_before) return;
+  put_down(claim.block);
   // It may have been taken over meanwhile: then it is another's to settle.
   auto expected = claimed_by(file_.slot());
   const std::uint16_t settled = state_after(outcome);
   memory_.states[claim.block].compare_exchange_strong(expected, settled);
   ring(memory_.header->doorbell);
+}
+
+void BoardClaims::put_down(std::uint32_t block) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::lower_bound(wanted_, block);
+  in_hand_[static_cast<std::size_t>(found - wanted_.begin())] = false;
 }
 
 void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes) {
@@ -124,7 +134,7 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
   std::uint32_t watcher = 0;
   if (memory_.header->watcher != mine) {
     if (!memory_.header->watcher.compare_exchange_strong(watcher, mine)) return;
-    climb_.resume(memory_.header->inflight_bytes);
+    climb_.resume(memory_.inflight_bytes());
   }
   const auto now = runtime_.now();
   const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
@@ -148,14 +158,12 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
 std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end) const {
   std::uint64_t bytes = 0;
   for (std::uint32_t block = begin; block < end; ++block) {
-    if (memory_.states[block] >= kClaimed) bytes += plan_->blocks()[block].range.length;
+    if (is_claimed(memory_.states[block])) bytes += plan_->blocks()[block].range.length;
   }
   return bytes;
 }
 
-std::uint64_t BoardClaims::inflight_bytes() const noexcept {
-  return memory_.header->inflight_bytes;
-}
+std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
 
 bool BoardClaims::settled(std::uint64_t limit_bytes) {
   const std::lock_guard lock(mutex_);
@@ -183,18 +191,19 @@ void BoardClaims::recover(bool stalled) {
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     BlockState& state = memory_.states[wanted_[i]];
     std::uint16_t seen = state;
-    if (seen < kClaimed || seen == kClaimed + file_.slot()) continue;
+    if (seen == kFree || is_settled(seen)) continue;
     const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
-    if (slot < kBoardSlots) {  // else no one can have claimed it
+    const bool own = slot == file_.slot();
+    if (is_claimed(seen) && (!own || in_hand_[i])) {  // else no one can have claimed it
       if (!asked[slot]) dead[slot] = file_.is_dead(slot);
       asked[slot] = true;
-      if (!dead[slot] && !stalled) continue;
+      if (own || (!dead[slot] && !stalled)) continue;
       if (!dead[slot]) stalled = false;
     }
     freed |= state.compare_exchange_strong(seen, kFree);
   }
   std::uint32_t watcher = memory_.header->watcher;
-  if (watcher != 0 && file_.is_dead(watcher - 1)) {
+  if (watcher > kBoardSlots || (watcher != 0 && file_.is_dead(watcher - 1))) {
     memory_.header->watcher.compare_exchange_strong(watcher, 0);
   }
   bury_consumers();
@@ -271,7 +280,7 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
     if (memory_.wants[block] == kNotWanted) return std::nullopt;
     if (found.unsettled++ > 0) continue;
     found.first_unsettled = block;
-    found.claimed = state >= kClaimed;
+    found.claimed = is_claimed(state);
   }
   return found;
 }

@@ -63,6 +63,8 @@ class BoardClaims final : public Claims {
   void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
   // Takes the consumers of the dead off the board.
   void bury_consumers();
+  // A claim has been settled.
+  void put_down(std::uint32_t block);
   // Moves first_open_ past what is settled, and counts what others have settled.
   void advance();
 
@@ -75,6 +77,7 @@ class BoardClaims final : public Claims {
   std::size_t first_open_ = 0;  // into wanted_: all before it are settled
   std::vector<bool> recheck_;   // into wanted_: begun before this participant came, not asked yet
   std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
+  std::vector<bool> in_hand_;   // into wanted_: taken by this participant and not settled yet
   SharedFigures shared_;
   std::vector<ConsumerWatch> watches_;  // of the consumers, by slot
   const std::uint64_t largest_block_bytes_;

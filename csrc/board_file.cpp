@@ -38,10 +38,10 @@ bool lock_now(int descriptor, off_t begin) {
   return ::fcntl(descriptor, F_OFD_SETLK, &lock) == 0;
 }
 
-// Whether someone else holds a lock in the range.
+// Whether someone else holds a lock in the range. Where that cannot be told, someone may.
 bool held_by_others(int descriptor, off_t begin, off_t length) {
   struct flock lock = lock_of(F_WRLCK, begin, length);
-  return ::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  return ::fcntl(descriptor, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
 // A fork shares the open file description, hence the locks: the child would keep a dead parent
@@ -103,6 +103,21 @@ bool is_still_at(const std::string& path, const struct stat& opened) {
          found.st_dev == opened.st_dev;
 }
 
+// Removes a board of this user in which no one is left.
+void sweep_one(const std::string& path) {
+  struct stat found{};
+  if (::lstat(path.c_str(), &found) != 0 || !untrusted(found).empty()) return;
+  const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  const int descriptor = ::open(path.c_str(), flags);
+  if (descriptor < 0) return;
+  const bool ours = ::fstat(descriptor, &found) == 0 && untrusted(found).empty();
+  if (ours && lock_now(descriptor, kGate) && !held_by_others(descriptor, kFirstSlot, kBoardSlots) &&
+      is_still_at(path, found)) {
+    ::unlink(path.c_str());
+  }
+  ::close(descriptor);
+}
+
 }  // namespace
 
 std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::string& name,
@@ -144,20 +159,13 @@ std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::s
 }
 
 void BoardFile::sweep(const std::string& folder, const std::string& prefix) noexcept {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-    const std::string path = entry.path().string();
-    if (entry.path().filename().string().rfind(prefix, 0) != 0) continue;
-    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-    const int descriptor = ::open(path.c_str(), flags);
-    if (descriptor < 0) continue;
-    struct stat found{};
-    const bool ours = ::fstat(descriptor, &found) == 0 && untrusted(found).empty();
-    if (ours && lock_now(descriptor, kGate) &&
-        !held_by_others(descriptor, kFirstSlot, kBoardSlots) && is_still_at(path, found)) {
-      ::unlink(path.c_str());
-    }
-    ::close(descriptor);
+  // Anyone may put files into /dev/shm: neither their number nor their kind may hold us up.
+  constexpr int kMostEntries = 10'000;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (int seen = 0; !error && entry != end(entry) && seen < kMostEntries; ++seen) {
+    if (entry->path().filename().native().starts_with(prefix)) sweep_one(entry->path().native());
+    entry.increment(error);
   }
 }
 

@@ -23,9 +23,10 @@ class InflightClimb {
         bytes_(set_bytes != 0 ? set_bytes : 4 * least_bytes_),
         fixed_(set_bytes != 0) {}
 
-  // Goes on from where another climb was.
+  // Goes on from where another climb was, or says that it was.
   void resume(std::uint64_t bytes) noexcept {
-    if (!fixed_) bytes_ = bytes;
+    if (fixed_) return;
+    bytes_ = std::clamp<std::uint64_t>(bytes, 1, std::max(least_bytes_, kMaxInflightBytes));
   }
 
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
