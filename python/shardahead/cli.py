@@ -372,4 +372,4 @@ def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"shardahead: {message}", file=sys.stderr)
+    print(f"shardahead: {printable(message)}", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from shardahead.mounts import mount_of
+from shardahead.units import printable
 
 _HOW = {
     "emptied_by_open": "every open() of a file empties its page cache",
@@ -30,7 +31,7 @@ def keeping_reason(keeping: str, path: str) -> str:
     where, mount_type = "this mount", ""
     with suppress(OSError):
         mount = mount_of(path)
-        where, mount_type = f"{mount.mount_point} ({mount.type})", mount.type
+        where, mount_type = printable(f"{mount.mount_point} ({mount.type})"), mount.type
     option = _remedy(keeping, mount_type)
     remedy = f"{option}, or {_READ_INSTEAD}" if option else _READ_INSTEAD
     return f"{where} does not keep pages: {_HOW[keeping]}; remedy: {remedy}"

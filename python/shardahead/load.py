@@ -25,6 +25,7 @@ from shardahead.safetensors_header import Header, TensorRange, read_header
 from shardahead.shards import Files, resolve_shards
 from shardahead.tensors import TensorMaker
 from shardahead.topology import local_topology
+from shardahead.units import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +206,7 @@ class Load:
             self._bring_in(index, tensor.offset, tensor.length)
         except OSError as error:
             if hasattr(error, "operation"):
-                error.strerror = f"{error.strerror} (reading tensor {tensor.name!r})"
+                error.strerror = f"{error.strerror} (reading tensor {quoted(tensor.name)})"
             raise
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:

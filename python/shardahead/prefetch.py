@@ -20,6 +20,7 @@ from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
 from shardahead.report import Report, describe_error, make_report
 from shardahead.shards import Files, PathLike, Shard, resolve_shards
 from shardahead.topology import local_topology
+from shardahead.units import printable
 
 logger = logging.getLogger("shardahead")
 
@@ -102,7 +103,7 @@ class PrefetchHandle:
             keeps_pages_reason=keeping_reason(figures.keeping, self.shards[0].path),
             block_bytes=self._options.block_bytes,
             partition=self._core.partition_used,
-            partition_reason=self._core.partition_reason,
+            partition_reason=printable(self._core.partition_reason),
             local_rank=self._topology.rank,
             local_size=self._topology.size,
             topology_source=self._topology.source,

@@ -17,6 +17,7 @@ from shardahead.policy import PrefetchOptions
 from shardahead.safetensors_header import Header, TensorRange, check_tiles, parse_header
 from shardahead.shards import Shard
 from shardahead.tensors import tensor_from
+from shardahead.units import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ class TensorReading:
         error = taken.error
         for i, tensor in enumerate(tensors):
             if error is not None and tensor.end - tensors[0].offset > taken.readable_bytes:
-                error.strerror = f"{error.strerror} (reading tensor {tensor.name!r})"
+                error.strerror = f"{error.strerror} (reading tensor {quoted(tensor.name)})"
                 return [*made, error]
             made.append((tensor, taken.tensor(i) if tensor.length else None))
         return made

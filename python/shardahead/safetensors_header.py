@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+from shardahead.units import quoted
+
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _LENGTH_BYTES = 8
 
@@ -80,7 +82,8 @@ def check_tiles(path: str, header: Header, size_bytes: int) -> None:
     for tensor in header.tensors:
         if tensor.offset != at:
             raise ValueError(
-                f"{path!r}: tensor {tensor.name!r} begins at byte {tensor.offset}, not at {at}"
+                f"{path!r}: tensor {quoted(tensor.name)} begins at byte {tensor.offset}, "
+                f"not at {at}"
             )
         at = tensor.end
     if at != size_bytes:
@@ -138,8 +141,8 @@ def _parse(path: str, text: bytes, data_offset: int, size_bytes: int) -> Header:
     for tensor in tensors:
         if tensor.offset < data_offset or tensor.length < 0 or tensor.end > size_bytes:
             raise ValueError(
-                f"{path!r}: tensor {tensor.name!r} lies in bytes {tensor.offset} to {tensor.end}, "
-                f"the file has {size_bytes}"
+                f"{path!r}: tensor {quoted(tensor.name)} lies in bytes {tensor.offset} to "
+                f"{tensor.end}, the file has {size_bytes}"
             )
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.end))
     return Header(data_offset, tuple(tensors))

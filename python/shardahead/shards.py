@@ -16,12 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
+from shardahead.units import quoted
+
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 Files: TypeAlias = "PathLike | Iterable[PathLike]"
 SortKey: TypeAlias = tuple[tuple[tuple[str, int, str], ...], str]
 
 #: The largest index file that is read, in bytes. The index of a 1 TB checkpoint has about 10 MB.
 MAX_INDEX_BYTES = 256 << 20
+
+#: The longest name of a file in an index, in bytes: the kernel takes no longer path.
+MAX_NAME_BYTES = 4095
 
 INDEX_SUFFIX = ".index.json"
 
@@ -171,7 +176,9 @@ def _paths_of_index(path: str) -> list[str]:
         raise ValueError(f"malformed index {path!r}: its 'weight_map' is empty")
     for tensor, name in weight_map.items():
         if not isinstance(name, str):
-            raise ValueError(f"malformed index {path!r}: the file of {tensor!r} is not a string")
+            raise ValueError(
+                f"malformed index {path!r}: the file of {quoted(tensor)} is not a string"
+            )
     names = list(dict.fromkeys(cast("dict[str, str]", weight_map).values()))
     for name in names:
         _refuse_unsafe_name(name, path)
@@ -195,11 +202,11 @@ def _refuse_unsafe_name(name: str, index: str) -> None:
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError as error:
-        raise ValueError(f"malformed index {index!r}: not a file name: {name!r}") from error
-    if not encoded or b"\0" in encoded:
-        raise ValueError(f"malformed index {index!r}: not a file name: {name!r}")
+        raise ValueError(f"malformed index {index!r}: not a file name: {quoted(name)}") from error
+    if not encoded or b"\0" in encoded or len(encoded) > MAX_NAME_BYTES:
+        raise ValueError(f"malformed index {index!r}: not a file name: {quoted(name)}")
     if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"index {index!r} names a file outside its folder: {name!r}")
+        raise ValueError(f"index {index!r} names a file outside its folder: {quoted(name)}")
 
 
 def _unique(paths: Sequence[str]) -> list[Shard]:

@@ -1,9 +1,12 @@
-"""Byte counts as people write and read them, and paths that can be printed. Pure; no I/O."""
+"""Byte counts as people write and read them, and names that can be printed. Pure; no I/O."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+
+#: What a message shows of a name, in characters: a header may name a tensor with 100 MB.
+_MAX_QUOTED = 200
 
 _UNITS = {
     "": 1,
@@ -51,5 +54,18 @@ def format_bytes(count: float) -> str:
 
 def printable(path: str) -> str:
     """A path that any stream takes: bytes that are not UTF-8, and controls, are escaped."""
-    escaped = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped)
+    return "".join(c if c.isprintable() else _escaped(c) for c in path)
+
+
+def quoted(name: object) -> str:
+    """A name out of a file as a message may show it: quoted, on one line, cut where it is long."""
+    if isinstance(name, str) and len(name) > _MAX_QUOTED:
+        return f"{name[:_MAX_QUOTED]!r}... ({len(name)} characters)"
+    return repr(name)
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # as os.fsdecode writes a byte that is not UTF-8
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
