@@ -298,6 +298,18 @@ SharedFigures BoardClaims::shared() const {
   return shared_;
 }
 
+void BoardClaims::tell_keeping(Keeping found) {
+  memory_.header->keeping = static_cast<std::uint32_t>(found);
+}
+
+Keeping BoardClaims::told_keeping() const noexcept {
+  const std::uint32_t told = memory_.header->keeping;
+  for (const Keeping found : {Keeping::emptied_by_open, Keeping::uncached}) {
+    if (told == static_cast<std::uint32_t>(found)) return found;
+  }
+  return Keeping::unknown;
+}
+
 DoorbellWord& BoardClaims::doorbell() noexcept { return memory_.header->doorbell; }
 
 }  // namespace shardahead

@@ -51,6 +51,8 @@ class BoardClaims final : public Claims {
   std::optional<ConsumerPosition> slowest_consumer(
       std::chrono::steady_clock::time_point now) override;
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override;
+  void tell_keeping(Keeping found) override;
+  [[nodiscard]] Keeping told_keeping() const noexcept override;
   DoorbellWord& doorbell() noexcept override;
 
  private:

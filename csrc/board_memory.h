@@ -17,7 +17,7 @@
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 2;
+inline constexpr std::uint32_t kBoardVersion = 3;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -76,6 +76,7 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint32_t> watcher;         // slot + 1 of who watches the throughput
   std::atomic<std::uint32_t> consumer_slots;  // all slots with a consumer are below this
   std::atomic<std::uint64_t> dropped_bytes;   // everything before has been dropped
+  std::atomic<std::uint32_t> keeping;         // of a mount that keeps nothing; a Keeping
   std::array<ConsumerSlot, kBoardSlots> consumers;
   alignas(64) DoorbellWord doorbell;
   alignas(64) std::byte end;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "doorbell.h"
+#include "keeping.h"
 #include "plan.h"
 #include "window.h"
 
@@ -86,6 +87,11 @@ class Claims {
   virtual std::optional<ByteRange> take_dropping(std::uint64_t /*until_bytes*/) {
     return std::nullopt;
   }
+  // A mount that was found to keep nothing, for the others: once they read in some other way, what
+  // they bring in makes it look as if it did.
+  virtual void tell_keeping(Keeping /*found*/) {}
+  // What others have found; unknown where they found nothing of the kind.
+  [[nodiscard]] virtual Keeping told_keeping() const noexcept { return Keeping::unknown; }
   // Rung at every change that may let a take() or settled() answer otherwise.
   virtual DoorbellWord& doorbell() noexcept = 0;
 };

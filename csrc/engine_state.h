@@ -82,12 +82,15 @@ struct Engine::State {
   Runtime::Time ended;
   // Of each device (st_dev) what the trial gave; nothing while it is going on.
   std::map<std::uint64_t, std::optional<Keeping>> trials;
-  bool tried_alone = false;  // for the consumer, without a worker
+  Keeping told_keeping = Keeping::unknown;  // what others had found when the claims were given up
+  bool tried_alone = false;                 // for the consumer, without a worker
 
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
                  std::uint64_t& tried_bytes);
+  KeepingCheck try_page_of(const File& file, const std::vector<ByteRange>& ranges,
+                           const std::shared_ptr<Claims>& shared);
   void try_alone();
   void wait_for_trial(std::unique_lock<std::mutex>& lock, const std::function<void()>& between);
   [[nodiscard]] std::optional<Keeping> verdict() const;

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -24,11 +25,14 @@ std::uint64_t little_endian(const std::byte* bytes) {
 
 }  // namespace
 
-PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths)
-    : io_(io), paths_(std::move(paths)), files_(paths_.size()) {}
+PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings)
+    : io_(io),
+      paths_(std::move(paths)),
+      through_mappings_(through_mappings),
+      files_(paths_.size()) {}
 
 PieceReader::PieceReader(const PieceReader& other, Alone)
-    : io_(other.io_), paths_(other.paths_), files_(paths_.size()) {}
+    : io_(other.io_), paths_(other.paths_), through_mappings_(false), files_(paths_.size()) {}
 
 std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
   OpenFile& entry = files_[index];
@@ -44,6 +48,25 @@ std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
     kept_.pop_front();
   }
   return file;
+}
+
+// The mapping keeps the file: no descriptor is needed for it.
+std::shared_ptr<const MappedSource> PieceReader::mapped(std::size_t index) {
+  OpenFile& entry = files_[index];
+  const std::lock_guard opening(entry.opening);
+  if (!entry.mapped) {
+    entry.mapped = std::make_shared<const MappedSource>(*File::open(io_, paths_[index]));
+  }
+  return entry.mapped;
+}
+
+void PieceReader::map(std::size_t index) noexcept {
+  if (!through_mappings_) return;
+  try {
+    mapped(index);
+  } catch (const std::exception&) {
+    return;  // for read() to meet again
+  }
 }
 
 // A read goes through the page cache in windows of read_ahead_kb, two of them in flight; advised,
@@ -69,7 +92,7 @@ std::uint64_t PieceReader::read_plainly(const File& file, ByteRange range, std::
   bool tried_again = false;
   while (done < range.length) {
     const std::uint64_t at = range.offset + done;
-    if (cancelled_.load(std::memory_order_relaxed)) {
+    if (cancelled()) {
       error = file.error(ECANCELED, "pread", at);
       return done;
     }
@@ -88,6 +111,23 @@ std::uint64_t PieceReader::read_plainly(const File& file, ByteRange range, std::
 }
 
 PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to) {
+  if (!through_mappings_) return read_file(index, range, to);
+  PieceResult copied;
+  try {
+    const auto source = mapped(index);
+    copied.file_bytes = source->size_bytes();
+    copied.read_bytes = source->copy(range, to);
+  } catch (const IoException&) {
+    // It cannot be mapped, and perhaps not be opened: the read tells.
+  }
+  if (copied.read_bytes == range.length) return copied;
+  const std::uint64_t done = copied.read_bytes;
+  PieceResult rest = read_file(index, {range.offset + done, range.length - done}, to + done);
+  rest.read_bytes += done;
+  return rest;
+}
+
+PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte* to) {
   PieceResult result;
   try {
     const auto file = acquire(index);

@@ -1,6 +1,6 @@
 // piece_reader: reads ranges of files into memory that is given: through short reads, with advice
-// where the page cache is used on the way, once more after an error. It opens each file once and
-// owns no thread. Any thread.
+// where the page cache is used on the way, once more after an error; or through mappings, so that
+// the ranks of a node share what they read. It opens each file once and owns no thread. Any thread.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include "error.h"
 #include "file_io.h"
 #include "file_table.h"
+#include "mapped_source.h"
 #include "tensor_memory.h"
 
 namespace shardahead {
@@ -27,13 +28,18 @@ struct PieceResult {
 
 class PieceReader {
  public:
-  PieceReader(FileIo& io, std::vector<std::string> paths);
+  PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings = false);
   // For a forked child: the same files, none of the locks and nothing that is open.
   struct Alone {};
   PieceReader(const PieceReader& other, Alone);
 
   // Throws std::out_of_range.
   [[nodiscard]] const std::string& path(std::size_t file) const { return paths_.at(file); }
+
+  [[nodiscard]] std::size_t files() const noexcept { return paths_.size(); }
+  // Opens and maps the file, if mappings are in use: opening it later may empty its page cache
+  // while others use it. What fails is told by read().
+  void map(std::size_t file) noexcept;
 
   PieceResult read(std::size_t file, ByteRange range, std::byte* to);
   // Tensors that adjoin, as one; one by one where that fails, so that the error is that of the
@@ -44,6 +50,7 @@ class PieceReader {
   PieceResult read_header(std::size_t file);
   // Between two system calls of the reads in progress.
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  [[nodiscard]] bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
   // Open files are kept open while parts of them are read, and a few beyond that.
@@ -51,9 +58,12 @@ class PieceReader {
   struct OpenFile {
     std::mutex opening;  // held while it is opened: FUSE may drop pages at every open()
     std::weak_ptr<const File> file;
+    std::shared_ptr<const MappedSource> mapped;  // never replaced
   };
 
   std::shared_ptr<const File> acquire(std::size_t file);
+  std::shared_ptr<const MappedSource> mapped(std::size_t file);
+  PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
   void advise(const File& file, ByteRange range);
   // Up to the first error or the end of the file.
   std::uint64_t read_plainly(const File& file, ByteRange range, std::byte* to,
@@ -62,6 +72,7 @@ class PieceReader {
 
   FileIo& io_;
   const std::vector<std::string> paths_;
+  const bool through_mappings_;
   std::deque<OpenFile> files_;
   // It orders nothing: relaxed is enough, as for the next one.
   std::atomic<bool> cancelled_{false};

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -27,11 +28,12 @@ constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
 // Owned by the reader and by each of its threads.
 struct TensorReader::State {
   State(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& given)
-      : options(given), reader(io, std::move(paths)) {}
+      : options(given), reader(io, std::move(paths), given.through_mappings) {}
 
   const TensorReaderOptions options;
   const pid_t process = ::getpid();
   PieceReader reader;
+  std::atomic<std::size_t> next_to_map{0};  // of the files
 
   mutable std::mutex mutex;  // guards everything below
   std::condition_variable more_work;
@@ -45,6 +47,7 @@ struct TensorReader::State {
   bool closed = false;
 
   Part add(PartState part);
+  void map_files();
   void work();
   PartState* next_part();
   std::optional<Piece> next_piece();
@@ -72,6 +75,7 @@ TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
       std::thread([state = state_, i] {
         const std::string name = "shardahead-r" + std::to_string(i);
         ::pthread_setname_np(::pthread_self(), name.c_str());
+        state->map_files();
         state->work();
       }).detach();
       ++state_->threads;
@@ -156,6 +160,16 @@ std::uint64_t TensorReader::read_bytes() const {
   if (state_->process != ::getpid()) return 0;
   const std::lock_guard lock(state_->mutex);
   return state_->read_bytes;
+}
+
+// All threads share it, before any of them reads.
+void TensorReader::State::map_files() {
+  if (!options.through_mappings) return;
+  while (true) {
+    const std::size_t file = next_to_map.fetch_add(1, std::memory_order_relaxed);
+    if (file >= reader.files() || reader.cancelled()) return;
+    reader.map(file);
+  }
 }
 
 void TensorReader::State::work() {

@@ -26,6 +26,9 @@ struct TensorReaderOptions {
   std::uint64_t ahead_bytes = 128 * kMiB;
   // What one thread reads at once of a tensor.
   std::uint64_t piece_bytes = 4 * kMiB;
+  // Through mappings of the files, all made at the start, so that the ranks of a node that read at
+  // about the same time share what is fetched where read() would not let them.
+  bool through_mappings = false;
 };
 
 // Some tensors that adjoin in a file, read as one.

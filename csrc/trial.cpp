@@ -24,6 +24,7 @@ bool Engine::State::try_mount(const File& file, const std::vector<ByteRange>& ra
                               std::uint64_t& tried_bytes) {
   if (!options.tries_mounts || ranges.empty()) return true;
   const std::uint64_t device = file.status().device;
+  std::shared_ptr<Claims> shared;
   {
     std::unique_lock lock(mutex);
     const auto [trial, is_first] = trials.try_emplace(device);
@@ -33,13 +34,24 @@ bool Engine::State::try_mount(const File& file, const std::vector<ByteRange>& ra
       wait_for_trial(lock, {});
     }
     if (!is_first) return !keeps_nothing(trial->second.value_or(Keeping::unknown));
+    shared = claims;
   }
-  const KeepingCheck found = check_keeping(io, file, ranges);
+  const KeepingCheck found = try_page_of(file, ranges, shared);
   tried_bytes = found.read_bytes;
   const std::lock_guard lock(mutex);
   trials[device] = found.keeping;
   ring(trial_bell);
   return !keeps_nothing(found.keeping);
+}
+
+// Unless others know already: what these read by then makes the mount look as if it kept pages.
+KeepingCheck Engine::State::try_page_of(const File& file, const std::vector<ByteRange>& ranges,
+                                        const std::shared_ptr<Claims>& shared) {
+  const Keeping told = shared ? shared->told_keeping() : Keeping::unknown;
+  if (keeps_nothing(told)) return {told, 0};
+  const KeepingCheck found = check_keeping(io, file, ranges);
+  if (shared && keeps_nothing(found.keeping)) shared->tell_keeping(found.keeping);
+  return found;
 }
 
 // Called with the mutex locked, which it gives up meanwhile.
@@ -70,8 +82,11 @@ void Engine::State::try_alone() {
   ring(trial_bell);
 }
 
-// Called with the mutex locked. The worst of all devices, as far as they have been tried.
+// Called with the mutex locked. The worst of all devices, as far as they have been tried, here or
+// by others.
 std::optional<Keeping> Engine::State::verdict() const {
+  const Keeping told = claims ? claims->told_keeping() : told_keeping;
+  if (keeps_nothing(told)) return told;
   std::optional<Keeping> worst;
   for (const auto& [device, found] : trials) {
     if (!found) continue;

@@ -178,6 +178,7 @@ void Engine::State::leave_claims() {
 void Engine::State::give_up_claims() {
   if (claims) {
     for (const std::uint32_t block : claims->failed()) failed_blocks.insert(block);
+    if (keeps_nothing(claims->told_keeping())) told_keeping = claims->told_keeping();
   }
   figures = current();
   claims.reset();

@@ -258,8 +258,10 @@ class ReadPart {
 };
 
 std::unique_ptr<TensorReader> make_tensor_reader(std::vector<std::string> paths,
-                                                 std::uint32_t threads, std::uint64_t ahead_bytes) {
+                                                 std::uint32_t threads, std::uint64_t ahead_bytes,
+                                                 bool through_mappings) {
   TensorReaderOptions options;
+  options.through_mappings = through_mappings;
   options.threads = threads;
   options.ahead_bytes = ahead_bytes;
   return std::make_unique<TensorReader>(system_file_io(), std::move(paths), options);
@@ -392,7 +394,7 @@ void bind_tensor_reader(py::module_& module) {
       });
   py::class_<TensorReader>(module, "TensorReader")
       .def(py::init(&make_tensor_reader), py::kw_only(), py::arg("paths"), py::arg("threads"),
-           py::arg("ahead_bytes"), NoGil())
+           py::arg("ahead_bytes"), py::arg("through_mappings") = false, NoGil())
       .def("add", &TensorReader::add, py::arg("file"), py::arg("offset"), py::arg("lengths"),
            NoGil())
       .def("add_header", &TensorReader::add_header, py::arg("file"), NoGil())

@@ -103,7 +103,8 @@ class Load:
         if self.mode == "auto" and self.prefetch is not None:
             self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
         if self.mode == "pread" and self.reading is None:
-            self.reading = TensorReading(self.shards, self.options, self._keep)
+            together = self._local_size > 1
+            self.reading = TensorReading(self.shards, self.options, self._keep, together=together)
         return self.reading
 
     def close(self) -> None:
@@ -118,7 +119,10 @@ class Load:
         if prefetch.keeps_pages() is False:
             with suppress(TimeoutError):
                 prefetch.wait(_LAST_BLOCKS_SECONDS)
-            prefetch.cancel()
+            # Ranks that come later must learn it from those that are there: what these read by then
+            # makes the mount look as if it kept pages. Such a prefetch has ended by itself.
+            if self._local_size == 1:
+                prefetch.cancel()
             return False
         first_of_device = {shard.device: i for i, shard in reversed([*enumerate(self.shards)])}
         for index in first_of_device.values():

@@ -33,13 +33,19 @@ _Group = tuple[list[TensorRange], int]
 
 
 class TensorReading:
-    """The wanted tensors of `shards`. `keep(index, header)` gives a header's wanted part."""
+    """The wanted tensors of `shards`. `keep(index, header)` gives a header's wanted part.
+
+    `together`: other ranks of the node read the same at about the same time, from a mount that
+    keeps no pages for them; they share what is read, through mappings.
+    """
 
     def __init__(
         self,
         shards: Sequence[Shard],
         options: PrefetchOptions,
         keep: Callable[[int, Header], Header],
+        *,
+        together: bool = False,
     ) -> None:
         self._shards = shards
         self._keep = keep
@@ -48,6 +54,7 @@ class TensorReading:
             paths=[os.fsencode(shard.path) for shard in shards],
             threads=options.threads,
             ahead_bytes=self._ahead_bytes,
+            through_mappings=together,
         )
         self._header_parts: list[int] = []
         self._plans: list[list[_Group] | Exception] = []

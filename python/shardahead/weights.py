@@ -89,7 +89,8 @@ def safetensors_weights_iterator(
         read them in parallel into memory of their own, up to `window_bytes` ahead (128 MiB by
         default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
         reads for itself. "auto", the default: "mmap" with a prefetch, "pread" where the mount turns
-        out to keep no pages, or not to be mappable; the log says so once.
+        out to keep no pages, or not to be mappable; the log says so once. There the ranks of a node
+        that read the same at about the same time share what is read.
     drop_after: drop the files from the page cache at the end; for a single rank only.
     progress: called after each tensor with a LoadProgress.
 

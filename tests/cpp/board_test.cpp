@@ -257,6 +257,17 @@ TEST_CASE("each part is dropped by one participant, and again once a consumer be
   CHECK(a->take_dropping(16 * kMiB) == ByteRange{0, 16 * kMiB});
 }
 
+TEST_CASE("a mount that keeps nothing is known to all") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto a = join(folder, plan);
+  const auto b = join(folder, plan);
+  CHECK(b->told_keeping() == Keeping::unknown);
+  a->tell_keeping(Keeping::uncached);
+  CHECK(b->told_keeping() == Keeping::uncached);
+  CHECK(join(folder, plan)->told_keeping() == Keeping::uncached);
+}
+
 TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat a block") {
   constexpr std::size_t kBlocks = 400;
   constexpr int kProcesses = 64;

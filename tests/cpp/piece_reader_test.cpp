@@ -2,9 +2,11 @@
 #include "piece_reader.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <stdexcept>
 
 #include "test_support.h"
@@ -163,6 +165,35 @@ TEST_CASE("a header: eight bytes and what they promise, if that can be") {
   const PieceResult result = reader.read_header(0);
   REQUIRE(result.error);
   CHECK(result.error->errno_value == ENODATA);
+}
+
+TEST_CASE("through mappings: the same bytes, and the same errors") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("a");
+  std::string text(6 * page_bytes(), 'x');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i / 3);
+  std::ofstream(path, std::ios::binary) << text;
+  PieceReader reader(system_file_io(), {path, folder.path("missing")}, true);
+  reader.map(0);
+  reader.map(1);
+  std::vector<std::byte> bytes(text.size());
+  const PieceResult all = reader.read(0, {0, text.size()}, bytes.data());
+  CHECK_FALSE(all.error);
+  CHECK(all.read_bytes == text.size());
+  CHECK(all.file_bytes == text.size());
+  CHECK(std::memcmp(bytes.data(), text.data(), text.size()) == 0);
+
+  const PieceResult missing = reader.read(1, {0, 10}, bytes.data());
+  REQUIRE(missing.error);
+  CHECK(missing.error->errno_value == ENOENT);
+  CHECK(missing.error->operation == "stat");
+
+  REQUIRE(::truncate(path.c_str(), static_cast<off_t>(2 * page_bytes())) == 0);
+  const PieceResult cut = reader.read(0, {page_bytes(), 4 * page_bytes()}, bytes.data());
+  REQUIRE(cut.error);
+  CHECK(cut.error->errno_value == ENODATA);
+  CHECK(cut.error->offset == 2 * page_bytes());
+  CHECK(cut.read_bytes == page_bytes());
 }
 
 TEST_SUITE_END();

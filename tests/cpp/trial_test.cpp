@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "board_fixture.h"
 #include "engine.h"
 #include "test_support.h"
 
@@ -86,6 +87,18 @@ TEST_CASE("a share without blocks has no worker, and is told all the same") {
                 std::make_unique<StaticClaims>(checkpoint.plan, std::vector<std::uint32_t>{}),
                 EngineOptions{});
   CHECK(engine.keeping() == Keeping::emptied_by_open);
+}
+
+TEST_CASE("what one participant found out holds for those to whom it looks otherwise") {
+  const TemporaryFolder folder;
+  SimulatedCheckpoint keeps({4 * kMiB}, {});
+  keeps.open(kSmallBlocks);
+  const auto other = join(folder, keeps.plan);
+  other->tell_keeping(Keeping::emptied_by_open);
+  Engine engine(keeps.io, keeps.plan, keeps.files, join(folder, keeps.plan), EngineOptions{});
+  REQUIRE(engine.wait(kHangBound));
+  CHECK(engine.keeping() == Keeping::emptied_by_open);
+  CHECK(keeps.kernel.served_bytes() == 0);
 }
 
 TEST_SUITE_END();

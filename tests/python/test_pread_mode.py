@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,14 +298,15 @@ def test_no_more_bytes_than_plain_safetensors(
 
 
 @pytest.mark.parametrize("kind", KEEPS_NOTHING)
-def test_each_of_two_ranks_reads_for_itself(
+def test_ranks_out_of_step_read_about_once_each(
     checkpoint: Path, make_mount: MakeMount, kind: str
 ) -> None:
     mount = make_mount(checkpoint, **MOUNTS[kind])
     ranks = run_ranks(LOAD, 2, "safetensors_weights_iterator", mount.mountpoint, "auto")
     assert ranks[0] == ranks[1]
     mount.wait_until_idle()
-    assert mount.counters().bytes_served <= 1.03 * 2 * size_of(checkpoint)
+    # What one is copying when the other opens the file, it has to bring in again.
+    assert mount.counters().bytes_served <= 1.1 * 2 * size_of(checkpoint)
 
 
 def test_a_file_that_cannot_be_mapped_is_read(
@@ -394,6 +396,40 @@ def test_a_bad_shard_is_an_error_when_its_turn_comes(tmp_path: Path, iterate: Ma
     longer.write_bytes(good.read_bytes() + b"x")
     with pytest.raises(ValueError, match=r"2\.safetensors'.*its tensors end at byte"):
         list(iterate(tmp_path, mode="pread"))
+
+
+@pytest.mark.parametrize("kind", KEEPS_NOTHING)
+def test_ranks_in_step_share_what_such_a_mount_does_not_keep(
+    tmp_path: Path, make_mount: MakeMount, kind: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(2):
+        shard = {f"{i}.{j}": random_tensor(torch.uint8, (8 * MIB,), 3 * i + j) for j in range(3)}
+        save_file(shard, source / f"{i}.safetensors")
+    file_bytes = sum(path.stat().st_size for path in source.iterdir())
+    mount = make_mount(source, rate_mb_per_s=40, round_trip_ms=1, **MOUNTS[kind])
+    script = """
+import json, os, sys, time, zlib, shardahead
+folder, started = sys.argv[1:]
+import torch, safetensors
+open(f"{started}-{os.environ['LOCAL_RANK']}", "w").close()
+while not all(os.path.exists(f"{started}-{rank}") for rank in range(4)):
+    time.sleep(0.01)
+weights = shardahead.safetensors_weights_iterator(folder)
+sums = {name: zlib.crc32(tensor.numpy().data) for name, tensor in weights}
+print(json.dumps([weights.mode, sums]))
+"""
+    ranks = run_ranks(script, 4, mount.mountpoint, tmp_path / "started")
+    right = {
+        name: zlib.crc32(tensor.numpy().data)
+        for path in source.iterdir()
+        for name, tensor in safetensors.torch.load_file(path).items()
+    }
+    assert all(sums == right for _mode, sums in ranks)
+    assert {mode for mode, _sums in ranks} == {"pread"}
+    # Each by itself: 4.0. What the first have read when the last one opens the files is lost.
+    assert mount.counters().bytes_served < 2 * file_bytes
 
 
 # ---- a server that does not answer, memory, fork ----
