@@ -20,6 +20,9 @@ class Case:
     seek_ms: float = 0.0
     max_background: int = 64
     congestion_threshold: int | None = None
+    readahead_kib: int = 128
+    keep_cache: bool = True
+    direct_io: bool = False
     slices: bool = False
     work_s_per_gib: float = 0.0
     kill_rank: int | None = None
@@ -39,6 +42,12 @@ class Case:
         if self.max_background != Case.max_background or self.congestion_threshold is not None:
             threshold = self.congestion_threshold or "3/4"
             parts.append(f"max_background {self.max_background}, congestion_threshold {threshold}")
+        if self.readahead_kib != Case.readahead_kib:
+            parts.append(f"readahead {self.readahead_kib} KiB")
+        if not self.keep_cache:
+            parts.append("no keep_cache")
+        if self.direct_io:
+            parts.append("direct_io")
         return f"{', '.join(parts)}; {self.behaviour()}"
 
     def behaviour(self) -> str:

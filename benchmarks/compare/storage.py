@@ -58,6 +58,9 @@ class SlowStorage:
             seek_ms=case.seek_ms,
             max_background=case.max_background,
             congestion_threshold=case.congestion_threshold,
+            readahead_kib=case.readahead_kib,
+            keep_cache=case.keep_cache,
+            direct_io=case.direct_io,
         )
 
     def make_cold(self) -> str:
