@@ -11,6 +11,7 @@ from shardahead.load import LoadProgress
 from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
 from shardahead.mounts import Mount, MountLayer, mount_of
 from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.pt_weights import pt_weights_iterator
 from shardahead.report import Report
 from shardahead.residency import FileResidency, evict, residency
 from shardahead.topology import local_topology
@@ -40,6 +41,7 @@ __all__ = [
     "mount_of",
     "prefetch_files",
     "prefetching",
+    "pt_weights_iterator",
     "residency",
     "safetensors_weights_iterator",
 ]

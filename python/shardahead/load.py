@@ -69,7 +69,7 @@ class Load:
         self.reading: TensorReading | None = None
         self.safe_open = _import_safe_open()
         self.shards = resolve_shards(files)
-        self.wants = _predicate(names)
+        self.wants = predicate_of(names)
         self.progress = progress
         where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.drop_after = _checked_drop_after(
@@ -278,7 +278,8 @@ def _import_safe_open() -> Callable[..., Any]:
     return safe_open  # type: ignore[no-any-return, unused-ignore]
 
 
-def _predicate(names: Names | None) -> Callable[[str], bool]:
+def predicate_of(names: Names | None) -> Callable[[str], bool]:
+    """Whether a tensor of this name is wanted. Raises TypeError for what is neither."""
     if names is None:
         return lambda _name: True
     if callable(names):

@@ -40,6 +40,9 @@ _KINDS: tuple[tuple[str, str | None], ...] = (
     (".gguf", None),
 )
 
+#: Of what torch.save wrote.
+PT_SUFFIXES = (".bin", ".pt", ".pth")
+
 # What the trainers of transformers, accelerate and DeepSpeed save beside the weights.
 _NOT_WEIGHTS = re.compile(
     r"(?:(?:training_args|optimizer|scheduler|scaler|sampler)(?:_[0-9]+)?|rng_state.*)"
@@ -72,7 +75,9 @@ class Shard:
     inode: int
 
 
-def resolve_shards(files: PathLike | Iterable[PathLike]) -> list[Shard]:
+def resolve_shards(
+    files: PathLike | Iterable[PathLike], suffixes: Sequence[str] | None = None
+) -> list[Shard]:
     """The shards that `files` names, each file once, in the order in which they are consumed.
 
     One path is a shard (any regular file), an index (a name that ends in `.index.json`) or a
@@ -88,6 +93,8 @@ def resolve_shards(files: PathLike | Iterable[PathLike]) -> list[Shard]:
       are the states of optimizers, schedulers and random numbers that trainers save.
     - List: in natural order of the whole paths, so that ranks that were given the same files in
       different orders agree.
+
+    `suffixes`, where given, are the kinds of shards that a folder is searched for.
 
     A file that is named twice, be it through a link, counts once, at its first position.
 
@@ -106,7 +113,7 @@ def resolve_shards(files: PathLike | Iterable[PathLike]) -> list[Shard]:
         return _unique(_paths_of_list(files))
     path = _decoded(files, "files")
     if stat.S_ISDIR(os.stat(path).st_mode):
-        return _unique(_paths_of_folder(path))
+        return _unique(_paths_of_folder(path, suffixes))
     if path.endswith(INDEX_SUFFIX):
         return _unique(_paths_of_index(path))
     return _unique([path])
@@ -138,10 +145,11 @@ def _paths_of_list(files: Iterable[PathLike]) -> list[str]:
     return sorted(paths, key=natural_sort_key)
 
 
-def _paths_of_folder(folder: str) -> list[str]:
+def _paths_of_folder(folder: str, suffixes: Sequence[str] | None) -> list[str]:
+    kinds = [kind for kind in _KINDS if suffixes is None or kind[0] in suffixes]
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if not e.name.startswith(".") and not _is_folder(e)]
-    for suffix, usual_index in _KINDS:
+    for suffix, usual_index in kinds:
         if usual_index is not None:
             indexes = [name for name in names if name.endswith(suffix + INDEX_SUFFIX)]
             if usual_index in indexes:
@@ -151,8 +159,8 @@ def _paths_of_folder(folder: str) -> list[str]:
         shards = [n for n in names if n.endswith(suffix) and not _NOT_WEIGHTS.fullmatch(n)]
         if shards:
             return [os.path.join(folder, name) for name in sorted(shards, key=natural_sort_key)]
-    kinds = ", ".join("*" + suffix for suffix, _ in _KINDS)
-    raise ValueError(f"no shards ({kinds}) in the folder {folder!r}")
+    searched = ", ".join("*" + suffix for suffix, _ in kinds)
+    raise ValueError(f"no shards ({searched}) in the folder {folder!r}")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -12,10 +12,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shardahead.load import Load, LoadProgress, Names
 from shardahead.policy import resolve_options
+from shardahead.prefetch import PrefetchHandle
 from shardahead.safetensors_header import TensorRange
 from shardahead.shards import Files
 
@@ -28,6 +29,15 @@ MAX_WORKERS = 256
 _EXIT_SECONDS = 1.0
 
 
+class _Pass(Protocol):
+    """What the iterator needs of a pass over a checkpoint."""
+
+    prefetch: PrefetchHandle | None
+    mode: str
+
+    def close(self) -> None: ...
+
+
 class WeightsIterator(Iterator["Weight"]):
     """Iterator over (name, tensor), with the prefetch that it loads through.
 
@@ -35,7 +45,7 @@ class WeightsIterator(Iterator["Weight"]):
     iteration, with close(), or when the iterator is dropped.
     """
 
-    def __init__(self, load: Load, weights: Iterator[Weight]) -> None:
+    def __init__(self, load: _Pass, weights: Iterator[Weight]) -> None:
         self.prefetch = load.prefetch
         self._load = load
         self._weights = weights
