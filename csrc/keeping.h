@@ -1,7 +1,7 @@
 // keeping: whether a mount keeps the pages that are brought in: FUSE may empty a file's page cache
-// at every open(), and some mounts bypass the page cache altogether. Found out on one page, not
-// known by name. Where residency cannot be asked for, or is not told truly, it is unknown. Any
-// thread.
+// at every open(), and some mounts bypass the page cache altogether. Found out on one page, but for
+// NFS, which keeps them. Where residency cannot be asked for, or is not told truly, it is unknown.
+// Any thread.
 #pragma once
 
 #include <vector>
