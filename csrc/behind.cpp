@@ -28,13 +28,13 @@ std::uint64_t Engine::State::wanted_bytes(const Plan& plan) {
 void Engine::State::look_at_memory() {
   if (!options.memory_budget) return;
   {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     const auto now = runtime.now();
     if (now - looked_at_memory < kBetweenLooks) return;
     looked_at_memory = now;
   }
   const auto budget_bytes = options.memory_budget();
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   control.set_budget(budget_bytes, runtime.now());
 }
 
@@ -45,7 +45,7 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
   std::shared_ptr<Claims> shared;
   Window window;
   {
-    const std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     shared = state.claims;
     window = state.control.window();
   }
@@ -54,7 +54,7 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
       std::min(position_bytes, end), std::min(needed_bytes, end),
       window.ahead_bytes > 0 ? window.ahead_bytes : Consumption::kNoEnd, releasable_bytes);
   {
-    const std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     state.consumer = position;
   }
   if (!shared || !state.options.consumer || cancelled()) return;
@@ -70,7 +70,7 @@ bool Engine::end_consumer() {
   if (state.process != ::getpid()) return false;
   std::shared_ptr<Claims> shared;
   {
-    const std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     shared = state.claims;
   }
   return !shared || shared->end_consumer();
@@ -79,7 +79,7 @@ bool Engine::end_consumer() {
 void Engine::State::give_up_released(std::uint64_t released_bytes) {
   std::uint64_t from = 0;
   {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (released_bytes <= given_up_bytes) return;
     from = given_up_bytes - std::min(given_up_bytes, kFaultAroundBytes);
     given_up_bytes = released_bytes;
@@ -98,7 +98,7 @@ void Engine::State::drop_behind(Claims& shared, std::uint64_t keep_bytes) {
     give_up_pages(late);
     if (late.end() <= until) dropped += drop_pages(late);
   }
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   figures.dropped_bytes += dropped;
 }
 
@@ -108,7 +108,7 @@ void Engine::State::give_up_pages(ByteRange positions) {
     for (const auto& [file, range] : plan->files_under(part)) {
       std::shared_ptr<MappedFile> mapped;
       {
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         mapped = mappings[file].lock();
       }
       if (mapped) mapped->give_up(range);
@@ -140,7 +140,7 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
     return std::make_shared<MappedFile>(*File::open(state.io, state.files->path(file)));
   }
   const auto opened = state.files->acquire(file);
-  const std::lock_guard lock(state.mutex);
+  const MutexLock lock(state.mutex);
   auto mapped = state.mappings.at(file).lock();
   if (!mapped) {
     mapped = std::make_shared<MappedFile>(*opened);

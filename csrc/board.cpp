@@ -85,7 +85,7 @@ BoardClaims::~BoardClaims() {
 }
 
 std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   advance();
   const auto mine = claimed_by(file_.slot());
   const std::uint64_t most_bytes = memory_.inflight_bytes();
@@ -122,14 +122,14 @@ void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read
 }
 
 void BoardClaims::put_down(std::uint32_t block) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = std::ranges::lower_bound(wanted_, block);
   in_hand_[static_cast<std::size_t>(found - wanted_.begin())] = false;
 }
 
 void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes) {
   const std::uint64_t all_bytes = memory_.header->read_bytes.fetch_add(read_bytes) + read_bytes;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint32_t mine = file_.slot() + 1;
   std::uint32_t watcher = 0;
   if (memory_.header->watcher != mine) {
@@ -166,7 +166,7 @@ std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end)
 std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
 
 bool BoardClaims::settled(std::uint64_t limit_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   advance();
   return first_open_ == wanted_.size() ||
          plan_->position(plan_->blocks()[wanted_[first_open_]]) >= limit_bytes;
@@ -184,7 +184,7 @@ void BoardClaims::advance() {
 }
 
 void BoardClaims::recover(bool stalled) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   bool freed = false;
   std::array<bool, kBoardSlots> asked{};  // each slot once
   std::array<bool, kBoardSlots> dead{};
@@ -229,14 +229,13 @@ bool BoardClaims::end_consumer() {
   memory_.header->consumers[file_.slot()].active = 0;
   ring(memory_.header->doorbell);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bury_consumers();
   }
   return std::ranges::none_of(memory_.used_consumers(),
                               [](const ConsumerSlot& consumer) { return consumer.active != 0; });
 }
 
-// Called with the mutex locked.
 void BoardClaims::bury_consumers() {
   const auto consumers = memory_.used_consumers();
   for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
@@ -247,7 +246,7 @@ void BoardClaims::bury_consumers() {
 
 std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
     std::chrono::steady_clock::time_point now) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::optional<ConsumerPosition> slowest;
   const auto consumers = memory_.used_consumers();
   for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
@@ -294,7 +293,7 @@ std::vector<std::uint32_t> BoardClaims::failed() const {
 }
 
 SharedFigures BoardClaims::shared() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return shared_;
 }
 

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "claims.h"
 #include "inflight.h"
 #include "runtime.h"
+#include "thread_safety.h"
 #include "window.h"
 
 namespace shardahead {
@@ -64,28 +64,31 @@ class BoardClaims final : public Claims {
   // One participant watches the throughput for all; when it is gone, the next to settle does.
   void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
   // Takes the consumers of the dead off the board.
-  void bury_consumers();
+  void bury_consumers() REQUIRES(mutex_);
   // A claim has been settled.
   void put_down(std::uint32_t block);
   // Moves first_open_ past what is settled, and counts what others have settled.
-  void advance();
+  void advance() REQUIRES(mutex_);
 
   BoardFile file_;
   const BoardMemory memory_;
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;
-  mutable std::mutex mutex_;    // guards everything below
-  std::size_t first_open_ = 0;  // into wanted_: all before it are settled
-  std::vector<bool> recheck_;   // into wanted_: begun before this participant came, not asked yet
-  std::vector<bool> own_;       // into wanted_: taken by this participant, so counted by it
-  std::vector<bool> in_hand_;   // into wanted_: taken by this participant and not settled yet
-  SharedFigures shared_;
-  std::vector<ConsumerWatch> watches_;  // of the consumers, by slot
+  mutable Mutex mutex_;
+  std::size_t first_open_ GUARDED_BY(mutex_) = 0;  // into wanted_: all before it are settled
+  std::vector<bool> recheck_
+      GUARDED_BY(mutex_);  // into wanted_: begun before this participant came, not asked yet
+  std::vector<bool> own_
+      GUARDED_BY(mutex_);  // into wanted_: taken by this participant, so counted by it
+  std::vector<bool> in_hand_
+      GUARDED_BY(mutex_);  // into wanted_: taken by this participant and not settled yet
+  SharedFigures shared_ GUARDED_BY(mutex_);
+  std::vector<ConsumerWatch> watches_ GUARDED_BY(mutex_);  // of the consumers, by slot
   const std::uint64_t largest_block_bytes_;
-  InflightClimb climb_;
-  std::uint64_t epoch_started_bytes_ = 0;
-  Runtime::Time epoch_started_;
+  InflightClimb climb_ GUARDED_BY(mutex_);
+  std::uint64_t epoch_started_bytes_ GUARDED_BY(mutex_) = 0;
+  Runtime::Time epoch_started_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

@@ -8,7 +8,7 @@ StaticClaims::StaticClaims(std::shared_ptr<const Plan> plan, std::vector<std::ui
     : plan_(std::move(plan)), share_(std::move(share)) {}
 
 std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (next_ == share_.size()) return std::nullopt;
   const std::uint32_t index = share_[next_];
   if (plan_->position(plan_->blocks()[index]) >= limit_bytes) return std::nullopt;
@@ -20,7 +20,7 @@ void StaticClaims::settle(const Claim&, Outcome, std::uint64_t) {}
 
 // Of a fixed share nothing comes back: what has been taken needs no further worker.
 bool StaticClaims::settled(std::uint64_t limit_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return next_ == share_.size() || plan_->position(plan_->blocks()[share_[next_]]) >= limit_bytes;
 }
 

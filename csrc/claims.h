@@ -8,13 +8,13 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
 #include "doorbell.h"
 #include "keeping.h"
 #include "plan.h"
+#include "thread_safety.h"
 #include "window.h"
 
 namespace shardahead {
@@ -112,8 +112,8 @@ class StaticClaims final : public Claims {
  private:
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> share_;
-  std::mutex mutex_;  // guards next_
-  std::size_t next_ = 0;
+  Mutex mutex_;
+  std::size_t next_ GUARDED_BY(mutex_) = 0;
   DoorbellWord doorbell_{0};
 };
 

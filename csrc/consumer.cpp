@@ -76,7 +76,7 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
 }
 
 bool Engine::State::all_settled() const {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   return running == 0 && options.consumer && figures.threads > 0 &&
          !cancelled.load(std::memory_order_relaxed) &&
          !keeps_nothing(verdict().value_or(Keeping::unknown));
@@ -85,13 +85,13 @@ bool Engine::State::all_settled() const {
 // What had been brought in, and was not there when the consumer came for it.
 void Engine::State::count_refetched(const FetchResult& result) {
   if (result.read_bytes == 0 || !result.residency_known) return;
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   figures.refetched_bytes += result.read_bytes;
   control.add_evicted(result.read_bytes, runtime.now());
 }
 
 bool Engine::State::has_failed(BlockRange blocks) const {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   const auto found = failed_blocks.lower_bound(blocks.begin);
   if (found != failed_blocks.end() && *found < blocks.end) return true;
   const auto standing = claims ? claims->standing(blocks) : std::nullopt;
@@ -115,7 +115,7 @@ bool Engine::wait_for_blocks(BlockRange blocks, const Between& between) {
   for (;;) {
     std::shared_ptr<Claims> shared;
     {
-      const std::lock_guard lock(state.mutex);
+      const MutexLock lock(state.mutex);
       if (state.running == 0 || cancelled()) return false;
       shared = state.claims;
     }
@@ -124,7 +124,7 @@ bool Engine::wait_for_blocks(BlockRange blocks, const Between& between) {
     if (!standing) return false;
     const auto now = state.runtime.now();
     {
-      const std::lock_guard lock(state.mutex);
+      const MutexLock lock(state.mutex);
       if (!wait) wait = state.patience.begin(*standing, seen, now);
       if (!state.patience.go_on(*wait, *standing, seen, now)) return standing->unsettled == 0;
     }

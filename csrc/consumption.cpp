@@ -6,13 +6,13 @@
 namespace shardahead {
 
 void Consumption::hand_out(ByteRange range) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   held_.emplace(range.offset, range.end());
   longest_bytes_ = std::max(longest_bytes_, range.length);
 }
 
 void Consumption::release(ByteRange range) noexcept {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto [first, last] = held_.equal_range(range.offset);
   const auto found =
       std::find_if(first, last, [&](const auto& held) { return held.second == range.end(); });
@@ -28,7 +28,7 @@ void Consumption::release(ByteRange range) noexcept {
 
 ConsumerPosition Consumption::pass(std::uint64_t position_bytes, std::uint64_t needed_bytes,
                                    std::uint64_t straggler_bytes, std::uint64_t releasable_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   position_.consumed_bytes = std::max(position_.consumed_bytes, position_bytes);
   position_.needed_bytes = std::max(position_.needed_bytes, needed_bytes);
   const std::uint64_t passed = position_.consumed_bytes;
@@ -40,7 +40,7 @@ ConsumerPosition Consumption::pass(std::uint64_t position_bytes, std::uint64_t n
 }
 
 std::vector<ByteRange> Consumption::not_held(ByteRange range) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<ByteRange> parts;
   std::uint64_t at = range.offset;
   // What begins before the range may end in it.
@@ -56,7 +56,7 @@ std::vector<ByteRange> Consumption::not_held(ByteRange range) const {
 }
 
 std::vector<ByteRange> Consumption::take_late() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(late_, {});
 }
 

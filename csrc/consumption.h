@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <vector>
 
 #include "byte_range.h"
+#include "thread_safety.h"
 #include "window.h"
 
 namespace shardahead {
@@ -34,11 +34,11 @@ class Consumption {
   std::vector<ByteRange> take_late();
 
  private:
-  mutable std::mutex mutex_;                          // guards everything below
-  std::multimap<std::uint64_t, std::uint64_t> held_;  // begin, end
-  std::uint64_t longest_bytes_ = 0;                   // that was ever handed out
-  std::vector<ByteRange> late_;
-  ConsumerPosition position_;
+  mutable Mutex mutex_;
+  std::multimap<std::uint64_t, std::uint64_t> held_ GUARDED_BY(mutex_);  // begin, end
+  std::uint64_t longest_bytes_ GUARDED_BY(mutex_) = 0;                   // that was ever handed out
+  std::vector<ByteRange> late_ GUARDED_BY(mutex_);
+  ConsumerPosition position_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

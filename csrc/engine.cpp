@@ -22,7 +22,7 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
   State& state = *state_;
   const auto wanted = std::min<std::size_t>(options.threads, state.claims->wanted().size());
   const SignalsBlocked blocked;
-  const std::lock_guard lock(state.mutex);
+  const MutexLock lock(state.mutex);
   state.ended = state.started;
   try {
     for (std::size_t i = 0; i < wanted; ++i) {
@@ -47,16 +47,21 @@ Engine::~Engine() { cancel(); }
 
 bool Engine::wait(std::chrono::nanoseconds timeout) {
   if (state_->process != ::getpid()) return true;
-  std::unique_lock lock(state_->mutex);
+  State& state = *state_;
+  const MutexLock lock(state.mutex);
   // wait_for adds the time to a clock, where "for ever" would wrap around.
   const auto bounded = std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24 * 365));
-  return state_->ended_or_left.wait_for(lock, bounded, [&] { return state_->running == 0; });
+  const auto until = std::chrono::steady_clock::now() + bounded;
+  while (state.running != 0) {
+    if (!state.ended_or_left.wait_until(state.mutex, until)) return state.running == 0;
+  }
+  return true;
 }
 
 void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
   if (state_->process != ::getpid()) return;
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   // A worker that sits in a read on a dead server may keep its claims for long.
   if (state_->claims && state_->options.consumer) state_->claims->end_consumer();
   if (state_->running > 0) {
@@ -70,7 +75,7 @@ void Engine::cancel() {
 
 bool Engine::done() const {
   if (state_->process != ::getpid()) return true;
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   return state_->running == 0;
 }
 
@@ -78,14 +83,14 @@ bool Engine::cancelled() const { return state_->cancelled.load(std::memory_order
 
 Progress Engine::progress() const {
   if (state_->process != ::getpid()) return {};
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   const Report report = state_->current();
   return {report.planned_bytes, report.settled_bytes(), state_->seconds()};
 }
 
 Report Engine::report() const {
   if (state_->process != ::getpid()) return {};
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   Report report = state_->current();
   const Step step = state_->steps.first();
   report.step_bytes = step.bytes;

@@ -1,16 +1,13 @@
 // engine_state: what an engine and its threads share, and what a worker thread does with it.
-// Internal to engine.cpp, trial.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread; the mutex
-// guards what stands below it.
+// Internal to engine.cpp, trial.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread.
 #pragma once
 
 #include <sys/types.h>
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <vector>
@@ -20,6 +17,7 @@
 #include "keeping.h"
 #include "mapped_file.h"
 #include "patience.h"
+#include "thread_safety.h"
 #include "window.h"
 
 namespace shardahead {
@@ -63,27 +61,30 @@ struct Engine::State {
   DoorbellWord trial_bell{0};  // rung once, when it is known what the trial gave
   const std::atomic<bool> never_cancelled{false};
 
-  mutable std::mutex mutex;  // guards everything below, save what claims does for itself
-  std::condition_variable ended_or_left;
+  mutable Mutex mutex;
+  Condition ended_or_left;
   // Given up when the last worker has ended and no consumer reports any more: the board is left.
-  std::shared_ptr<Claims> claims;
-  std::uint32_t running = 0;
-  ConsumerPosition consumer;
-  WindowControl control;
-  Runtime::Time looked_at_memory;
-  std::vector<std::weak_ptr<MappedFile>> mappings;  // by file
-  std::uint64_t given_up_bytes = 0;  // the consumer's hold on pages before this position
-  Patience patience;
-  std::vector<bool> counted_blocks;       // whose bytes are in the figures
-  std::set<std::uint32_t> failed_blocks;  // of this process; with those of others once claims go
-  Runtime::Time last_change = runtime.now();
-  Runtime::Time last_recovery = runtime.now();
-  Report figures;
-  Runtime::Time ended;
+  std::shared_ptr<Claims> claims GUARDED_BY(mutex);
+  std::uint32_t running GUARDED_BY(mutex) = 0;
+  ConsumerPosition consumer GUARDED_BY(mutex);
+  WindowControl control GUARDED_BY(mutex);
+  Runtime::Time looked_at_memory GUARDED_BY(mutex);
+  std::vector<std::weak_ptr<MappedFile>> mappings GUARDED_BY(mutex);  // by file
+  // The consumer's hold on pages before this position.
+  std::uint64_t given_up_bytes GUARDED_BY(mutex) = 0;
+  Patience patience GUARDED_BY(mutex);
+  std::vector<bool> counted_blocks GUARDED_BY(mutex);  // whose bytes are in the figures
+  // Of this process; with those of others once claims go.
+  std::set<std::uint32_t> failed_blocks GUARDED_BY(mutex);
+  Runtime::Time last_change GUARDED_BY(mutex) = runtime.now();
+  Runtime::Time last_recovery GUARDED_BY(mutex) = runtime.now();
+  Report figures GUARDED_BY(mutex);
+  Runtime::Time ended GUARDED_BY(mutex);
   // Of each device (st_dev) what the trial gave; nothing while it is going on.
-  std::map<std::uint64_t, std::optional<Keeping>> trials;
-  Keeping told_keeping = Keeping::unknown;  // what others had found when the claims were given up
-  bool tried_alone = false;                 // for the consumer, without a worker
+  std::map<std::uint64_t, std::optional<Keeping>> trials GUARDED_BY(mutex);
+  // What others had found when the claims were given up.
+  Keeping told_keeping GUARDED_BY(mutex) = Keeping::unknown;
+  bool tried_alone GUARDED_BY(mutex) = false;  // for the consumer, without a worker
 
   void work(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
@@ -92,16 +93,16 @@ struct Engine::State {
   KeepingCheck try_page_of(const File& file, const std::vector<ByteRange>& ranges,
                            const std::shared_ptr<Claims>& shared);
   void try_alone();
-  void wait_for_trial(std::unique_lock<std::mutex>& lock, const std::function<void()>& between);
-  [[nodiscard]] std::optional<Keeping> verdict() const;
+  void wait_for_trial(MutexLock& lock, const std::function<void()>& between) REQUIRES(mutex);
+  [[nodiscard]] std::optional<Keeping> verdict() const REQUIRES(mutex);
   [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
   void add(std::uint32_t block, const std::vector<FetchResult>& results);
   void record_failure(std::uint32_t block);
   void leave();
-  void leave_claims();
-  void give_up_claims();
+  void leave_claims() REQUIRES(mutex);
+  void give_up_claims() REQUIRES(mutex);
   template <typename Open>
   FetchResult fetch_now(const Open& open, StepTable& the_steps, ByteRange range, bool plainly);
   void count_refetched(const FetchResult& result);
@@ -113,9 +114,9 @@ struct Engine::State {
   [[nodiscard]] bool all_settled() const;
   [[nodiscard]] bool has_failed(BlockRange blocks) const;
   [[nodiscard]] bool is_resident(std::size_t file, ByteRange range) const;
-  [[nodiscard]] Report current() const;
+  [[nodiscard]] Report current() const REQUIRES(mutex);
   [[nodiscard]] std::uint64_t limit();
-  [[nodiscard]] double seconds() const;
+  [[nodiscard]] double seconds() const REQUIRES(mutex);
   [[nodiscard]] static std::uint64_t wanted_bytes(const Plan& plan);
 };
 

@@ -19,33 +19,37 @@ std::int64_t pages_of(ByteRange range) {
 }  // namespace
 
 void FaultyFileIo::add(Fault fault) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   faults_.push_back(std::move(fault));
 }
 
 void FaultyFileIo::clear_faults() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   faults_.clear();
 }
 
 std::uint64_t FaultyFileIo::calls(Operation operation) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return calls_[static_cast<std::size_t>(operation)];
 }
 
 bool FaultyFileIo::wait_until_stalled(std::uint32_t count, std::chrono::seconds bound) const {
-  std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, bound, [&] { return stalled_ >= count; });
+  const MutexLock lock(mutex_);
+  const auto until = std::chrono::steady_clock::now() + bound;
+  while (stalled_ < count) {
+    if (!changed_.wait_until(mutex_, until)) return stalled_ >= count;
+  }
+  return true;
 }
 
 void FaultyFileIo::release_stalled() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   released_ = true;
   changed_.notify_all();
 }
 
 std::string FaultyFileIo::path_of(int descriptor) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = paths_.find(descriptor);
   return found == paths_.end() ? std::string() : found->second;
 }
@@ -57,7 +61,7 @@ FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, int descriptor, By
 
 FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::string& path,
                                          ByteRange range, std::int64_t& result, Fault* met) {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   ++calls_[static_cast<std::size_t>(operation)];
   for (Fault& fault : faults_) {
     if (!applies(fault, operation, path, range)) continue;
@@ -75,7 +79,7 @@ FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::string&
     }
     ++stalled_;
     changed_.notify_all();
-    changed_.wait(lock, [&] { return released_; });
+    while (!released_) changed_.wait(mutex_);
     --stalled_;
     return Outcome::pass;
   }
@@ -101,7 +105,7 @@ int FaultyFileIo::open(const std::string& path) noexcept {
   }
   const int descriptor = inner_.open(path);
   if (descriptor < 0) return descriptor;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   paths_[descriptor] = path;
   return descriptor;
 }
@@ -111,7 +115,7 @@ int FaultyFileIo::close(int descriptor) noexcept {
   std::int64_t result = 0;
   const Outcome outcome = meet(Operation::close, descriptor, kNoRange, result);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     paths_.erase(descriptor);  // before the number can be given out again
   }
   const int closed = inner_.close(descriptor);

@@ -6,15 +6,14 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "file_io.h"
+#include "thread_safety.h"
 
 namespace shardahead {
 
@@ -100,13 +99,13 @@ class FaultyFileIo final : public FileIo {
   [[nodiscard]] std::string path_of(int descriptor) const;
 
   FileIo& inner_;
-  mutable std::mutex mutex_;  // guards everything below
-  mutable std::condition_variable changed_;
-  std::vector<Fault> faults_;
-  std::map<int, std::string> paths_;  // of the open descriptors
-  std::array<std::uint64_t, kOperations> calls_{};
-  std::uint32_t stalled_ = 0;
-  bool released_ = false;
+  mutable Mutex mutex_;
+  mutable Condition changed_;
+  std::vector<Fault> faults_ GUARDED_BY(mutex_);
+  std::map<int, std::string> paths_ GUARDED_BY(mutex_);  // of the open descriptors
+  std::array<std::uint64_t, kOperations> calls_ GUARDED_BY(mutex_){};
+  std::uint32_t stalled_ GUARDED_BY(mutex_) = 0;
+  bool released_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace shardahead

@@ -10,12 +10,12 @@
 #include <cerrno>
 #include <exception>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "mount.h"
 #include "proc_text.h"
+#include "thread_safety.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14
@@ -47,9 +47,9 @@ void copy_status(const struct stat& from, FileStatus& to) noexcept {
 // The type of the mount, looked up once for each: its id is not used again while it is mounted.
 bool is_overlay(std::uint64_t mount_id) {
   // Never destroyed: threads may open files while the process exits.
-  static auto& mutex = *new std::mutex;
+  static auto& mutex = *new Mutex;
   static auto& known = *new std::map<std::uint64_t, bool>;
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   if (const auto found = known.find(mount_id); found != known.end()) return found->second;
   const auto mounts = parse_mountinfo(file_text("/proc/self/mountinfo").value_or(""));
   const auto mount = std::ranges::find(mounts, mount_id, &Mount::id);

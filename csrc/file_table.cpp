@@ -104,14 +104,14 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
 
 std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (auto file = entries_[index].file.lock()) return file;
   }
   // Opened without the lock: a dead server must not stop those whose files are open.
   auto file = File::open(io_, entries_[index].path);
   require_length(*file, entries_[index].status.size_bytes);
   std::shared_ptr<const File> closed;  // outlives the lock: a close, too, may wait for a server
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (auto already = entries_[index].file.lock()) return already;
   entries_[index].file = file;
   closed = keep_open(file);
@@ -120,7 +120,7 @@ std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
 
 void FileTable::renew(std::size_t index, const File& seen) {
   std::shared_ptr<const File> closed;  // outlives the lock, as above
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& entry = entries_[index];
   closed = entry.file.lock();
   if (entry.renewals == kMaxRenewals || closed.get() != &seen) return;

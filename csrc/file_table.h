@@ -12,6 +12,7 @@
 
 #include "error.h"
 #include "file_io.h"
+#include "thread_safety.h"
 
 namespace shardahead {
 
@@ -79,13 +80,13 @@ class FileTable {
   };
 
   // Gives back the file that has to be closed for it, if any.
-  std::shared_ptr<const File> keep_open(std::shared_ptr<const File> file);
+  std::shared_ptr<const File> keep_open(std::shared_ptr<const File> file) REQUIRES(mutex_);
 
   FileIo& io_;
   std::size_t max_open_files_;
-  std::mutex mutex_;  // guards the weak pointers and recent_
+  Mutex mutex_;  // guards recent_ and the weak pointers of entries_
   std::vector<Entry> entries_;
-  std::deque<std::shared_ptr<const File>> recent_;
+  std::deque<std::shared_ptr<const File>> recent_ GUARDED_BY(mutex_);
 };
 
 // Files of two descriptors each: together a quarter of what the process may open.

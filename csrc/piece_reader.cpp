@@ -37,11 +37,11 @@ PieceReader::PieceReader(const PieceReader& other, Alone)
 std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
   OpenFile& entry = files_[index];
   std::shared_ptr<const File> closed;  // outlives the locks: a close, too, may wait for a server
-  const std::lock_guard opening(entry.opening);
+  const MutexLock opening(entry.opening);
   if (auto file = entry.file.lock()) return file;
   auto file = File::open(io_, paths_[index]);
   entry.file = file;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   kept_.push_back(file);
   if (kept_.size() > kKeptFiles) {
     closed = std::move(kept_.front());
@@ -53,7 +53,7 @@ std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
 // The mapping keeps the file: no descriptor is needed for it.
 std::shared_ptr<const MappedSource> PieceReader::mapped(std::size_t index) {
   OpenFile& entry = files_[index];
-  const std::lock_guard opening(entry.opening);
+  const MutexLock opening(entry.opening);
   if (!entry.mapped) {
     entry.mapped = std::make_shared<const MappedSource>(*File::open(io_, paths_[index]));
   }

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "file_table.h"
 #include "mapped_source.h"
 #include "tensor_memory.h"
+#include "thread_safety.h"
 
 namespace shardahead {
 
@@ -56,9 +56,9 @@ class PieceReader {
   // Open files are kept open while parts of them are read, and a few beyond that.
   static constexpr std::size_t kKeptFiles = 4;
   struct OpenFile {
-    std::mutex opening;  // held while it is opened: FUSE may drop pages at every open()
-    std::weak_ptr<const File> file;
-    std::shared_ptr<const MappedSource> mapped;  // never replaced
+    Mutex opening;  // held while it is opened: FUSE may drop pages at every open()
+    std::weak_ptr<const File> file GUARDED_BY(opening);
+    std::shared_ptr<const MappedSource> mapped GUARDED_BY(opening);  // never replaced
   };
 
   std::shared_ptr<const File> acquire(std::size_t file);
@@ -79,8 +79,8 @@ class PieceReader {
   // Whether what was read is in the page cache: else advice would fetch it a second time.
   enum class Caches { untried, no, yes };
   std::atomic<Caches> caches_{Caches::untried};
-  std::mutex mutex_;  // guards kept_
-  std::deque<std::shared_ptr<const File>> kept_;
+  Mutex mutex_;
+  std::deque<std::shared_ptr<const File>> kept_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

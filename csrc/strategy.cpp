@@ -30,7 +30,7 @@ const char* to_string(StepSource source) noexcept {
 }
 
 Step StepTable::get(std::uint64_t device) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const Entry& entry : entries_) {
     if (entry.device == device) return entry.step;
   }
@@ -38,7 +38,7 @@ Step StepTable::get(std::uint64_t device) const {
 }
 
 bool StepTable::begin_measuring(std::uint64_t device) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& found = entry(device);
   if (found.measuring || found.step.source != StepSource::assumed) return false;
   if (found.attempts == kMaxAttempts) return false;
@@ -48,7 +48,7 @@ bool StepTable::begin_measuring(std::uint64_t device) {
 }
 
 void StepTable::end_measuring(std::uint64_t device, std::optional<std::uint64_t> clip_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& found = entry(device);
   found.measuring = false;
   if (!clip_bytes) return;
@@ -58,7 +58,7 @@ void StepTable::end_measuring(std::uint64_t device, std::optional<std::uint64_t>
 }
 
 void StepTable::report_loss(std::uint64_t device, std::uint64_t step_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& found = entry(device);
   // Several threads may report the same step: it is halved once.
   if (found.step.bytes != step_bytes || step_bytes <= kDefaultStepBytes) return;
@@ -67,7 +67,7 @@ void StepTable::report_loss(std::uint64_t device, std::uint64_t step_bytes) {
 }
 
 void StepTable::end_populating(std::uint64_t device, ByteRange window, std::uint64_t came_bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& found = entry(device);
   ++found.populated;
   // A congested FUSE drops a part, a kernel that cannot do it nearly everything.
@@ -81,12 +81,12 @@ void StepTable::end_populating(std::uint64_t device, ByteRange window, std::uint
 }
 
 void StepTable::refuse_populate(std::uint64_t device) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   entry(device).step.populate = Populate::fails;
 }
 
 Step StepTable::first() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return entries_.empty() ? Step{} : entries_.front().step;
 }
 

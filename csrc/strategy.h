@@ -4,13 +4,13 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <vector>
 
 #include "byte_range.h"
 #include "file_io.h"
+#include "thread_safety.h"
 
 namespace shardahead {
 
@@ -79,10 +79,10 @@ class StepTable {
   // Two may be bad luck: another process reads there too, or a page is evicted at once.
   static constexpr std::uint32_t kForgivenWindows = 2;
 
-  Entry& entry(std::uint64_t device);
+  Entry& entry(std::uint64_t device) REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::vector<Entry> entries_;
+  mutable Mutex mutex_;
+  std::vector<Entry> entries_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

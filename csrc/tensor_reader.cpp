@@ -5,9 +5,7 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -17,6 +15,7 @@
 #include "piece_reader.h"
 #include "read_parts.h"
 #include "signals_blocked.h"
+#include "thread_safety.h"
 
 namespace shardahead {
 namespace {
@@ -35,27 +34,30 @@ struct TensorReader::State {
   PieceReader reader;
   std::atomic<std::size_t> next_to_map{0};  // of the files
 
-  mutable std::mutex mutex;  // guards everything below
-  std::condition_variable more_work;
-  std::condition_variable settled;
-  std::deque<PartState> parts;
-  std::size_t first_unbegun = 0;  // no part before it has anything left to begin
-  PartState* waited_for = nullptr;
-  std::uint64_t held_bytes = 0;  // allotted and not taken
-  std::uint64_t read_bytes = 0;
-  std::uint32_t threads = 0;
-  bool closed = false;
+  mutable Mutex mutex;
+  Condition more_work;
+  Condition settled;
+  std::deque<PartState> parts GUARDED_BY(mutex);
+  // No part before it has anything left to begin.
+  std::size_t first_unbegun GUARDED_BY(mutex) = 0;
+  PartState* waited_for GUARDED_BY(mutex) = nullptr;
+  std::uint64_t held_bytes GUARDED_BY(mutex) = 0;  // allotted and not taken
+  std::uint64_t read_bytes GUARDED_BY(mutex) = 0;
+  std::uint32_t threads GUARDED_BY(mutex) = 0;
+  bool closed GUARDED_BY(mutex) = false;
 
   Part add(PartState part);
+  Part add_in_child(PartState part);
+  TakenPart take_in_child(Part index);
   void map_files();
   void work();
-  PartState* next_part();
-  std::optional<Piece> next_piece();
-  bool allot(PartState& part);
-  void fail(PartState& part, IoError error) const;
-  void settle(const Piece& piece, PieceResult result);
+  PartState* next_part() REQUIRES(mutex);
+  std::optional<Piece> next_piece() REQUIRES(mutex);
+  bool allot(PartState& part) REQUIRES(mutex);
+  static void fail(PartState& part, IoError error);
+  void settle(const Piece& piece, PieceResult result) REQUIRES(mutex);
   PieceResult read(const Piece& piece);
-  TakenPart take(PartState& part);
+  TakenPart take(PartState& part) REQUIRES(mutex);
   TakenPart read_alone(const AddedPart& part);
 };
 
@@ -68,7 +70,7 @@ TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
   if (options.piece_bytes == 0) throw std::invalid_argument("piece_bytes must not be 0");
   state_ = std::make_shared<State>(io, std::move(paths), options);
   const SignalsBlocked blocked;
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   try {
     for (std::uint32_t i = 0; i < options.threads; ++i) {
       // Detached, as the engine's: a join could wait for a dead server for ever.
@@ -106,24 +108,33 @@ TensorReader::Part TensorReader::add_header(std::size_t file) {
 
 TensorReader::Part TensorReader::State::add(PartState part) {
   static_cast<void>(reader.path(part.file));  // throws where there is no such file
-  // A forked child must not wait for a mutex that another thread of its parent held.
-  std::unique_lock lock(mutex, std::defer_lock);
-  if (process == ::getpid()) lock.lock();
+  if (process != ::getpid()) return add_in_child(std::move(part));
+  const MutexLock lock(mutex);
   parts.push_back(std::move(part));
-  if (lock) more_work.notify_all();
+  more_work.notify_all();
   return parts.size() - 1;
+}
+
+// A forked child has one thread, and must not wait for a mutex that one of its parent's held.
+TensorReader::Part TensorReader::State::add_in_child(PartState part) NO_THREAD_SAFETY_ANALYSIS {
+  parts.push_back(std::move(part));
+  return parts.size() - 1;
+}
+
+TakenPart TensorReader::State::take_in_child(Part index) NO_THREAD_SAFETY_ANALYSIS {
+  return read_alone(parts.at(index));
 }
 
 bool TensorReader::ready(Part part) const {
   if (state_->process != ::getpid()) return true;
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   return state_->parts.at(part).settled();
 }
 
 TakenPart TensorReader::take(Part index, const Between& between) {
   State& state = *state_;
-  if (state.process != ::getpid()) return state.read_alone(state.parts.at(index));
-  std::unique_lock lock(state.mutex);
+  if (state.process != ::getpid()) return state.take_in_child(index);
+  MutexLock lock(state.mutex);
   PartState& part = state.parts.at(index);
   if (state.threads == 0 && !part.taken) {
     part.taken = true;
@@ -132,7 +143,7 @@ TakenPart TensorReader::take(Part index, const Between& between) {
   state.waited_for = &part;
   state.more_work.notify_all();
   while (!state.closed && !part.settled()) {
-    state.settled.wait_for(lock, kConsumerSlice);
+    state.settled.wait_until(state.mutex, std::chrono::steady_clock::now() + kConsumerSlice);
     if (part.settled() || !between) continue;
     lock.unlock();
     between();
@@ -146,7 +157,7 @@ TakenPart TensorReader::take(Part index, const Between& between) {
 void TensorReader::close() {
   if (state_->process != ::getpid()) return;
   std::deque<PartState> freed;  // outlives the lock: there may be much to unmap
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   state_->closed = true;
   state_->reader.cancel();
   for (PartState& part : state_->parts) {
@@ -158,7 +169,7 @@ void TensorReader::close() {
 
 std::uint64_t TensorReader::read_bytes() const {
   if (state_->process != ::getpid()) return 0;
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   return state_->read_bytes;
 }
 
@@ -173,11 +184,11 @@ void TensorReader::State::map_files() {
 }
 
 void TensorReader::State::work() {
-  std::unique_lock lock(mutex);
+  MutexLock lock(mutex);
   while (!closed) {
     const auto piece = next_piece();
     if (!piece) {
-      more_work.wait(lock);
+      more_work.wait(mutex);
       continue;
     }
     lock.unlock();
@@ -188,8 +199,7 @@ void TensorReader::State::work() {
   }
 }
 
-// The first part of which something is left to begin. Called with the mutex locked, like what
-// follows.
+// The first part of which something is left to begin.
 PartState* TensorReader::State::next_part() {
   if (waited_for != nullptr && !waited_for->begun()) return waited_for;
   while (first_unbegun < parts.size() && parts[first_unbegun].begun()) ++first_unbegun;
@@ -234,7 +244,7 @@ bool TensorReader::State::allot(PartState& part) {
   return part.length_bytes > 0;
 }
 
-void TensorReader::State::fail(PartState& part, IoError error) const {
+void TensorReader::State::fail(PartState& part, IoError error) {
   part.begun_bytes = part.length_bytes;  // what follows is of no use to anyone
   if (part.result.error && part.result.error->offset <= error.offset) return;
   part.result.readable_bytes = error.offset - part.offset;

@@ -26,7 +26,7 @@ bool Engine::State::try_mount(const File& file, const std::vector<ByteRange>& ra
   const std::uint64_t device = file.status().device;
   std::shared_ptr<Claims> shared;
   {
-    std::unique_lock lock(mutex);
+    MutexLock lock(mutex);
     const auto [trial, is_first] = trials.try_emplace(device);
     const auto deadline = runtime.now() + kTrialPatience;
     while (!is_first && !trial->second && !cancelled.load(std::memory_order_relaxed) &&
@@ -38,7 +38,7 @@ bool Engine::State::try_mount(const File& file, const std::vector<ByteRange>& ra
   }
   const KeepingCheck found = try_page_of(file, ranges, shared);
   tried_bytes = found.read_bytes;
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   trials[device] = found.keeping;
   ring(trial_bell);
   return !keeps_nothing(found.keeping);
@@ -54,9 +54,9 @@ KeepingCheck Engine::State::try_page_of(const File& file, const std::vector<Byte
   return found;
 }
 
-// Called with the mutex locked, which it gives up meanwhile.
-void Engine::State::wait_for_trial(std::unique_lock<std::mutex>& lock,
-                                   const std::function<void()>& between) {
+// Gives up the lock meanwhile. That the lock is one of the mutex is more than the analysis can see.
+void Engine::State::wait_for_trial(MutexLock& lock,
+                                   const std::function<void()>& between) NO_THREAD_SAFETY_ANALYSIS {
   const std::uint32_t seen = doorbell_seen(trial_bell);
   lock.unlock();
   runtime.wait_for_ring(trial_bell, seen, kConsumerSlice);
@@ -77,7 +77,7 @@ void Engine::State::try_alone() {
     }
     return;
   }
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   trials.try_emplace(0, Keeping::unknown);
   ring(trial_bell);
 }
@@ -97,7 +97,7 @@ std::optional<Keeping> Engine::State::verdict() const {
 }
 
 bool Engine::State::is_in_vain() const {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   return keeps_nothing(verdict().value_or(Keeping::unknown));
 }
 
@@ -105,7 +105,7 @@ Keeping Engine::keeping(const std::function<void()>& between) {
   State& state = *state_;
   if (state.process != ::getpid() || !state.options.tries_mounts) return Keeping::unknown;
   const auto deadline = state.runtime.now() + kConsumerTrialPatience;
-  std::unique_lock lock(state.mutex);
+  MutexLock lock(state.mutex);
   while (!state.verdict() && !cancelled() && state.runtime.now() < deadline) {
     if (state.running == 0 && !std::exchange(state.tried_alone, true)) {
       // No worker had a block to try. A thread that can be left behind.

@@ -29,7 +29,7 @@ std::uint64_t Engine::State::limit() {
   std::uint64_t window_bytes = 0;
   ConsumerPosition position;
   {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     shared = claims;
     window_bytes = control.window().ahead_bytes;
     position = consumer;
@@ -46,7 +46,7 @@ void Engine::State::work(Claims& shared) {
   for (bool more = true; more;) {
     more = work_once(fetcher, shared);
     const double cpu_seconds = thread_cpu_seconds();
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     figures.cpu_seconds += cpu_seconds - counted_seconds;
     counted_seconds = cpu_seconds;
   }
@@ -75,7 +75,7 @@ void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
   runtime.wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
   bool stalled = false;
   {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     const auto now = runtime.now();
     if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
     if (now - last_recovery < kRecoveryInterval) return;
@@ -135,12 +135,12 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
 }
 
 void Engine::State::record_failure(std::uint32_t block) {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   failed_blocks.insert(block);
 }
 
 void Engine::State::add(std::uint32_t block, const std::vector<FetchResult>& results) {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   last_change = runtime.now();
   // A claim that was taken over may have come back to another of these threads.
   const bool again = counted_blocks[block];
@@ -159,7 +159,7 @@ void Engine::State::add(std::uint32_t block, const std::vector<FetchResult>& res
 }
 
 void Engine::State::leave() {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   if (--running == 0) {
     ended = runtime.now();
     leave_claims();
@@ -167,14 +167,14 @@ void Engine::State::leave() {
   ended_or_left.notify_all();
 }
 
-// Called with the mutex locked. A consumer that still reports keeps its place.
+// A consumer that still reports keeps its place.
 void Engine::State::leave_claims() {
   if (running > 0) return;
   if (options.consumer && !cancelled.load(std::memory_order_relaxed)) return;
   give_up_claims();
 }
 
-// Called with the mutex locked. What the others did is of the past from now on.
+// What the others did is of the past from now on.
 void Engine::State::give_up_claims() {
   if (claims) {
     for (const std::uint32_t block : claims->failed()) failed_blocks.insert(block);
@@ -184,7 +184,7 @@ void Engine::State::give_up_claims() {
   claims.reset();
 }
 
-// Called with the mutex locked. The figures of this participant with those of the others.
+// The figures of this participant with those of the others.
 Report Engine::State::current() const {
   Report report = figures;
   if (!claims) return report;
