@@ -255,6 +255,7 @@ TEST_CASE("a header that is overwritten while it is in use stops no one") {
     header.watcher = ~std::uint32_t{0};
     header.dropped_bytes = ~std::uint64_t{0};
     for (ConsumerSlot& slot : header.consumers) slot.active = 1;
+    header.consumers[bystander.file->slot()].active = 0;  // the one that lives
   }
   bring_to_the_end(*board, 4);
   board->report_consumer({1, 2, 3});
