@@ -84,7 +84,7 @@ class Prefetch:
         spans: Sequence[Sequence[tuple[int, int]] | None],
         block_bytes: int,
         partition: str,
-        board_folder: str,
+        board_folder: bytes,
         inflight_bytes: int,
         local_rank: int,
         local_size: int,

@@ -284,7 +284,7 @@ def start_prefetch(
         spans=spans,
         block_bytes=options.block_bytes,
         partition=options.partition,
-        board_folder=options.board_folder,
+        board_folder=os.fsencode(options.board_folder),
         inflight_bytes=options.inflight_bytes,
         local_rank=topology.rank,
         local_size=topology.size,
