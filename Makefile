@@ -9,10 +9,12 @@ JOBS ?= $(shell nproc)
 ENVIRONMENTS ?= build/environments
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
-CXX_FILES = $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
+FUZZ_SECONDS ?= 60
+FUZZ_RUNS ?= 0
+CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo compare test test-cpp test-python wheel-test lint format sanitize fuse clean
+.PHONY: help demo compare test test-cpp test-python wheel-test lint format sanitize fuzz fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -56,6 +58,9 @@ sanitize: build/asan/.built build/tsan/.built ## the C++ tests under ASan+UBSan 
 	$(BIN)/ctest --test-dir build/asan --output-on-failure -j $(JOBS)
 	$(BIN)/ctest --test-dir build/tsan --output-on-failure -j $(JOBS)
 
+fuzz: $(VENV)/.installed ## look for inputs that break parsers, plan and board: FUZZ_SECONDS=600 each
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --runs $(FUZZ_RUNS) --jobs $(JOBS) -- $(CMAKE_FLAGS)
+
 fuse: ## install libfuse3 from the distribution, where that is allowed
 	@sh benchmarks/slowfs/install-fuse.sh
 
@@ -83,6 +88,6 @@ endef
 WITH_PYTHON = -DSHARDAHEAD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 $(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON))
-$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
-$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
+$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_FUZZ=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
+$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
 $(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=thread))

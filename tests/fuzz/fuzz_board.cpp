@@ -1,0 +1,143 @@
+// Any bytes over a board in use, then any operations of two participants on it: nothing outside the
+// plan is given out, and however wrong the board, whoever looks for claims of the dead for long
+// enough sees the end of all blocks.
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "board.h"
+#include "board_memory.h"
+#include "fuzz_input.h"
+
+using namespace shardahead;
+using fuzzing::require;
+
+namespace {
+
+constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
+
+const std::string& folder() {
+  static const std::string path = [] {
+    std::string made = "/dev/shm/shardahead-fuzz-XXXXXX";
+    if (::access("/dev/shm", W_OK) != 0) made = "/tmp/shardahead-fuzz-XXXXXX";
+    require(::mkdtemp(made.data()) != nullptr, "a folder for the board");
+    return made;
+  }();
+  return path;
+}
+
+// Never more than a plan's share of it is wanted.
+std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::uint8_t every) {
+  std::vector<std::uint32_t> wanted;
+  for (std::uint32_t i = 0; i < plan->blocks().size(); i += every) wanted.push_back(i);
+  BoardRefusal refusal;
+  return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal);
+}
+
+// What any process of the user could do to the file at any time.
+void scribble(fuzzing::FuzzInput& input, std::span<std::byte> memory) {
+  std::size_t at = static_cast<std::size_t>(input.number(2)) % memory.size();
+  if (input.byte() % 4 != 0) {  // mostly where the blocks are
+    at = std::min(memory.size() - 1, sizeof(BoardHeader) + at % 256);
+  }
+  for (std::uint8_t count = input.byte() % 32; count > 0 && at < memory.size(); --count, ++at) {
+    memory[at] = static_cast<std::byte>(input.byte());
+  }
+}
+
+void check(const Claim& claim, const Plan& plan) {
+  require(claim.block < plan.blocks().size(), "a claim is of a block of the plan");
+}
+
+// Comes to an end within rounds, not within a time: nothing here waits.
+void bring_to_the_end(BoardClaims& board, const Plan& plan) {
+  for (std::size_t round = 0; round < 4 * plan.blocks().size() + 8; ++round) {
+    if (board.settled(kNoLimit)) return;
+    if (const auto claim = board.take(kNoLimit)) {
+      check(*claim, plan);
+      board.settle(*claim, Outcome::done, 1);
+    } else {
+      board.recover(true);  // as after 10 s without any change
+    }
+  }
+  require(false, "all blocks are settled in the end");
+}
+
+}  // namespace
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
+  fuzzing::FuzzInput input(bytes, size);
+  const std::size_t block_count = 1 + input.byte() % 64;
+  PlanOptions options;
+  options.block_bytes = options.head_block_bytes = kMinBlockBytes;
+  const auto plan = std::make_shared<const Plan>(
+      std::vector<PlannedFile>{{block_count * kMinBlockBytes, {}}}, options);
+
+  // The file stays while this participant, who does nothing, has it open.
+  BoardRefusal refusal;
+  const auto file =
+      BoardFile::join(folder(), "board", BoardMemory::size_bytes(block_count), refusal);
+  require(file.has_value(), "a board can be made");
+  const BoardMemory memory(file->memory(), block_count);
+  memory.begin();
+  const std::span whole(file->memory(), BoardMemory::size_bytes(block_count));
+
+  std::vector<std::unique_ptr<BoardClaims>> participants(2);
+  std::vector<std::vector<Claim>> in_hand(2);  // of each
+  const auto no_time = std::chrono::steady_clock::time_point();
+  while (!input.empty()) {
+    const std::uint8_t operation = input.byte();
+    auto& board = participants[operation / 16 % 2];
+    auto& claims = in_hand[operation / 16 % 2];
+    if (operation % 16 == 0) {
+      board.reset();
+      claims.clear();
+      board = join(plan, 1 + input.byte() % 4);
+      require(board || !memory.is_board(), "a board of this plan is joined");
+    } else if (operation % 16 < 6) {
+      scribble(input, whole);
+    } else if (board) {
+      const std::uint64_t number = input.number(3);
+      const auto block = static_cast<std::uint32_t>(number % (block_count + 1));
+      switch (operation % 16) {
+        case 6:
+        case 7:
+          if (const auto claim = board->take(number * kKiB)) claims.push_back(*claim);
+          break;
+        case 8:
+          if (claims.empty()) break;
+          board->settle(claims.back(), static_cast<Outcome>(number % 3), number);
+          claims.pop_back();
+          break;
+        case 9: board->recover(number % 2 == 0); break;
+        case 10: board->report_consumer({number, number * 2, number / 2}); break;
+        case 11: board->end_consumer(); break;
+        case 12: board->slowest_consumer(no_time + std::chrono::milliseconds(number)); break;
+        case 13: {
+          const auto dropped = board->take_dropping(number * kKiB);
+          require(!dropped || dropped->end() == number * kKiB, "nothing beyond is dropped");
+          break;
+        }
+        case 14: {
+          const auto standing = board->standing({0, block});
+          require(!standing || standing->unsettled <= block, "not more than was asked for");
+          break;
+        }
+        default:
+          require(board->failed().size() <= block_count, "blocks of the plan have failed");
+          require(board->inflight_bytes() > 0, "something may be in flight");
+          require(board->shared().done_bytes <= plan->total_bytes(), "done is what there is");
+      }
+    }
+    for (const Claim& claim : claims) check(claim, *plan);
+  }
+  for (std::size_t i = 0; i < participants.size(); ++i) {
+    if (!participants[i]) continue;
+    for (const Claim& claim : in_hand[i]) participants[i]->settle(claim, Outcome::done, 0);
+    bring_to_the_end(*participants[i], *plan);
+  }
+  return 0;
+}

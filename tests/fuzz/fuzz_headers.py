@@ -1,0 +1,236 @@
+"""Fuzzes what Python parses of untrusted files: the headers of safetensors files, and indexes.
+
+Inputs are drawn from a few well-formed ones, by changes to their JSON and to their bytes; the same
+seed draws the same. Of every input:
+
+- it is read, or refused with a ValueError that names the file, short and fit for a terminal;
+- what is read lies in the file;
+- a file that the safetensors library reads is read here as well, with the same bytes per tensor;
+- an index leads to no file outside its folder.
+
+An input that breaks one of these is kept in the folder of findings; replay it by giving its path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, deserialize
+
+from shardahead.safetensors_header import parse_header
+from shardahead.shards import resolve_shards
+
+NAME = "fuzzed.safetensors"
+NUMBERS = [0, 1, -1, 7, 8, 2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 1e308, 0.5]
+TEXTS = [
+    "",
+    "F32",
+    "U8",
+    "BF16",
+    "__metadata__",
+    "a",
+    "\x1b[2J",
+    "a\nb",
+    "\u202e",
+    "\ud800",
+    "../../x",
+]
+NAMES = ["a.safetensors", "b.safetensors", "..", "../../etc/passwd", "/etc/passwd", "sub/../../x"]
+NAMES += ["", "a\0b", "\udcff", "a\nb", "./a.safetensors", "sub/../a.safetensors", "\ud800"]
+TOKENS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b",",
+    b":",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff",
+    b"1e999",
+    b"NaN",
+]
+TOKENS += [b"-0", b"null", b"true", b"[" * 2000, b'{"a":' * 2000, b"9" * 5000]
+
+
+class BrokenPropertyError(Exception):
+    """A property that does not hold."""
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise BrokenPropertyError(what)
+
+
+def well_formed(rng: random.Random) -> tuple[dict[str, Any], int]:
+    header: dict[str, Any] = {}
+    at = 0
+    for i in range(rng.randrange(5)):
+        length = rng.randrange(20)
+        header[f"t{i}"] = {"dtype": "U8", "shape": [length], "data_offsets": [at, at + length]}
+        at += length
+    if rng.random() < 0.3:
+        header["__metadata__"] = {"format": "pt"}
+    return header, at
+
+
+def mutate(rng: random.Random, value: Any) -> Any:
+    """The same JSON with one part replaced, removed or added."""
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        key = rng.choice(list(value))
+        changed = dict(value)
+        what = rng.randrange(4)
+        if what == 0:
+            del changed[key]
+        elif what == 1:
+            changed[rng.choice(TEXTS)] = changed.pop(key)
+        else:
+            changed[key] = mutate(rng, value[key])
+        return changed
+    if isinstance(value, list) and value and rng.random() < 0.8:
+        i = rng.randrange(len(value))
+        return [*value[:i], mutate(rng, value[i]), *value[i + rng.randrange(2) :]]
+    if isinstance(value, int) and rng.random() < 0.6:
+        return value + rng.choice([-1, 1, 8, -8, 2**32])
+    return rng.choice([*NUMBERS, *TEXTS, None, True, [], {}, [0, 1], {"a": 1}])
+
+
+def damage(rng: random.Random, text: bytes) -> bytes:
+    at, other = sorted((rng.randrange(len(text) + 1), rng.randrange(len(text) + 1)))
+    what = rng.randrange(5)
+    if what == 0:
+        return text[:at] + rng.choice(TOKENS) + text[at:]
+    if what == 1:
+        return text[:at] + rng.choice(TOKENS) + text[other:]
+    if what == 2:
+        return text[:at] + bytes([rng.randrange(256)]) + text[at + 1 :]
+    if what == 3:
+        return text[:other] + text[at:]  # a part twice: duplicate keys
+    return text[:at]
+
+
+def draw_header(rng: random.Random) -> bytes:
+    header, data_bytes = well_formed(rng)
+    changed: Any = header
+    for _ in range(rng.randrange(4)):
+        changed = mutate(rng, changed)
+    text = json.dumps(changed, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    for _ in range(rng.choice([0, 0, 1, 3])):
+        text = damage(rng, text)
+    length = len(text) if rng.random() < 0.95 else rng.choice([0, 1, 2**32, 2**63, 2**64 - 1])
+    data_bytes += rng.choice([0, 0, 0, 0, 1, -1])
+    return length.to_bytes(8, "little") + text + bytes(range(max(data_bytes, 0)))
+
+
+def draw_index(rng: random.Random) -> bytes:
+    entries = {f"t{i}": rng.choice(NAMES[:2]) for i in range(rng.randrange(4))}
+    index: Any = {"metadata": {"total_size": 1}, "weight_map": entries}
+    if entries and rng.random() < 0.6:
+        entries[rng.choice([*entries, "x"])] = rng.choice(NAMES)
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        index = mutate(rng, index)
+    text = json.dumps(index).encode()
+    for _ in range(rng.choice([0, 0, 1, 3])):
+        text = damage(rng, text)
+    return text
+
+
+def check_message(error: Exception) -> None:
+    message = str(error)
+    require(message.isprintable(), "a message can be shown on one line of a terminal")
+    require(len(message) < 20_000, "a message is not as long as the file")
+
+
+def check_header(content: bytes) -> None:
+    try:
+        found = deserialize(content)  # type: ignore[no-untyped-call]
+        theirs = {name: bytes(tensor["data"]) for name, tensor in found}
+    except (SafetensorError, UnicodeDecodeError):
+        theirs = None
+    try:
+        header = parse_header(NAME, content, len(content))
+    except ValueError as error:
+        check_message(error)
+        require(NAME in str(error), "a refusal names the file")
+        require(theirs is None, "what the safetensors library reads is read")
+        return
+    for tensor in header.tensors:
+        require(header.data_offset <= tensor.offset, "a tensor begins behind the header")
+        require(tensor.length >= 0 and tensor.end <= len(content), "a tensor lies in its file")
+    if theirs is not None:
+        ours = {tensor.name: content[tensor.offset : tensor.end] for tensor in header.tensors}
+        require(ours == theirs, "the bytes are those that the safetensors library reads")
+
+
+def check_index(content: bytes, folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_bytes(content)
+    try:
+        shards = resolve_shards(index)
+    except (ValueError, OSError) as error:
+        check_message(error)
+        return
+    for shard in shards:
+        inside = os.path.realpath(shard.path).startswith(os.path.realpath(folder) + "/")
+        require(inside, "an index leads to no file outside its folder")
+
+
+def check(content: bytes, kind: str, folder: Path) -> None:
+    if kind == "header":
+        check_header(content)
+    else:
+        check_index(content, folder)
+
+
+def fuzz(seconds: float, runs: int, seed: int, findings: Path, folder: Path) -> int:
+    rng = random.Random(seed)
+    until = time.monotonic() + seconds
+    executions = 0
+    while executions < runs if runs else time.monotonic() < until:
+        kind = "header" if rng.random() < 0.7 else "index"
+        content = draw_header(rng) if kind == "header" else draw_index(rng)
+        executions += 1
+        try:
+            check(content, kind, folder)
+        except BaseException as error:
+            kept = findings / f"headers-{kind}-{seed}-{executions}"
+            kept.write_bytes(content)
+            print(f"{kept}: {error!r}\n{content[:500]!r}")
+            if not isinstance(error, BrokenPropertyError):
+                raise
+            return 1
+    print(f"{executions} executions")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runs", type=int, default=0, help="instead of seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--findings", type=Path, default=Path())
+    parser.add_argument("inputs", nargs="*", type=Path, help="findings to replay")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sub").mkdir()
+        for shard in ("a.safetensors", "b.safetensors"):
+            (folder / shard).write_bytes(b"x")
+        for path in arguments.inputs:
+            check(path.read_bytes(), "index" if "index" in path.name else "header", folder)
+        if arguments.inputs:
+            return 0
+        return fuzz(arguments.seconds, arguments.runs, arguments.seed, arguments.findings, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
