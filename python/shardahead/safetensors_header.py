@@ -137,7 +137,9 @@ def _parse(path: str, text: bytes, data_offset: int, size_bytes: int) -> Header:
             for begin, end in [entry["data_offsets"]]
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path!r}: not a safetensors header: {error!r}") from None
+        # Not repr(): that of a UnicodeDecodeError has all of the header in it.
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path!r}: not a safetensors header: {reason}") from None
     for tensor in tensors:
         if tensor.offset < data_offset or tensor.length < 0 or tensor.end > size_bytes:
             raise ValueError(

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MIB, NOBODY, clean_environment, write_file
+from conftest import MIB, NOBODY, REPOSITORY, clean_environment, write_file
 from test_cli import COMMANDS, run
 
 from shardahead import prefetch_files, safetensors_weights_iterator
@@ -90,6 +90,27 @@ def test_a_header_of_100_mb_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="99999900 characters") as caught:
         read_header(str(path))
     assert is_one_short_line(str(caught.value))
+
+
+def test_what_a_header_holds_does_not_become_the_message(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    text = b'{"a' + b"x" * 1_000_000 + b'\xff":1}'
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match="UnicodeDecodeError") as caught:
+        read_header(str(path))
+    assert is_one_short_line(str(caught.value))
+
+
+def test_headers_and_indexes_drawn_at_random(tmp_path: Path) -> None:
+    program = REPOSITORY / "tests" / "fuzz" / "fuzz_headers.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "5000", "--findings", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5000 executions" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["x" * (MAX_NAME_BYTES + 1), "/" + "x" * 10**6, "../" * 10**5])
