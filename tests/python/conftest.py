@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "slowfs"))
@@ -43,6 +44,10 @@ StrPath = str | bytes | os.PathLike[str]
 MakeMount = Callable[..., slowfs.SlowFs]
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# Nothing is judged by a clock, as elsewhere here.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 # A background job of a shell has SIGINT ignored, and every process of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
