@@ -14,7 +14,7 @@ FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo compare test test-cpp test-python wheel-test lint format sanitize fuzz fuse clean
+.PHONY: help demo compare test test-cpp test-python test-python-debug wheel-test lint format sanitize fuzz fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -34,6 +34,10 @@ test-cpp: build/release/.built
 test-python: $(VENV)/.installed build/release/.built
 	$(BIN)/python -m pytest $(PYTEST)
 
+# Python's own objects are fenced, freed memory is overwritten, and -X dev tells what is silent else.
+test-python-debug: $(VENV)/.installed build/release/.built ## the Python tests under debug allocators
+	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(PYTEST)
+
 wheel-test: $(VENV)/.ready ## build the wheel, use it in a virtual environment of its own
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
@@ -41,7 +45,7 @@ wheel-test: $(VENV)/.ready ## build the wheel, use it in a virtual environment o
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
 	build/wheel/venv/bin/python tests/wheel_check.py
 
-lint: $(VENV)/.installed build/lint/.built ## every check that does not run the code
+lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/python tests/clang_tidy.py $(BIN)/clang-tidy build/lint $(JOBS)
 	$(BIN)/ruff check .
@@ -73,12 +77,13 @@ $(VENV)/.ready: tests/requirements.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall \
+	  --config-settings=cmake.define.SHARDAHEAD_WERROR=ON .
 	touch $@
 
 # $(1): folder below build/, $(2): CMake options
 define cmake_build
-build/$(1)/.built: $$(VENV)/.ready $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/cpp/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
+build/$(1)/.built: $$(VENV)/.ready $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/*/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
 	mkdir -p build/$(1)
 	$$(BIN)/cmake -S . -B build/$(1) $$(CMAKE_FLAGS) $(2) --log-level=NOTICE
 	$$(BIN)/cmake --build build/$(1) --parallel $$(JOBS)
@@ -88,6 +93,12 @@ endef
 WITH_PYTHON = -DSHARDAHEAD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 $(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON))
-$(eval $(call cmake_build,lint,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_FUZZ=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON $$(WITH_PYTHON)))
-$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
-$(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSHARDAHEAD_SANITIZE=thread))
+$(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_FUZZ=ON -DCMAKE_BUILD_TYPE=None -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
+$(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=None -DSHARDAHEAD_SANITIZE=thread))
+
+# How each file is compiled is all that clang-tidy asks for: nothing is built.
+build/lint/compile_commands.json: $(VENV)/.ready $(wildcard CMakeLists.txt tests/*/CMakeLists.txt benchmarks/*/CMakeLists.txt) Makefile | fuse
+	mkdir -p build/lint
+	$(BIN)/cmake -S . -B build/lint $(CMAKE_FLAGS) -DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_FUZZ=ON -DSHARDAHEAD_BENCH=ON \
+	  -DSHARDAHEAD_BENCHMARKS=ON $(WITH_PYTHON) --log-level=NOTICE
+	touch $@

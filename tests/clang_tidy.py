@@ -8,6 +8,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+# The static analyzer follows every CHECK of a test both ways, which took three quarters of the time
+# for all files. The tests run under sanitizers as well.
+SHALLOW = [
+    f"--extra-arg={a}" for a in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=20000")
+]
+
 
 def main(clang_tidy: str, build_folder: str, jobs: str) -> int:
     entries = json.loads((Path(build_folder) / "compile_commands.json").read_text())
@@ -15,6 +21,8 @@ def main(clang_tidy: str, build_folder: str, jobs: str) -> int:
 
     def check(source: str) -> tuple[str, int, str]:
         command = [clang_tidy, "--quiet", "-p", build_folder, source]
+        if source.endswith("_test.cpp"):
+            command += SHALLOW
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return source, done.returncode, done.stdout + done.stderr
 
