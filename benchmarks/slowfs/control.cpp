@@ -48,6 +48,13 @@ std::optional<Command> parse_stall(std::string_view rest) {
   return AddStall{std::string(rest), *offset, Nanoseconds{std::llround(*seconds * 1e9)}};
 }
 
+std::optional<Command> parse_bad(std::string_view rest) {
+  const auto bytes = parse_count(take_last(rest));
+  const auto offset = parse_count(take_last(rest));
+  if (!bytes || !offset || rest.empty() || *offset + *bytes < *offset) return std::nullopt;
+  return AddBad{std::string(rest), *offset, *bytes};
+}
+
 }  // namespace
 
 std::optional<std::uint64_t> parse_count(std::string_view text) {
@@ -83,6 +90,8 @@ std::optional<Command> parse_command(std::string_view line) {
     if (const auto round_trip = parse_milliseconds(rest)) return SetRoundTrip{*round_trip};
   } else if (name == "stall") {
     return parse_stall(rest);
+  } else if (name == "bad") {
+    return parse_bad(rest);
   } else if (name == "eio" || name == "truncate") {
     const auto count = parse_count(take_last(rest));
     if (!count || rest.empty()) return std::nullopt;

@@ -25,6 +25,11 @@ struct AddEio {
   std::string path;
   std::uint64_t offset;
 };
+struct AddBad {
+  std::string path;
+  std::uint64_t offset;
+  std::uint64_t bytes;
+};
 struct AddStall {
   std::string path;
   std::uint64_t offset;
@@ -35,8 +40,8 @@ struct AddTruncate {
   std::uint64_t bytes;
 };
 
-using Command =
-    std::variant<ResetCounters, ClearFaults, SetRate, SetRoundTrip, AddEio, AddStall, AddTruncate>;
+using Command = std::variant<ResetCounters, ClearFaults, SetRate, SetRoundTrip, AddEio, AddBad,
+                             AddStall, AddTruncate>;
 
 // Nothing for a line that is no command. The path is everything between the first word and the
 // numbers at the end, so it may hold spaces.

@@ -17,6 +17,9 @@ struct Execute {
   void operator()(const SetRate& set) const { filer.link.set_rate(set.bytes_per_s); }
   void operator()(const SetRoundTrip& set) const { filer.link.set_round_trip(set.round_trip); }
   void operator()(const AddEio& add) const { filer.faults.of(add.path).eio_offset = add.offset; }
+  void operator()(const AddBad& add) const {
+    filer.faults.of(add.path).bad = ByteSpan{add.offset, add.offset + add.bytes};
+  }
   void operator()(const AddStall& add) const {
     filer.faults.of(add.path).stall = Stall{add.offset, add.delay};
   }

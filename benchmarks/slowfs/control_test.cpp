@@ -19,6 +19,9 @@ std::size_t n_commands(const char* text) { return parse_commands(text).value().s
 TEST_CASE("commands") {
   CHECK(parse_as<AddEio>("eio a/b c.safetensors 4096").path == "a/b c.safetensors");
   CHECK(parse_as<AddEio>("eio a/b c.safetensors 4096").offset == 4096);
+  CHECK(parse_as<AddBad>("bad a b 8192 4096").path == "a b");
+  CHECK(parse_as<AddBad>("bad a b 8192 4096").offset == 8192);
+  CHECK(parse_as<AddBad>("bad a b 8192 4096").bytes == 4096);
   CHECK(parse_as<AddStall>("  stall x 7 1.5\r").path == "x");
   CHECK(parse_as<AddStall>("  stall x 7 1.5\r").offset == 7);
   CHECK(parse_as<AddStall>("  stall x 7 1.5\r").delay == std::chrono::milliseconds(1500));
@@ -30,9 +33,12 @@ TEST_CASE("commands") {
 }
 
 TEST_CASE("bad commands") {
-  for (const char* line : {"eio", "eio x", "eio 5", "eio x -1", "eio x 1k", "stall x 1",
-                           "stall 1 1", "stall x 1 -1", "stall x 1 nan", "truncate x", "reset x",
-                           "clear all", "rate", "rate fast", "rate -1", "round-trip-ms", "stop"}) {
+  for (const char* line :
+       {"eio",        "eio x",     "eio 5",         "eio x -1",
+        "eio x 1k",   "bad x 1",   "bad 1 2",       "bad x 1 18446744073709551615",
+        "stall x 1",  "stall 1 1", "stall x 1 -1",  "stall x 1 nan",
+        "truncate x", "reset x",   "clear all",     "rate",
+        "rate fast",  "rate -1",   "round-trip-ms", "stop"}) {
     CAPTURE(line);
     CHECK_FALSE(parse_command(line));
   }
@@ -48,11 +54,16 @@ TEST_CASE("one command per line, all good or none") {
 TEST_CASE("faults begin at their offset") {
   FaultTable table;
   table.of("x").eio_offset = 100;
+  table.of("z").bad = ByteSpan{100, 200};
   table.of("x").stall = Stall{200, std::chrono::seconds(1)};
   table.of("x").truncated_bytes = 50;
   const FileFaults faults = table.find("x");
-  CHECK_FALSE(faults.fails(100));
-  CHECK(faults.fails(101));
+  CHECK_FALSE(faults.fails(0, 100));
+  CHECK(faults.fails(0, 101));
+  CHECK_FALSE(table.find("z").fails(0, 100));
+  CHECK(table.find("z").fails(0, 101));
+  CHECK(table.find("z").fails(199, 300));
+  CHECK_FALSE(table.find("z").fails(200, 300));
   CHECK(faults.delay(200) == Nanoseconds{0});
   CHECK(faults.delay(201) == std::chrono::seconds(1));
   CHECK(faults.size_seen(1000) == 50);
@@ -61,7 +72,7 @@ TEST_CASE("faults begin at their offset") {
   CHECK_FALSE(table.knows("y"));
   table.clear();
   CHECK(table.find("x").size_seen(1000) == 1000);
-  CHECK_FALSE(table.find("x").fails(101));
+  CHECK_FALSE(table.find("x").fails(0, 101));
   CHECK(table.knows("x"));
 }
 

@@ -19,8 +19,14 @@ struct Stall {
   Nanoseconds delay{0};
 };
 
+struct ByteSpan {
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+};
+
 struct FileFaults {
   std::optional<std::uint64_t> eio_offset;
+  std::optional<ByteSpan> bad;
   std::optional<Stall> stall;
   std::optional<std::uint64_t> truncated_bytes;
 
@@ -28,8 +34,9 @@ struct FileFaults {
     return std::min(true_bytes, truncated_bytes.value_or(true_bytes));
   }
   // `end` is one past the last byte that the request asks for.
-  [[nodiscard]] bool fails(std::uint64_t end) const noexcept {
-    return eio_offset && end > *eio_offset;
+  [[nodiscard]] bool fails(std::uint64_t begin, std::uint64_t end) const noexcept {
+    const bool touches_bad = bad && begin < bad->end && end > bad->begin;
+    return touches_bad || (eio_offset && end > *eio_offset);
   }
   [[nodiscard]] Nanoseconds delay(std::uint64_t end) const noexcept {
     return stall && end > stall->offset ? stall->delay : Nanoseconds{0};

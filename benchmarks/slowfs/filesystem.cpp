@@ -199,7 +199,7 @@ void Filesystem::read_file(fuse_req_t request, fuse_ino_t inode, std::uint64_t o
   const std::span<const char> bytes = file.bytes();
   const FileFaults faults = filer_.faults.find(tree_.path(inode));
   const std::uint64_t end = std::min(offset + size, faults.size_seen(bytes.size()));
-  const bool fails = faults.fails(end);
+  const bool fails = faults.fails(offset, end);
   const std::uint64_t n_bytes = fails || end <= offset ? 0 : end - offset;
   const Instant deadline = filer_.link.admit(now(), n_bytes, {inode, offset}) + faults.delay(end);
   // A source that fell out of memory is read while the reply waits for its turn.

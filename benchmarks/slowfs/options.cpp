@@ -23,7 +23,8 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --keep-cache                pages outlive close() and open() [default]
   --no-keep-cache             every open() empties the page cache of the file
   --direct-io                 nothing is cached at all
-  --fault COMMAND             "eio PATH OFFSET", "stall PATH OFFSET SECONDS" or
+  --fault COMMAND             "eio PATH OFFSET", "bad PATH OFFSET BYTES",
+                              "stall PATH OFFSET SECONDS" or
                               "truncate PATH BYTES"; may be repeated
   -f, --foreground            do not become a daemon
   -h, --help                  show this
@@ -98,9 +99,12 @@ Nanoseconds milliseconds_argument(const char* name) {
 Command fault_argument(const char* name) {
   const auto command = parse_command(optarg);
   if (!command ||
-      !(std::holds_alternative<AddEio>(*command) || std::holds_alternative<AddStall>(*command) ||
+      !(std::holds_alternative<AddEio>(*command) || std::holds_alternative<AddBad>(*command) ||
+        std::holds_alternative<AddStall>(*command) ||
         std::holds_alternative<AddTruncate>(*command))) {
-    refuse(name, "is not one of: eio PATH OFFSET, stall PATH OFFSET SECONDS, truncate PATH BYTES");
+    refuse(name,
+           "is not one of: eio PATH OFFSET, bad PATH OFFSET BYTES, stall PATH OFFSET SECONDS, "
+           "truncate PATH BYTES");
   }
   return *command;
 }

@@ -192,6 +192,10 @@ class SlowFs:
         """Every READ that touches bytes at or past `offset` fails."""
         self.command(f"eio {self._relative(path)} {offset}")
 
+    def bad(self, path: PathLike, offset: int, n_bytes: int) -> None:
+        """Every READ that touches one of the `n_bytes` from `offset` on fails."""
+        self.command(f"bad {self._relative(path)} {offset} {n_bytes}")
+
     def stall(self, path: PathLike, offset: int, seconds: float) -> None:
         """Every READ that touches bytes at or past `offset` is answered `seconds` late."""
         self.command(f"stall {self._relative(path)} {offset} {seconds}")
