@@ -25,15 +25,24 @@ void require_regular(const std::string& path, const FileStatus& status) {
   throw IoException({EINVAL, "open", path, 0, irregular_kind(status.mode)});
 }
 
-// The plan was made for this length.
-void require_length(const File& file, std::uint64_t size_bytes) {
-  if (file.status().size_bytes >= size_bytes) return;
-  IoError error = file.error(ENODATA, "open", file.status().size_bytes);
-  error.detail = "the file became shorter: it had " + std::to_string(size_bytes) + " bytes";
+}  // namespace
+
+void require_unchanged(const File& file, const FileStatus& before) {
+  const FileStatus& now = file.status();
+  if (now.size_bytes < before.size_bytes) {
+    IoError error = file.error(ENODATA, "open", now.size_bytes);
+    error.detail =
+        "the file became shorter: it had " + std::to_string(before.size_bytes) + " bytes";
+    throw IoException(std::move(error));
+  }
+  if (now.size_bytes == before.size_bytes &&
+      now.modified_nanoseconds == before.modified_nanoseconds) {
+    return;
+  }
+  IoError error = file.error(ESTALE, "open", 0);
+  error.detail = "the file was replaced or written to while it was being loaded";
   throw IoException(std::move(error));
 }
-
-}  // namespace
 
 std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {
   FileStatus status;
@@ -102,14 +111,16 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
   }
 }
 
+std::shared_ptr<const File> FileTable::opened(std::size_t index) {
+  const MutexLock lock(mutex_);
+  return entries_[index].file.lock();
+}
+
 std::shared_ptr<const File> FileTable::acquire(std::size_t index) {
-  {
-    const MutexLock lock(mutex_);
-    if (auto file = entries_[index].file.lock()) return file;
-  }
+  if (auto file = opened(index)) return file;
   // Opened without the lock: a dead server must not stop those whose files are open.
   auto file = File::open(io_, entries_[index].path);
-  require_length(*file, entries_[index].status.size_bytes);
+  require_unchanged(*file, entries_[index].status);
   std::shared_ptr<const File> closed;  // outlives the lock: a close, too, may wait for a server
   const MutexLock lock(mutex_);
   if (auto already = entries_[index].file.lock()) return already;

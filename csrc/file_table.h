@@ -48,6 +48,11 @@ class File {
   mutable int populate_descriptor_ = -EBADF;
 };
 
+// Bytes of two versions of a file must never be mixed. Throws IoException where the file has not
+// the size and the modification time that it had `before`: ENODATA where it is shorter, else
+// ESTALE. The inode does not count: some FUSE filesystems give another one at every open().
+void require_unchanged(const File& file, const FileStatus& before);
+
 class FileTable {
  public:
   // Opens every file once, in order, and throws the first IoException. A path that names the same
@@ -62,8 +67,10 @@ class FileTable {
   [[nodiscard]] const std::string& path(std::size_t index) const { return entries_[index].path; }
 
   // The file, opened again if it had to be closed. Throws IoException, ENODATA where it is shorter
-  // by then. The result keeps it open.
+  // by then, ESTALE where it is another one (require_unchanged). The result keeps it open.
   std::shared_ptr<const File> acquire(std::size_t index);
+  // The same where it is open; else nothing, at once.
+  std::shared_ptr<const File> opened(std::size_t index);
   // The next acquire() opens the file anew, a few times at most: reads, too, leave a window behind
   // that makes FUSE drop advice.
   // Nothing where `seen` is not what acquire() gives any more: another thread was faster.

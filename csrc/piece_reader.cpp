@@ -40,6 +40,8 @@ std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
   const MutexLock opening(entry.opening);
   if (auto file = entry.file.lock()) return file;
   auto file = File::open(io_, paths_[index]);
+  if (entry.first) require_unchanged(*file, *entry.first);
+  entry.first = file->status();
   entry.file = file;
   const MutexLock lock(mutex_);
   kept_.push_back(file);

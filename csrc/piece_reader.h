@@ -59,6 +59,8 @@ class PieceReader {
     Mutex opening;  // held while it is opened: FUSE may drop pages at every open()
     std::weak_ptr<const File> file GUARDED_BY(opening);
     std::shared_ptr<const MappedSource> mapped GUARDED_BY(opening);  // never replaced
+    // As it was found: what is opened again must be the same.
+    std::optional<FileStatus> first GUARDED_BY(opening);
   };
 
   std::shared_ptr<const File> acquire(std::size_t file);

@@ -2,8 +2,10 @@
 #include "file_table.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <filesystem>
 #include <thread>
 
@@ -126,6 +128,25 @@ TEST_CASE("a file that was replaced by a shorter one while closed is refused") {
     CHECK(exception.error().message().find("100") != std::string::npos);
   }
   CHECK(checkpoint.kernel.open_descriptors() == 1);
+}
+
+TEST_CASE("a file that was written to while closed is refused") {
+  const TemporaryFolder folder;
+  const std::string first = folder.write("a", 100);
+  const std::string second = folder.write("b", 100);
+  FileTable table(system_file_io(), {first, second}, 1);
+  CHECK(table.opened(0));
+  CHECK_FALSE(table.opened(1));
+  CHECK(table.acquire(1));
+  const std::array<timespec, 2> times{timespec{0, UTIME_OMIT}, timespec{1, 0}};
+  REQUIRE(::utimensat(AT_FDCWD, first.c_str(), times.data(), 0) == 0);
+  try {
+    table.acquire(0);
+    FAIL("acquired");
+  } catch (const IoException& exception) {
+    CHECK(exception.error().errno_value == ESTALE);
+    CHECK(exception.error().path == first);
+  }
 }
 
 TEST_CASE("a close that waits for its server does not hold up the open files") {
