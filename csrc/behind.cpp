@@ -156,11 +156,25 @@ std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<Mapped
                                 std::to_string(range.end()) + " are not in a file of " +
                                 std::to_string(mapped->size_bytes()) + " bytes");
   }
-  const State& state = *state_;
+  State& state = *state_;
   const bool forked = state.process != ::getpid();
+  state.bring_into(*mapped, file, range);
   return std::make_unique<HeldBytes>(
       std::move(mapped), range, forked ? nullptr : state.consumption,
       state.plan->position(static_cast<std::uint32_t>(file), range.offset));
+}
+
+// Whether the pages of another's file are up to date is told to no one: there a page that cannot be
+// read is found by mapping all of them, which their use would do, but with a signal.
+void Engine::State::bring_into(const MappedFile& mapped, std::size_t file, ByteRange range) {
+  if (files->status(file).owned_or_writable || mapped.bring_in(range) != -EFAULT) return;
+  const auto open = [&] { return File::open(io, files->path(file)); };
+  StepTable own_steps;  // neither these nor the open files are a forked child's
+  FetchResult result = fetch_now(open, own_steps, range, true);
+  if (!result.error && mapped.bring_in(range) == -EFAULT) {
+    result.error = {EIO, "madvise", files->path(file), range.offset, ""};
+  }
+  if (result.error) throw IoException(std::move(*result.error));
 }
 
 HeldBytes::HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,

@@ -17,20 +17,6 @@ constexpr auto kRecoveryAfter = std::chrono::milliseconds(200);
 
 }  // namespace
 
-template <typename Open>
-FetchResult Engine::State::fetch_now(const Open& open, StepTable& the_steps, ByteRange range,
-                                     bool plainly) {
-  try {
-    Fetcher fetcher(io, the_steps, Strategy::automatic, never_cancelled);
-    const auto file = open();
-    return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range);
-  } catch (const IoException& exception) {
-    FetchResult result;
-    result.error = exception.error();
-    return result;
-  }
-}
-
 std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
                                          const Between& between) {
   State& state = *state_;
@@ -48,14 +34,16 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   // Where a block failed, a page that could not be read counts as resident.
   const bool plainly = state.has_failed(blocks);
   const bool was_there = !plainly && (settled || state.all_settled());
+  const auto ready = plainly ? false : state.is_up_to_date(file, range);
+  if (ready == true) return std::nullopt;
   const auto fetch = [kept = state_, file, range, was_there, plainly] {
     FetchResult result =
         kept->fetch_now([&] { return kept->files->acquire(file); }, kept->steps, range, plainly);
     if (was_there) kept->count_refetched(result);
     return std::move(result.error);
   };
-  // What was given up may never come: a thread of its own reads it, so that the caller can leave.
-  if (!between || settled || state.is_resident(file, range)) return fetch();
+  // What is not there may never come: a thread of its own reads it, so that the caller can leave.
+  if (!between || (settled && !ready)) return fetch();
   const auto task = std::make_shared<std::packaged_task<std::optional<IoError>()>>(fetch);
   auto result = task->get_future();
   const auto ended = std::make_shared<DoorbellWord>(0);
@@ -98,14 +86,12 @@ bool Engine::State::has_failed(BlockRange blocks) const {
   return standing && standing->failed;
 }
 
-bool Engine::State::is_resident(std::size_t file, ByteRange range) const {
-  try {
-    const auto opened = files->acquire(file);
-    const ByteRange within = intersect(range, {0, opened->status().size_bytes});
-    return residency(io, *opened, within).resident_bytes == within.length;
-  } catch (const IoException&) {
-    return false;
-  }
+// Nothing where it is not known. Never waits: a file that is not open, whose open() might, is none.
+std::optional<bool> Engine::State::is_up_to_date(std::size_t file, ByteRange range) const {
+  const auto opened = files->opened(file);
+  if (!opened || range.end() > opened->status().size_bytes) return false;
+  const auto bytes = up_to_date_bytes(io, *opened, range);
+  return bytes ? std::optional(*bytes == range.length) : std::nullopt;
 }
 
 // True once all are settled; false where that is not known, or where they do not move.

@@ -95,7 +95,8 @@ class Engine {
   // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
   std::shared_ptr<MappedFile> map(std::size_t file);
   // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.
-  // Throws std::invalid_argument for a range that is not in the file.
+  // Throws std::invalid_argument for a range that is not in the file, and IoException where a page
+  // of another user's file cannot be read: of those nothing else tells before they are used.
   std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
                                   ByteRange range);
 

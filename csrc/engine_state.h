@@ -107,17 +107,32 @@ struct Engine::State {
   FetchResult fetch_now(const Open& open, StepTable& the_steps, ByteRange range, bool plainly);
   void count_refetched(const FetchResult& result);
   void look_at_memory();
+  void bring_into(const MappedFile& mapped, std::size_t file, ByteRange range);
   void give_up_released(std::uint64_t released_bytes);
   void drop_behind(Claims& shared, std::uint64_t keep_bytes);
   void give_up_pages(ByteRange positions);
   std::uint64_t drop_pages(ByteRange positions);
   [[nodiscard]] bool all_settled() const;
   [[nodiscard]] bool has_failed(BlockRange blocks) const;
-  [[nodiscard]] bool is_resident(std::size_t file, ByteRange range) const;
+  [[nodiscard]] std::optional<bool> is_up_to_date(std::size_t file, ByteRange range) const;
   [[nodiscard]] Report current() const REQUIRES(mutex);
   [[nodiscard]] std::uint64_t limit();
   [[nodiscard]] double seconds() const REQUIRES(mutex);
   [[nodiscard]] static std::uint64_t wanted_bytes(const Plan& plan);
 };
+
+template <typename Open>
+FetchResult Engine::State::fetch_now(const Open& open, StepTable& the_steps, ByteRange range,
+                                     bool plainly) {
+  try {
+    Fetcher fetcher(io, the_steps, Strategy::automatic, never_cancelled);
+    const auto file = open();
+    return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range);
+  } catch (const IoException& exception) {
+    FetchResult result;
+    result.error = exception.error();
+    return result;
+  }
+}
 
 }  // namespace shardahead

@@ -34,11 +34,15 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
+  return fetch(file, range, Resident::trusted);
+}
+
+FetchResult Fetcher::fetch(const File& file, ByteRange range, Resident trust) {
   const std::uint64_t size_bytes = file.status().size_bytes;
   range = grow_to_units(intersect(range, {0, size_bytes}), page_bytes(), size_bytes);
   if (range.empty()) return {};
   const auto resident_bytes = resident(file, range);
-  FetchResult result = fetch_once(file, range, resident_bytes);
+  FetchResult result = fetch_once(file, range, resident_bytes, trust);
   std::uint64_t arrived = 0;  // before the error
   if (result.error && !stop()) {
     // Plainly, from the start: what can be read is, and the error is where it is.
@@ -77,7 +81,7 @@ FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
       FetchResult ignored;  // advice only: what is wrong with the next piece is its own affair
       advise(file, next, step.bytes, ignored);
     }
-    FetchResult result = fetch(file, piece);
+    FetchResult result = fetch(file, piece, Resident::looked_at);
     total.resident_bytes += result.resident_bytes;
     total.read_bytes += result.read_bytes;
     total.lost_bytes += result.lost_bytes;
@@ -97,11 +101,14 @@ FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
 }
 
 FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
-                                std::optional<std::uint64_t> resident_bytes) {
+                                std::optional<std::uint64_t> resident_bytes, Resident trust) {
   FetchResult result;
   if (resident_bytes == range.length) {
     // "Resident" includes pages that are still being read: the last of them tells.
-    touch(file, range.end() - 1, result);
+    const bool arrived = touch(file, range.end() - 1, result);
+    if (arrived && trust == Resident::looked_at) {
+      wait_for_all(file, range, steps_.get(file.status().device).bytes, result);
+    }
     return result;
   }
   const bool advising = strategy_ != Strategy::pread;
@@ -129,6 +136,7 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& r
   const auto resident_bytes = resident(file, range);
   const bool gaps = resident_bytes ? *resident_bytes < range.length : result.advice_refused;
   if (gaps) fill_gaps(file, range, step_bytes, result);
+  if (!result.error && !result.cancelled) wait_for_all(file, range, step_bytes, result);
 }
 
 bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes,
@@ -227,6 +235,18 @@ void Fetcher::fill_gaps(const File& file, ByteRange range, std::uint64_t step_by
   }
 }
 
+// A page of a request that failed stays in the page cache, and cachestat counts it. A touch heals
+// the page that it touches and no other.
+void Fetcher::wait_for_all(const File& file, ByteRange range, std::uint64_t step_bytes,
+                           FetchResult& result) {
+  const auto is_there = [&](ByteRange part) {
+    return up_to_date_bytes(io_, file, part).value_or(part.length) == part.length;
+  };
+  if (is_there(range)) return;
+  for_each_step(range, step_bytes,
+                [&](ByteRange step) { return is_there(step) || read(file, step, result); });
+}
+
 bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
   if (buffer_.empty()) buffer_.resize(kBufferBytes);
   return for_each_step(range, kBufferBytes, [&](ByteRange piece) {
@@ -234,11 +254,13 @@ bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
       result.cancelled = true;
       return false;
     }
-    const std::int64_t count = pread_full(io_, file.descriptor(), buffer_.data(), piece);
-    if (count < 0) {
-      record(result, file.error(static_cast<int>(-count), "pread", piece.offset));
-    } else if (static_cast<std::uint64_t>(count) < piece.length) {
-      record(result, file.became_shorter(piece.offset + static_cast<std::uint64_t>(count)));
+    std::uint64_t done = 0;
+    const int error = pread_full(io_, file.descriptor(), buffer_.data(), piece, done);
+    const std::uint64_t at = piece.offset + done;
+    if (error != 0) {
+      record(result, file.error(-error, "pread", at));
+    } else if (done < piece.length) {
+      record(result, file.became_shorter(at));
     }
     return !result.error;
   });

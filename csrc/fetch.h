@@ -38,14 +38,20 @@ class Fetcher {
   FetchResult fetch(const File& file, ByteRange range);
 
   // The same for a range of any length, in pieces, the next one advised before the last is waited
-  // for. Stops at the first error.
+  // for, and for one who uses the bytes: of what was resident before, too, every page is looked at.
+  // Stops at the first error.
   FetchResult fetch_pipelined(const File& file, ByteRange range);
 
   // Reads every byte, resident or not: finds the one that cannot be read.
   FetchResult read_plainly(const File& file, ByteRange range);
 
  private:
-  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
+  // Whether what was resident before is taken on trust: a prefetch may, who uses it may not.
+  enum class Resident { trusted, looked_at };
+
+  FetchResult fetch(const File& file, ByteRange range, Resident trust);
+  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident,
+                         Resident trust);
   void advise_and_touch(const File& file, ByteRange range, FetchResult& result);
   bool advise(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
   // advise(), but each whole window of kPopulateBytes by one fault where that works.
@@ -55,6 +61,9 @@ class Fetcher {
   bool touch(const File& file, std::uint64_t offset, FetchResult& result);
   // Reads with pread what was advised and did not come.
   void fill_gaps(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
+  // Reads with pread what is not up to date: pages on their way, and those whose read failed.
+  void wait_for_all(const File& file, ByteRange range, std::uint64_t step_bytes,
+                    FetchResult& result);
   bool read(const File& file, ByteRange range, FetchResult& result);
   void measure_step(const File& file, ByteRange range);
   bool advise_once(const File& file, ByteRange range, int& errno_value);

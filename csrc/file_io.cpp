@@ -199,16 +199,16 @@ std::uint64_t page_bytes() noexcept {
   return bytes;
 }
 
-std::int64_t pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range) noexcept {
-  std::uint64_t done = 0;
-  while (done < range.length) {
+int pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range,
+               std::uint64_t& done) noexcept {
+  for (done = 0; done < range.length;) {
     const std::int64_t count =
         io.pread(descriptor, buffer + done, {range.offset + done, range.length - done});
-    if (count < 0) return count;
+    if (count < 0) return static_cast<int>(count);
     if (count == 0) break;
     done += static_cast<std::uint64_t>(count);
   }
-  return static_cast<std::int64_t>(done);
+  return 0;
 }
 
 }  // namespace shardahead

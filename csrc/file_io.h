@@ -69,7 +69,9 @@ FileIo& system_file_io() noexcept;
 
 std::uint64_t page_bytes() noexcept;
 
-// Reads the whole range, through short reads. Fewer bytes than asked for mean end of file.
-std::int64_t pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range) noexcept;
+// Reads the whole range, through short reads. Fewer bytes than asked for mean end of file, or an
+// error: `done` says where it lies.
+int pread_full(FileIo& io, int descriptor, std::byte* buffer, ByteRange range,
+               std::uint64_t& done) noexcept;
 
 }  // namespace shardahead

@@ -2,6 +2,10 @@
 
 #include <sys/mman.h>
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14
+#endif
+
 namespace shardahead {
 
 // MAP_NORESERVE: a file larger than memory could else not be mapped writable.
@@ -15,6 +19,16 @@ MappedFile::MappedFile(const File& file) : size_bytes_(file.status().size_bytes)
 
 MappedFile::~MappedFile() {
   if (memory_ != nullptr) ::munmap(memory_, size_bytes_);
+}
+
+int MappedFile::bring_in(ByteRange range) const noexcept {
+  const std::uint64_t begin = align_down(range.offset, page_bytes());
+  const std::uint64_t end = align_up(range.end(), page_bytes());
+  if (range.empty()) return 0;
+  while (::madvise(memory_ + begin, end - begin, MADV_POPULATE_READ) < 0) {
+    if (errno != EINTR) return -errno;
+  }
+  return 0;
 }
 
 void MappedFile::give_up(ByteRange range) const noexcept {

@@ -47,6 +47,20 @@ Residency residency(FileIo& io, const File& file) noexcept {
   return residency(io, file, {0, file.status().size_bytes});
 }
 
+std::optional<std::uint64_t> up_to_date_bytes(FileIo& io, const File& file,
+                                              ByteRange range) noexcept {
+  if (!file.status().owned_or_writable) return std::nullopt;  // mincore would claim all
+  const std::uint64_t size_bytes = file.status().size_bytes;
+  range = intersect(range, {0, size_bytes});
+  if (range.empty()) return 0;
+  const ByteRange pages = grow_to_units(range, page_bytes(), size_bytes);
+  const std::int64_t found = io.mincore(file.descriptor(), pages);
+  if (found < 0) return std::nullopt;
+  const auto missing =
+      align_up(pages.length, page_bytes()) / page_bytes() - static_cast<std::uint64_t>(found);
+  return range.length - std::min(range.length, missing * page_bytes());
+}
+
 int evict(FileIo& io, const File& file, ByteRange range) noexcept {
   if (range.empty()) return 0;
   if (const int result = io.fdatasync(file.descriptor()); result < 0 && result != -EINVAL) {

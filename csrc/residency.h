@@ -27,6 +27,12 @@ struct Residency {
 Residency residency(FileIo& io, const File& file, ByteRange range) noexcept;
 Residency residency(FileIo& io, const File& file) noexcept;
 
+// Bytes of the range that can be used at once: unlike with residency(), pages that are still being
+// read do not count, nor do those whose read failed, which stay in the page cache. Nothing where
+// that is not known.
+std::optional<std::uint64_t> up_to_date_bytes(FileIo& io, const File& file,
+                                              ByteRange range) noexcept;
+
 // Asks the kernel to drop the pages of the range; those mapped or dirty stay. Returns 0 or -errno.
 // What was written to the file is written back first: a dirty page cannot be dropped.
 int evict(FileIo& io, const File& file, ByteRange range) noexcept;

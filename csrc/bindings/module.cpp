@@ -208,6 +208,12 @@ class Prefetch {
   bool end_consumer() { return engine_->end_consumer(); }
   const char* keeping() { return to_string(engine_->keeping(check_signals)); }
 
+  // What tells two versions of a file apart.
+  [[nodiscard]] std::pair<std::uint64_t, std::int64_t> version(std::uint32_t file) const {
+    const FileStatus& status = files_->status(checked(file));
+    return {status.size_bytes, status.modified_nanoseconds};
+  }
+
   FileMapping map(std::uint32_t file) {
     return FileMapping(engine_, file, engine_->map(checked(file)));
   }
@@ -346,7 +352,7 @@ void bind_prefetch(py::module_& module) {
                                static_cast<py::ssize_t>(held.size_bytes()));
       });
   py::class_<FileMapping>(module, "FileMapping")
-      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"));
+      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
   py::class_<Prefetch>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
@@ -365,6 +371,7 @@ void bind_prefetch(py::module_& module) {
            py::arg("needed_offset"), py::arg("held_from_file") = py::none(), NoGil())
       .def("end_consumer", &Prefetch::end_consumer, NoGil())
       .def("keeping", &Prefetch::keeping, NoGil())
+      .def("version", &Prefetch::version, py::arg("file"))
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())

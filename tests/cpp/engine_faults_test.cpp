@@ -174,7 +174,7 @@ TEST_CASE("fetch_now gives the error of its file, on opening and on reading") {
   checkpoint.open(kSmallBlocks, 1);
   const auto engine = checkpoint.start({.threads = 1});
   REQUIRE(engine->wait(kHangBound));
-  checkpoint.io.add({.path_suffix = "1.shard"});
+  checkpoint.kernel.spoil("1.shard", {0, 1});
   const auto reading = engine->fetch_now(1, {0, 100});
   REQUIRE(reading);
   CHECK(reading->operation == "pread");

@@ -87,6 +87,34 @@ TEST_CASE("a bad page is not forgotten because the pages around it came") {
   }
 }
 
+TEST_CASE("a bad page that no touch meets is found, and where it is") {
+  constexpr ByteRange kBad{5 * kMiB + 64 * kKiB, 4096};
+  for (const Strategy strategy : kStrategies) {
+    CAPTURE(std::string(to_string(strategy)));
+    FetchFixture fixture(strategy, kSizeBytes);
+    fixture.checkpoint.kernel.spoil("0.shard", kBad);
+    const FetchResult result = fixture.fetch_all();
+    REQUIRE(result.error);
+    CHECK(result.error->errno_value == EIO);
+    CHECK(result.error->offset == kBad.offset);
+    check_sum(result, kSizeBytes);
+    CHECK(result.failed_bytes == kSizeBytes - kBad.offset);
+  }
+}
+
+TEST_CASE("where all counts as resident, who uses the bytes finds the bad page") {
+  constexpr ByteRange kBad{5 * kMiB + 64 * kKiB, 4096};
+  FetchFixture fixture(Strategy::automatic, kSizeBytes);
+  fixture.checkpoint.kernel.make_resident("0.shard", {0, kSizeBytes});
+  fixture.checkpoint.kernel.spoil("0.shard", kBad);
+  CHECK_FALSE(fixture.fetch_all().error);
+  const FetchResult used = fixture.fetcher.fetch_pipelined(*fixture.file, {0, kSizeBytes});
+  REQUIRE(used.error);
+  CHECK(used.error->errno_value == EIO);
+  CHECK(used.error->offset == kBad.offset);
+  CHECK_FALSE(fixture.fetcher.fetch_pipelined(*fixture.file, {0, kBad.offset}).error);
+}
+
 TEST_CASE("pages that were on their way and failed are not called resident") {
   FetchFixture fixture(Strategy::automatic, kSizeBytes);
   // Someone else's advice: cachestat counts these pages.

@@ -127,17 +127,22 @@ TEST_CASE("pread_full reads through short reads and stops at the end of the file
   checkpoint.io.add({.kind = FaultKind::short_read, .limit_bytes = 17});
   const int descriptor = checkpoint.io.open(path);
   std::vector<std::byte> buffer(10000);
-  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {100, 9000}) == 9000);
+  std::uint64_t done = 0;
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {100, 9000}, done) == 0);
+  CHECK(done == 9000);
   CHECK(checkpoint.io.calls(Operation::pread) == 530);  // 9000 / 17, rounded up
   bool same = true;
   for (std::uint64_t at = 0; at < 9000; ++at) {
     same = same && buffer[at] == SimulatedFileIo::content(path, 100 + at);
   }
   CHECK(same);
-  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {9000, 5000}) == 1000);
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {9000, 5000}, done) == 0);
+  CHECK(done == 1000);
   checkpoint.io.clear_faults();
+  checkpoint.io.add({.kind = FaultKind::short_read, .to_offset = 5000, .limit_bytes = 1000});
   checkpoint.io.add({.from_offset = 5000});
-  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {0, 10000}) == -EIO);
+  CHECK(pread_full(checkpoint.io, descriptor, buffer.data(), {0, 10000}, done) == -EIO);
+  CHECK(done == 5000);
   checkpoint.io.close(descriptor);
 }
 

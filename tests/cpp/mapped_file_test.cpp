@@ -2,6 +2,7 @@
 #include "mapped_file.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include "test_support.h"
 
@@ -58,6 +59,16 @@ TEST_CASE("what is written does not reach the file") {
   const Written written;
   const MappedFile again(*File::open(system_file_io(), written.path));
   CHECK(again.memory()[0] == std::byte{0});
+}
+
+TEST_CASE("a page that cannot be read is an error, not a signal") {
+  const Written written;
+  CHECK(written.mapped.bring_in({0, written.mapped.size_bytes()}) == 0);
+  CHECK(written.mapped.bring_in({0, 0}) == 0);
+  const MappedFile mapped(*File::open(system_file_io(), written.path));
+  REQUIRE(::truncate(written.path.c_str(), 2 * static_cast<off_t>(kPageBytes)) == 0);
+  CHECK(mapped.bring_in({0, 2 * kPageBytes}) == 0);
+  CHECK(mapped.bring_in({kPageBytes, 2 * kPageBytes}) == -EFAULT);
 }
 
 TEST_CASE("a file of nothing has no memory") {

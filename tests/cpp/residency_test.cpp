@@ -66,6 +66,28 @@ TEST_CASE("to a stranger mincore claims everything, so nothing is known, and why
   }
 }
 
+TEST_CASE("what is on its way, or failed, is not up to date") {
+  SimulatedCheckpoint checkpoint({64 * kKiB + 100});
+  checkpoint.open();
+  const auto file = checkpoint.files->acquire(0);
+  const ByteRange whole{0, file->status().size_bytes};
+  CHECK(up_to_date_bytes(checkpoint.io, *file, whole) == 0);
+  checkpoint.kernel.fadvise_willneed(file->descriptor(), whole);
+  CHECK(residency(checkpoint.io, *file).resident_bytes == whole.length);
+  CHECK(up_to_date_bytes(checkpoint.io, *file, whole) == 0);
+  checkpoint.kernel.make_resident("0.shard", whole);
+  CHECK(up_to_date_bytes(checkpoint.io, *file, whole) == whole.length);
+  CHECK(up_to_date_bytes(checkpoint.io, *file, {64 * kKiB + 5, 20}) == 20);
+  checkpoint.kernel.spoil("0.shard", {8 * kKiB, 1});
+  CHECK(residency(checkpoint.io, *file).resident_bytes == whole.length);
+  CHECK(up_to_date_bytes(checkpoint.io, *file, whole) == whole.length - page_bytes());
+  checkpoint.io.add({.operation = Operation::mincore, .errno_value = ENODEV});
+  CHECK_FALSE(up_to_date_bytes(checkpoint.io, *file, whole));
+  SimulatedCheckpoint anothers({100}, {.owner = false});
+  anothers.open();
+  CHECK_FALSE(up_to_date_bytes(anothers.io, *anothers.files->acquire(0), {0, 100}));
+}
+
 TEST_CASE("where both calls fail nothing is known") {
   const HalfResident half({.cachestat_errno = ENOSYS});
   half.checkpoint.io.add({.operation = Operation::mincore, .errno_value = ENODEV});
@@ -111,7 +133,9 @@ TEST_CASE("a real file is warmed and evicted") {
   REQUIRE(evict(io, *file, {0, kFileBytes}) == 0);
   CHECK(residency(io, *file).resident_bytes == 0);
   std::vector<std::byte> buffer(kFileBytes);
-  REQUIRE(pread_full(io, file->descriptor(), buffer.data(), {0, kFileBytes}) == kFileBytes);
+  std::uint64_t done = 0;
+  REQUIRE(pread_full(io, file->descriptor(), buffer.data(), {0, kFileBytes}, done) == 0);
+  REQUIRE(done == kFileBytes);
   CHECK(residency(io, *file).resident_bytes == kFileBytes);
   CHECK(io.mincore(file->descriptor(), {0, kFileBytes}) ==
         static_cast<std::int64_t>(align_up(kFileBytes, page_bytes()) / page_bytes()));

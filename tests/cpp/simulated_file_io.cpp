@@ -61,6 +61,15 @@ void SimulatedFileIo::make_resident(const std::string& path, ByteRange range) {
   }
 }
 
+void SimulatedFileIo::spoil(const std::string& path, ByteRange range) {
+  const std::lock_guard lock(mutex_);
+  SimulatedFile* file = find(path);
+  const PageRange pages = pages_of(range, file->size_bytes);
+  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+    file->pages[page].state = PageState::failed;
+  }
+}
+
 void SimulatedFileIo::after_advice(std::function<void(const std::string&, ByteRange)> hook) {
   const std::lock_guard lock(mutex_);
   after_advice_ = std::move(hook);
@@ -166,9 +175,15 @@ std::int64_t SimulatedFileIo::pread(int descriptor, std::byte* buffer, ByteRange
   SimulatedFile* file = find(descriptor);
   if (file == nullptr) return -EBADF;
   record(Operation::pread, file->path, range);
-  const ByteRange cut = intersect(range, {0, file->size_bytes});
+  ByteRange cut = intersect(range, {0, file->size_bytes});
   if (cut.empty()) return 0;
-  const PageRange pages = pages_of(cut, file->size_bytes);
+  PageRange pages = pages_of(cut, file->size_bytes);
+  for (std::size_t page = pages.begin; page < pages.end; ++page) {
+    if (file->pages[page].state != PageState::failed) continue;
+    if (page == pages.begin) return -EIO;
+    cut.length = page * page_bytes() - cut.offset;
+    pages.end = page;
+  }
   if (kernel_.uncached) served_bytes_ += cut.length;
   for (std::size_t page = pages.begin; page < pages.end && !kernel_.uncached; ++page) {
     if (file->pages[page].state != PageState::absent) continue;

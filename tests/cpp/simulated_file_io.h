@@ -48,6 +48,9 @@ class SimulatedFileIo final : public FileIo {
   void truncate(const std::string& path, std::uint64_t size_bytes);
   // As if another process had read the range: what it brings in is not counted as served.
   void make_resident(const std::string& path, ByteRange range);
+  // As if the storage could not read it: what was asked for stays in the page cache, and no pread
+  // of it succeeds.
+  void spoil(const std::string& path, ByteRange range);
   // Called after each advice, without the lock: another process at work meanwhile.
   void after_advice(std::function<void(const std::string& path, ByteRange)> hook);
 
@@ -88,7 +91,7 @@ class SimulatedFileIo final : public FileIo {
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
 
  private:
-  enum class PageState : std::uint8_t { absent, in_flight, up_to_date };
+  enum class PageState : std::uint8_t { absent, in_flight, up_to_date, failed };
   struct Page {
     PageState state = PageState::absent;
     std::uint8_t loads = 0;
