@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardahead.launcher import LocalTopology
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
 from shardahead.prefetch import PrefetchHandle, start_prefetch
-from shardahead.reading import TensorReading, neighbours
+from shardahead.reading import TensorReading, neighbours, read_headers
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header
 from shardahead.shards import Files, resolve_shards
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Weight = tuple[str, torch.Tensor]
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
+T = TypeVar("T")
 Names = Collection[str] | Callable[[str], bool]
-_HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LAST_BLOCKS_SECONDS = 0.2
 
 logger = logging.getLogger("shardahead")
@@ -144,8 +144,14 @@ class Load:
         header = self.headers[index]
         if header is None:
             wait = partial(self._bring_in, index)
-            header = self._keep(index, read_header(self.shards[index].path, wait))
+            whole = read_header(self.shards[index].path, wait, partial(self._check, index))
+            header = self._keep(index, whole)
         return header
+
+    def _check(self, index: int, status: os.stat_result) -> None:
+        """That a prefetched file, opened by its path, is the one that the prefetch has open."""
+        if self.prefetch is not None:
+            self.shards[index].require_unchanged(status.st_size, status.st_mtime_ns)
 
     def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
         """One shard's wanted tensors, each once its bytes are there."""
@@ -157,13 +163,15 @@ class Load:
                 for tensor in wanted:
                     yield tensor, shard.get_tensor(tensor.name)
                 return
+            self._check(index, os.stat(self.shards[index].path))  # what the library has opened
             tensor_of = TensorMaker(shard, self.prefetch.map(index))
             for group in neighbours(wanted):
                 together = self._bring_in_group(index, group)
                 for tensor in group:
                     if not together:
-                        self._bring_in_tensor(index, tensor)
-                    yield tensor, tensor_of(tensor)
+                        where = (index, tensor.offset, tensor.length)
+                        _naming(tensor, partial(self._bring_in, *where))
+                    yield tensor, _naming(tensor, partial(tensor_of, tensor))
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
@@ -205,14 +213,6 @@ class Load:
             return False
         return True
 
-    def _bring_in_tensor(self, index: int, tensor: TensorRange) -> None:
-        try:
-            self._bring_in(index, tensor.offset, tensor.length)
-        except OSError as error:
-            if hasattr(error, "operation"):
-                error.strerror = f"{error.strerror} (reading tensor {quoted(tensor.name)})"
-            raise
-
     def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self.prefetch is not None:
             # The window reaches to what the consumer needs next, not to what is prepared far ahead.
@@ -251,10 +251,18 @@ class Load:
         return [(0, header.data_offset), *((t.offset, t.length) for t in header.tensors)]
 
     def _read_headers(self) -> None:
-        with ThreadPoolExecutor(min(_HEADER_THREADS, len(self.shards))) as pool:
-            headers = pool.map(read_header, [shard.path for shard in self.shards])
-            for index, whole in enumerate(headers):
-                self._keep(index, whole)  # here: a predicate of the caller knows one thread
+        for index, whole in enumerate(read_headers(self.shards)):
+            self._keep(index, whole)
+
+
+def _naming(tensor: TensorRange, call: Callable[[], T]) -> T:
+    """What `call` gives; an error of the tensor's bytes with the tensor's name."""
+    try:
+        return call()
+    except OSError as error:
+        if hasattr(error, "operation"):
+            error.strerror = f"{error.strerror} (reading tensor {quoted(tensor.name)})"
+        raise
 
 
 def _keep_wanted(

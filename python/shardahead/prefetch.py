@@ -45,6 +45,7 @@ class PrefetchHandle:
         self._core = core
         self._options = options
         self._topology = topology
+        self._process = os.getpid()
         self._waited_seconds = 0.0
         self._log_lock = threading.Lock()
         self._logged = False
@@ -68,6 +69,7 @@ class PrefetchHandle:
         """
         self.cancel()
         self._wait(timeout)
+        self._log_once()
 
     @property
     def done(self) -> bool:
@@ -140,7 +142,10 @@ class PrefetchHandle:
         return keeps_pages(self._core.keeping())
 
     def map(self, file: int) -> _core.FileMapping:
-        """`shards[file]` in memory, for the weight iterators."""
+        """`shards[file]` in memory, for the weight iterators. Raises OSError, ESTALE or ENODATA,
+        where it is no longer the file that was looked at first.
+        """
+        self.shards[file].require_unchanged(*self._core.version(file))
         return self._core.map(file)
 
     def fetch_now(self, file: int, offset: int, length: int) -> None:
@@ -187,6 +192,8 @@ class PrefetchHandle:
 
     def _log_once(self) -> None:
         """One line per prefetch, however many files failed."""
+        if os.getpid() != self._process:
+            return  # the parent's to tell; and another thread of it may have held the lock
         with self._log_lock:
             if self._logged:
                 return

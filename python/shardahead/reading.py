@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 _HEADERS_AHEAD = 4
+_HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LEAST_AHEAD_BYTES = 8 * 1024**2
 _GROUP_BYTES = 1024**2
 
@@ -144,6 +145,23 @@ class TensorReading:
         wanted = min(len(self._plans) + _HEADERS_AHEAD, len(self._shards))
         while len(self._header_parts) < wanted:
             self._header_parts.append(self._reader.add_header(len(self._header_parts)))
+
+
+def read_headers(shards: Sequence[Shard]) -> Iterator[Header]:
+    """The header of each shard, read in parallel. Ctrl-C ends the wait for it."""
+    reader = _core.TensorReader(
+        paths=[os.fsencode(shard.path) for shard in shards],
+        threads=min(_HEADER_THREADS, len(shards)),
+        ahead_bytes=1,
+    )
+    try:
+        for part, shard in zip([*map(reader.add_header, range(len(shards)))], shards, strict=True):
+            taken = reader.take(part)
+            if taken.error is not None:
+                raise taken.error
+            yield parse_header(shard.path, bytes(memoryview(taken.tensor(0))), taken.file_bytes)
+    finally:
+        reader.close()
 
 
 def ahead_bytes(options: PrefetchOptions) -> int:

@@ -44,8 +44,13 @@ class Header:
     tensors: tuple[TensorRange, ...]
 
 
-def read_header(path: str, before_read: Callable[[int, int], None] | None = None) -> Header:
-    """The header of the file `path`. `before_read(offset, length)` is called before each read.
+def read_header(
+    path: str,
+    before_read: Callable[[int, int], None] | None = None,
+    opened: Callable[[os.stat_result], None] | None = None,
+) -> Header:
+    """The header of the file `path`. `opened(status)` is called when it is open,
+    `before_read(offset, length)` before each read.
 
     Raises OSError as open and read do, and ValueError, naming the file, where it is not a
     safetensors file or its header contradicts its size.
@@ -58,7 +63,10 @@ def read_header(path: str, before_read: Callable[[int, int], None] | None = None
         return _pread_full(descriptor, length, offset)
 
     try:
-        size_bytes = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if opened is not None:
+            opened(status)
+        size_bytes = status.st_size
         length = _length(path, read(_LENGTH_BYTES, 0), size_bytes)
         text = read(length, _LENGTH_BYTES)
         return _parse(path, text, _LENGTH_BYTES + length, size_bytes)

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from shardahead.units import quoted
@@ -67,12 +67,25 @@ class Shard:
         links of a Hugging Face cache stay in it.
     size_bytes: the size in bytes; may be 0.
     device, inode: what identifies the file on this node (st_dev, st_ino, links followed).
+    modified_nanoseconds: since 1970; with the size, what tells two versions of it apart.
     """
 
     path: str
     size_bytes: int
     device: int
     inode: int
+    modified_nanoseconds: int = field(default=0, compare=False)
+
+    def require_unchanged(self, size_bytes: int, modified_nanoseconds: int) -> None:
+        """Raises OSError, ENODATA or ESTALE, where this is no longer the file that it was: bytes of
+        two versions must not be mixed.
+        """
+        if size_bytes < self.size_bytes:
+            text = f"the file became shorter: it had {self.size_bytes} bytes"
+            raise OSError(errno.ENODATA, text, self.path)
+        if (size_bytes, modified_nanoseconds) != (self.size_bytes, self.modified_nanoseconds):
+            text = "the file was replaced or written to while it was being loaded"
+            raise OSError(errno.ESTALE, text, self.path)
 
 
 def resolve_shards(
@@ -222,7 +235,7 @@ def _unique(paths: Sequence[str]) -> list[Shard]:
     for path in paths:
         status = _stat_regular(path)
         identity = (status.st_dev, status.st_ino)
-        shards.setdefault(identity, Shard(path, status.st_size, *identity))
+        shards.setdefault(identity, Shard(path, status.st_size, *identity, status.st_mtime_ns))
     return list(shards.values())
 
 
