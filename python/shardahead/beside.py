@@ -7,6 +7,7 @@ of a checkpoint that does not fit in memory, and brings in one that does.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from shardahead.policy import resolve_options
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.shards import Files, resolve_shards
 from shardahead.topology import local_topology
+
+logger = logging.getLogger("shardahead")
 
 _LOOK_SECONDS = 0.02
 _IDLE_SECONDS = 0.5  # without a window: memory may become short while it runs
@@ -125,6 +128,14 @@ class _Follower(threading.Thread):
                 self._handle.consumed(place.file, place.offset, None, place.held_from)
 
 
+def _follow(handle: PrefetchHandle, budget_bytes: int | None) -> _Follower | None:
+    try:
+        return _Follower(handle, budget_bytes)
+    except RuntimeError as error:  # no more threads: the prefetch stays at the beginning
+        logger.info("the progress of the loader is not followed: %s", error)
+        return None
+
+
 @contextmanager
 def prefetching(
     checkpoint: Files,
@@ -171,9 +182,10 @@ def prefetching(
         consumer=True,
         consumer_releases=False,
     )
-    follower = _Follower(handle, budget_in_force(options.memory_budget_bytes))
+    follower = _follow(handle, budget_in_force(options.memory_budget_bytes))
     try:
         yield handle
     finally:
-        follower.stop()
+        if follower is not None:
+            follower.stop()
         handle.stop(timeout=0)

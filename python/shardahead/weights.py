@@ -7,11 +7,14 @@ tensors with and without prefetch. torch and safetensors are imported when an it
 from __future__ import annotations
 
 import atexit
+import os
 import queue
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardahead.load import Load, LoadProgress, Names
@@ -169,17 +172,28 @@ def _one_by_one(load: Load) -> Generator[ShardWeights, None, None]:
 class _ShardQueue:
     """The prepared tensors of one shard on their way from a worker to the consumer."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare_alone: Callable[[], Iterator[Any]]) -> None:
         self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._prepare_alone = prepare_alone
+        self._process = os.getpid()
 
     def drain(self) -> Iterator[tuple[TensorRange, torch.Tensor]]:
-        while (item := self.items.get()) is not None:
+        done = 0
+        while True:
+            if os.getpid() != self._process:  # a forked child has none of the workers
+                yield from islice(self._prepare_alone(), done, None)
+                return
+            item = self.items.get()
+            if item is None:
+                return
+            done += 1
             if isinstance(item, BaseException):
                 try:
                     raise item
                 finally:
                     del item  # or the error and this frame would keep each other alive
             yield item
+            del item  # the consumer decides how long a tensor lives
 
 
 class _Worker(threading.Thread):
@@ -190,6 +204,16 @@ class _Worker(threading.Thread):
         self.stop = stop
         _workers.add(self)
         self.start()
+
+
+def _start_workers(count: int, work: Callable[[], None], stop: Callable[[], None]) -> int:
+    """How many could be started: fewer do the same work."""
+    for number in range(count):
+        try:
+            _Worker(number, work, stop)
+        except RuntimeError:
+            return number
+    return count
 
 
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
@@ -212,7 +236,7 @@ def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, Non
     if reading is not None:  # it has threads of its own
         yield from reading.weights()
         return
-    queues = [_ShardQueue() for _ in load.shards]
+    queues = [_ShardQueue(partial(load.weights_of, index)) for index in range(len(load.shards))]
     ahead = threading.Semaphore(max_workers)
     stopped = threading.Event()
     indices = iter(range(len(load.shards)))
@@ -241,11 +265,12 @@ def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, Non
         ahead.release(max_workers)
 
     try:
-        for number in range(min(max_workers, len(load.shards))):
-            _Worker(number, prepare, stop)
-        for index in range(len(load.shards)):
-            yield index, queues[index].drain()
-            queues[index] = _ShardQueue()
+        if not _start_workers(min(max_workers, len(load.shards)), prepare, stop):
+            yield from _one_by_one(load)
+            return
+        for index, items in enumerate(queues):
+            yield index, items.drain()
+            items.items = queue.SimpleQueue()
             ahead.release()
     finally:
         stop()
