@@ -34,15 +34,18 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
-  return fetch(file, range, Resident::trusted);
+  return fetch(file, range, Untouched::trusted);
 }
 
-FetchResult Fetcher::fetch(const File& file, ByteRange range, Resident trust) {
+FetchResult Fetcher::fetch(const File& file, ByteRange range, Untouched untouched) {
   const std::uint64_t size_bytes = file.status().size_bytes;
   range = grow_to_units(intersect(range, {0, size_bytes}), page_bytes(), size_bytes);
   if (range.empty()) return {};
   const auto resident_bytes = resident(file, range);
-  FetchResult result = fetch_once(file, range, resident_bytes, trust);
+  FetchResult result = fetch_once(file, range, resident_bytes);
+  if (untouched == Untouched::looked_at && !result.error && !result.cancelled) {
+    wait_for_all(file, range, steps_.get(file.status().device).bytes, result);
+  }
   std::uint64_t arrived = 0;  // before the error
   if (result.error && !stop()) {
     // Plainly, from the start: what can be read is, and the error is where it is.
@@ -81,7 +84,7 @@ FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
       FetchResult ignored;  // advice only: what is wrong with the next piece is its own affair
       advise(file, next, step.bytes, ignored);
     }
-    FetchResult result = fetch(file, piece, Resident::looked_at);
+    FetchResult result = fetch(file, piece, Untouched::looked_at);
     total.resident_bytes += result.resident_bytes;
     total.read_bytes += result.read_bytes;
     total.lost_bytes += result.lost_bytes;
@@ -101,14 +104,11 @@ FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
 }
 
 FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
-                                std::optional<std::uint64_t> resident_bytes, Resident trust) {
+                                std::optional<std::uint64_t> resident_bytes) {
   FetchResult result;
   if (resident_bytes == range.length) {
     // "Resident" includes pages that are still being read: the last of them tells.
-    const bool arrived = touch(file, range.end() - 1, result);
-    if (arrived && trust == Resident::looked_at) {
-      wait_for_all(file, range, steps_.get(file.status().device).bytes, result);
-    }
+    touch(file, range.end() - 1, result);
     return result;
   }
   const bool advising = strategy_ != Strategy::pread;
@@ -136,7 +136,6 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& r
   const auto resident_bytes = resident(file, range);
   const bool gaps = resident_bytes ? *resident_bytes < range.length : result.advice_refused;
   if (gaps) fill_gaps(file, range, step_bytes, result);
-  if (!result.error && !result.cancelled) wait_for_all(file, range, step_bytes, result);
 }
 
 bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes,

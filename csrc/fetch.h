@@ -38,7 +38,7 @@ class Fetcher {
   FetchResult fetch(const File& file, ByteRange range);
 
   // The same for a range of any length, in pieces, the next one advised before the last is waited
-  // for, and for one who uses the bytes: of what was resident before, too, every page is looked at.
+  // for, and for one who uses the bytes: every page is looked at, not only those that are touched.
   // Stops at the first error.
   FetchResult fetch_pipelined(const File& file, ByteRange range);
 
@@ -46,12 +46,12 @@ class Fetcher {
   FetchResult read_plainly(const File& file, ByteRange range);
 
  private:
-  // Whether what was resident before is taken on trust: a prefetch may, who uses it may not.
-  enum class Resident { trusted, looked_at };
+  // The pages between those that are touched: a prefetch may take them on trust, which saves 0.02 s
+  // of processor time per GiB; who uses them may not.
+  enum class Untouched { trusted, looked_at };
 
-  FetchResult fetch(const File& file, ByteRange range, Resident trust);
-  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident,
-                         Resident trust);
+  FetchResult fetch(const File& file, ByteRange range, Untouched untouched);
+  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
   void advise_and_touch(const File& file, ByteRange range, FetchResult& result);
   bool advise(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
   // advise(), but each whole window of kPopulateBytes by one fault where that works.

@@ -87,13 +87,13 @@ TEST_CASE("a bad page is not forgotten because the pages around it came") {
   }
 }
 
-TEST_CASE("a bad page that no touch meets is found, and where it is") {
+TEST_CASE("who uses the bytes finds a bad page that no touch meets, and where it is") {
   constexpr ByteRange kBad{5 * kMiB + 64 * kKiB, 4096};
   for (const Strategy strategy : kStrategies) {
     CAPTURE(std::string(to_string(strategy)));
     FetchFixture fixture(strategy, kSizeBytes);
     fixture.checkpoint.kernel.spoil("0.shard", kBad);
-    const FetchResult result = fixture.fetch_all();
+    const FetchResult result = fixture.fetcher.fetch_pipelined(*fixture.file, {0, kSizeBytes});
     REQUIRE(result.error);
     CHECK(result.error->errno_value == EIO);
     CHECK(result.error->offset == kBad.offset);
@@ -102,7 +102,7 @@ TEST_CASE("a bad page that no touch meets is found, and where it is") {
   }
 }
 
-TEST_CASE("where all counts as resident, who uses the bytes finds the bad page") {
+TEST_CASE("who uses the bytes finds a bad page where all counts as resident") {
   constexpr ByteRange kBad{5 * kMiB + 64 * kKiB, 4096};
   FetchFixture fixture(Strategy::automatic, kSizeBytes);
   fixture.checkpoint.kernel.make_resident("0.shard", {0, kSizeBytes});
