@@ -21,7 +21,7 @@ class MappedFile {
 
   // Faults in every page of the range, to be read. 0, or -errno: -EFAULT where one cannot be read,
   // -EINVAL before Linux 5.14.
-  int bring_in(ByteRange range) const noexcept;
+  [[nodiscard]] int bring_in(ByteRange range) const noexcept;
   // Gives up this process's hold on the whole pages of the range, so that they can be dropped.
   // What was written to them is lost: no one may hold them any more.
   void give_up(ByteRange range) const noexcept;
