@@ -14,7 +14,7 @@ FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo compare test test-cpp test-python test-python-debug wheel-test lint format sanitize fuzz fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug wheel-test lint format sanitize fuzz fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -25,6 +25,9 @@ demo: $(VENV)/.installed build/release/.built ## a checkpoint on a slow filesyst
 
 compare: $(VENV)/.installed build/release/.built ## ways to load a checkpoint cold, side by side: COMPARE="--case ranks"
 	$(BIN)/python benchmarks/compare/compare.py --environments $(ENVIRONMENTS) $(COMPARE)
+
+nfs: $(VENV)/.installed ## loads from a real NFS server, cell by cell; NFS="--size-mib 1024 --rounds 2" for figures
+	$(BIN)/python benchmarks/nfs/matrix.py $(or $(NFS),--size-mib 64 --rounds 1)
 
 test: test-cpp test-python ## set up, build, run the C++ and the Python tests
 
