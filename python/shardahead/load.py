@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardahead.launcher import LocalTopology
+from shardahead.order import consumed_offsets, in_order
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.reading import TensorReading, neighbours, read_headers
@@ -63,6 +64,7 @@ class Load:
         mode: str | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
+        order: str = "offset",
     ) -> None:
         self.mode = "mmap" if is_disabled() else resolve_mode(mode)
         self.options = options
@@ -79,7 +81,7 @@ class Load:
         )
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
-        self._keep = partial(_keep_wanted, self.wants, self.headers)
+        self._keep = partial(_keep_wanted, self.wants, order, self.headers)
         self.prefetch: PrefetchHandle | None = None
         self._local_size = where.size
         self._current = 0  # the shard that the consumer is at
@@ -180,11 +182,14 @@ class Load:
         try:
             for index, weights in shards:
                 self._begin(index)
-                for tensor, weight in weights:
+                consumed_to: list[int] | None = None
+                for number, (tensor, weight) in enumerate(weights):
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
                     consumed += tensor.length
-                    self._consumed(index, tensor.end)
+                    if consumed_to is None:
+                        consumed_to = consumed_offsets(self.header(index).tensors)
+                    self._consumed(index, consumed_to[number])
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
@@ -266,11 +271,15 @@ def _naming(tensor: TensorRange, call: Callable[[], T]) -> T:
 
 
 def _keep_wanted(
-    wants: Callable[[str], bool], headers: list[Header | None], index: int, whole: Header
+    wants: Callable[[str], bool],
+    order: str,
+    headers: list[Header | None],
+    index: int,
+    whole: Header,
 ) -> Header:
-    """Keeps of a header what is wanted, and gives it."""
+    """Keeps of a header what is wanted, in the order in which it is, and gives it."""
     tensors = tuple(tensor for tensor in whole.tensors if wants(tensor.name))
-    header = headers[index] = Header(whole.data_offset, tensors)
+    header = headers[index] = Header(whole.data_offset, in_order(tensors, order))
     return header
 
 

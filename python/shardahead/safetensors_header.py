@@ -38,7 +38,9 @@ class TensorRange:
 
 @dataclass(frozen=True)
 class Header:
-    """Tensors by ascending offset; `data_offset` is where the header ends and the data begin."""
+    """Tensors, by ascending offset where they were read; `data_offset` is where the header ends and
+    the data begin.
+    """
 
     data_offset: int
     tensors: tuple[TensorRange, ...]

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -121,7 +122,7 @@ def safetensors_weights_iterator(
         drop_after=drop_after,
         progress=progress,
     )
-    return WeightsIterator(load, load.iterate(_one_by_one(load)))
+    return weights_of(load)
 
 
 def buffered_multi_thread_safetensors_weights_iterator(
@@ -143,10 +144,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them; in mode
     "pread", which has `threads` of its own, none.
     """
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"max_workers must be a whole number, not {max_workers!r}")
-    if not 1 <= max_workers <= MAX_WORKERS:
-        raise ValueError(f"max_workers must be between 1 and {MAX_WORKERS}, not {max_workers}")
+    check_max_workers(max_workers)
     load = Load(
         files,
         options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
@@ -157,7 +155,37 @@ def buffered_multi_thread_safetensors_weights_iterator(
         drop_after=drop_after,
         progress=progress,
     )
-    return WeightsIterator(load, load.iterate(_buffered(load, max_workers)))
+    return weights_of(load, max_workers)
+
+
+def check_max_workers(max_workers: object) -> int:
+    """`max_workers` where it is a number of them; else TypeError or ValueError."""
+    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+        raise TypeError(f"max_workers must be a whole number, not {max_workers!r}")
+    if not 1 <= max_workers <= MAX_WORKERS:
+        raise ValueError(f"max_workers must be between 1 and {MAX_WORKERS}, not {max_workers}")
+    return max_workers
+
+
+def weights_of(
+    load: Load, max_workers: int | None = None, shard_done: Callable[[], object] | None = None
+) -> WeightsIterator:
+    """The weights of `load`, prepared by `max_workers` threads or by none. `shard_done` is called
+    in the consumer's thread when it asks for what comes after a shard.
+    """
+    shards = _one_by_one(load) if max_workers is None else _buffered(load, max_workers)
+    if shard_done is not None:
+        shards = _told(shards, shard_done)
+    return WeightsIterator(load, load.iterate(shards))
+
+
+def _told(
+    shards: Generator[ShardWeights, None, None], shard_done: Callable[[], object]
+) -> Generator[ShardWeights, None, None]:
+    with closing(shards):
+        for shard in shards:
+            yield shard
+            shard_done()
 
 
 def _one_by_one(load: Load) -> Generator[ShardWeights, None, None]:
