@@ -6,7 +6,8 @@ comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
-ENVIRONMENTS ?= build/environments
+ENVIRONMENTS ?= build/engines
+ENGINES ?= sglang vllm
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
 FUZZ_SECONDS ?= 60
@@ -14,7 +15,7 @@ FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug wheel-test lint format sanitize fuzz fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug wheel-test engines test-engines lint format sanitize fuzz fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,12 +42,16 @@ test-python: $(VENV)/.installed build/release/.built
 test-python-debug: $(VENV)/.installed build/release/.built ## the Python tests under debug allocators
 	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(PYTEST)
 
-wheel-test: $(VENV)/.ready ## build the wheel, use it in a virtual environment of its own
-	rm -rf build/wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m venv build/wheel/venv
+wheel-test: build/wheel/.built ## build the wheel, use it in a virtual environment of its own
+	$(PYTHON) -m venv --clear build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
 	build/wheel/venv/bin/python tests/wheel_check.py
+
+engines: build/wheel/.built ## SGLang and vLLM with the built wheel, in environments of their own (3 GB each)
+	@sh tests/integrations/make-engines.sh $(ENVIRONMENTS) build/wheel/*.whl $(ENGINES)
+
+test-engines: engines $(VENV)/.installed build/release/.built ## the integrations, in the released engines
+	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) $(BIN)/python -m pytest tests/integrations $(PYTEST)
 
 lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
@@ -82,6 +87,11 @@ $(VENV)/.ready: tests/requirements.txt
 $(VENV)/.installed: $(VENV)/.ready $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall \
 	  --config-settings=cmake.define.SHARDAHEAD_WERROR=ON .
+	touch $@
+
+build/wheel/.built: $(VENV)/.ready $(SOURCES)
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	touch $@
 
 # $(1): folder below build/, $(2): CMake options

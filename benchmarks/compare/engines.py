@@ -7,16 +7,16 @@ clock starts, over gloo; no collective runs during the load.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
 from methods import Place, Start
+from sglang_on_cpu import pass_over_torchvision
 
 
 def sglang(place: Place) -> Start:
     """sglang.srt.model_loader.weight_utils.safetensors_weights_iterator(FILES, prefetch=True)."""
-    _pass_over_torchvision()
+    pass_over_torchvision()
     # What it takes for the local size; torchrun's LOCAL_WORLD_SIZE it does not read.
     os.environ["LOCAL_SIZE"] = str(place.size)
     from sglang.srt.distributed import parallel_state
@@ -58,15 +58,3 @@ def join_gloo(place: Place) -> None:
     """The process group of all ranks; nothing where a method is only asked whether it is there."""
     if place.size:
         torch.distributed.init_process_group("gloo", rank=place.rank, world_size=place.size)
-
-
-def _pass_over_torchvision() -> None:
-    """SGLang imports torchvision, whose compiled operators do not load on a CPU build."""
-    register = torch.library.register_fake
-
-    def wrapped(op: Any, *arguments: Any, **options: Any) -> Any:
-        if isinstance(op, str) and op.startswith("torchvision::"):
-            return lambda function: function
-        return register(op, *arguments, **options)
-
-    torch.library.register_fake = wrapped

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a virtual environment for each peer that needs one of its own: FOLDER/sglang, FOLDER/vllm
 # (3 GB each) and FOLDER/peers. Installs the pinned packages and no CUDA; measures nothing. An
-# environment that is complete is left alone.
+# environment that was made from the same pins is left alone.
 set -eu
 if [ $# -lt 1 ]; then
   echo "usage: make-environments.sh FOLDER [sglang] [vllm] [peers]" >&2
@@ -13,11 +13,13 @@ here=$(dirname "$0")
 [ $# -gt 0 ] || set -- sglang vllm peers
 for name; do
   environment=$folder/$name
-  if [ -e "$environment/.made" ]; then continue; fi
+  requirements=$here/requirements-$name.txt
+  if cmp -s "$requirements" "$environment/.made"; then continue; fi
   echo "making $environment ..."
+  rm -rf "$environment"
   "${PYTHON:-python3}" -m venv "$environment"
   # The build for CPUs: one for CUDA does not import without what --no-deps keeps away.
-  nice "$environment/bin/pip" install --quiet --no-deps "torch==${TORCH:-2.13.0}"
-  nice "$environment/bin/pip" install --quiet --no-deps -r "$here/requirements-$name.txt"
-  touch "$environment/.made"
+  nice "$environment/bin/python" -m pip install --quiet --no-deps "torch==${TORCH:-2.13.0}"
+  nice "$environment/bin/python" -m pip install --quiet --no-deps -r "$requirements"
+  cp "$requirements" "$environment/.made"
 done
