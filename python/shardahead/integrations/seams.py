@@ -1,0 +1,76 @@
+"""Where an engine is held on to: functions by name, and the parameters that they must have.
+
+An engine that changes is left alone: one warning names its version, ours, and what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from shardahead.version import __version__
+
+logger = logging.getLogger("shardahead")
+
+_declined: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Seam:
+    """`name` (dotted below a class) of `module`. `parameters`: those that a call is made with;
+    None for what is no function."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] | None = None
+
+    def find(self) -> Any:
+        """What is there. Raises ImportError or AttributeError where there is none."""
+        found: Any = importlib.import_module(self.module)
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        return found
+
+
+def missing(seams: Iterable[Seam]) -> str | None:
+    """What is not as expected, the first of it; None where all is."""
+    for seam in seams:
+        where = f"{seam.module}.{seam.name}"
+        try:
+            found = seam.find()
+        except (ImportError, AttributeError) as error:
+            return f"{where}: {error}"
+        if seam.parameters is None:
+            continue
+        try:
+            has = tuple(inspect.signature(found).parameters)
+        except (TypeError, ValueError) as error:
+            return f"{where}: {error}"
+        without = [name for name in seam.parameters if name not in has]
+        if without:
+            return f"{where}({', '.join(has)}) has no parameter {', '.join(without)}"
+    return None
+
+
+def decline(engine: str, reason: str, tested: str) -> None:
+    """Says once that this version of `engine` is left alone; `tested` are those that are not."""
+    if engine in _declined:
+        return
+    _declined.add(engine)
+    try:
+        found = version(engine)
+    except PackageNotFoundError:
+        found = "of an unknown version"
+    logger.warning(
+        "shardahead %s leaves %s %s alone, which it does not know (tested with %s): %s",
+        __version__,
+        engine,
+        found,
+        tested,
+        reason,
+    )

@@ -1,0 +1,143 @@
+"""The vLLM plugin: entry point `shardahead` of the group vllm.general_plugins.
+
+Registers --load-format shardahead and, unless SHARDAHEAD_DISABLE=1, puts Shardahead in the place of
+the functions with which vLLM reads weights (vllm_weights.py), wherever vLLM has imported them. May
+be called any number of times in a process. Where vLLM is not as expected nothing is changed, and
+one warning says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+from shardahead.integrations.seams import Seam, decline, missing
+from shardahead.policy import is_disabled
+
+LOAD_FORMAT = "shardahead"
+TESTED = "0.32.0 and 0.33.0"
+
+_LOADERS = "vllm.model_executor.model_loader"
+_UTILS = f"{_LOADERS}.weight_utils"
+_PT = ("hf_weights_files", "use_tqdm_on_load", "pt_load_map_location")
+#: What is replaced, by the name of the function in vllm_weights that makes the replacement.
+_REPLACED = {
+    "safetensors_weights": Seam(
+        _UTILS,
+        "safetensors_weights_iterator",
+        (
+            "hf_weights_files",
+            "use_tqdm_on_load",
+            "safetensors_load_strategy",
+            "local_expert_ids",
+            "safetensors_prefetch_num_threads",
+            "safetensors_prefetch_block_size",
+        ),
+    ),
+    "multi_thread_safetensors_weights": Seam(
+        _UTILS,
+        "multi_thread_safetensors_weights_iterator",
+        ("hf_weights_files", "use_tqdm_on_load", "max_workers"),
+    ),
+    "pt_weights": Seam(_UTILS, "pt_weights_iterator", _PT),
+    "multi_thread_pt_weights": Seam(_UTILS, "multi_thread_pt_weights_iterator", _PT),
+    "prefetch_all_checkpoints": Seam(
+        _UTILS,
+        "_prefetch_all_checkpoints",
+        ("sorted_files", "num_prefetch_threads", "block_size"),
+    ),
+}
+#: What is used besides.
+_USED = (
+    Seam(_UTILS, "enable_tqdm", ("use_tqdm_on_load",)),
+    Seam(_UTILS, "should_skip_weight", ("weight_name", "local_expert_ids")),
+    Seam(_UTILS, "_natural_sort_key", ("filepath",)),
+    Seam(_UTILS, "_BAR_FORMAT"),
+    Seam(_UTILS, "tqdm"),
+    Seam("vllm.config", "get_current_vllm_config_or_none", ()),
+    Seam(_LOADERS, "register_model_loader", ("load_format",)),
+    Seam(_LOADERS, "_LOAD_FORMAT_TO_MODEL_LOADER"),
+    Seam(
+        f"{_LOADERS}.default_loader",
+        "DefaultModelLoader._get_weights_iterator",
+        ("self", "source"),
+    ),
+)
+
+logger = logging.getLogger("shardahead")
+
+_replacements: list[tuple[ModuleType, str, Any]] = []  # module, name, what was there
+
+
+def register() -> None:
+    """The plugin."""
+    _log_as_vllm_does()
+    reason = missing((*_REPLACED.values(), *_USED))
+    if reason is not None:
+        decline("vllm", reason, TESTED)
+        return
+    _register_load_format()
+    if not is_disabled():
+        _replace_functions()
+
+
+def unregister() -> None:
+    """Puts vLLM's own functions back. The load format stays, and reads as vLLM does."""
+    while _replacements:
+        module, name, original = _replacements.pop()
+        setattr(module, name, original)
+
+
+def _register_load_format() -> None:
+    from vllm.model_executor import model_loader
+
+    from shardahead.integrations.vllm_loader import ShardaheadModelLoader
+
+    # vLLM warns where a format is registered twice.
+    if model_loader._LOAD_FORMAT_TO_MODEL_LOADER.get(LOAD_FORMAT) is not ShardaheadModelLoader:
+        model_loader.register_model_loader(LOAD_FORMAT)(ShardaheadModelLoader)
+
+
+def _replace_functions() -> None:
+    from shardahead.integrations import vllm_weights
+
+    if _replacements:
+        return
+    for maker, seam in _REPLACED.items():
+        original = seam.find()
+        replacement = getattr(vllm_weights, maker)(original)
+        for module, name in _places(original):
+            _replacements.append((module, name, original))
+            setattr(module, name, replacement)
+
+
+def _places(function: Any) -> list[tuple[ModuleType, str]]:
+    """Wherever vLLM has this function: in its module, and where it was imported from there."""
+    return [
+        (module, name)
+        for package, module in list(sys.modules.items())
+        if package.startswith("vllm.") and module is not None
+        for name, value in list(vars(module).items())
+        if value is function
+    ]
+
+
+class _ToVllm(logging.Handler):
+    """Hands our records to vLLM's logger, which is set up after the plugins are loaded."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        vllm = logging.getLogger("vllm")
+        if vllm.isEnabledFor(record.levelno):
+            vllm.handle(record)
+
+
+def _log_as_vllm_does() -> None:
+    """What we log appears as vLLM's own does, unless the application has said where it goes."""
+    if logger.handlers:
+        return
+    logger.addHandler(_ToVllm())
+    logger.propagate = False
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,120 @@
+"""What a load in vLLM is asked for: --model-loader-extra-config, and vLLM's own settings. Pure.
+
+Checked before any thread starts; the engine is not needed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shardahead.policy import PrefetchOptions, resolve_mode, resolve_options
+from shardahead.units import parse_bytes
+from shardahead.weights import check_max_workers
+
+#: Keys of vLLM's own default loader: they stay its business.
+VLLM_KEYS = ("enable_multithread_load", "num_threads", "enable_weights_track")
+#: Keys of `prefetch_files` and the weight iterators, with their meaning there.
+OUR_KEYS = (
+    "threads",
+    "block_size",
+    "strategy",
+    "partition",
+    "window_bytes",
+    "inflight_bytes",
+    "mode",
+    "drop_after",
+    "max_workers",
+)
+_BYTES_KEYS = ("block_size", "window_bytes", "inflight_bytes")
+_PREFETCH_KEYS = OUR_KEYS[:6]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One load, as it was asked for. `options` are those of `resolve_options` that were given.
+
+    `by_format`: --load-format shardahead, which prefetches on every filesystem and always leaves
+    out the experts that are not of `local_expert_ids`.
+    """
+
+    options: Mapping[str, Any]
+    mode: str | None = None
+    drop_after: bool = False
+    max_workers: int | None = None
+    by_format: bool = False
+    local_expert_ids: Collection[int] | None = None
+
+    def resolved(
+        self, threads: int | None = None, block_size: int | None = None
+    ) -> PrefetchOptions:
+        """The options in force, `threads` and `block_size` where none were given."""
+        given = {"threads": threads, "block_size": block_size, **self.options}
+        return resolve_options(**given)
+
+    def of_experts(self, local_expert_ids: Collection[int] | None) -> Asked:
+        return replace(self, local_expert_ids=local_expert_ids)
+
+
+NOTHING_ASKED = Asked({})
+
+
+def split_extra_config(extra: Mapping[str, Any]) -> tuple[Asked, dict[str, Any]]:
+    """What of --model-loader-extra-config is ours, checked, and what is vLLM's.
+
+    Sizes are in bytes, or a text with a unit: "16MiB". Raises ValueError for a key that is
+    neither's, and ValueError or TypeError for a value of ours that is none.
+    """
+    if not isinstance(extra, Mapping):
+        raise ValueError(
+            "model_loader_extra_config must be a dict for load format shardahead, not "
+            f"{type(extra).__name__}"
+        )
+    unknown = sorted(set(extra) - set(OUR_KEYS) - set(VLLM_KEYS))
+    if unknown:
+        raise ValueError(
+            f"model_loader_extra_config has no key {', '.join(map(repr, unknown))} for load format "
+            f"shardahead; it has {', '.join(OUR_KEYS)}, and vLLM's own {', '.join(VLLM_KEYS)}"
+        )
+    given = {key: _in_bytes(key, value) for key, value in extra.items() if key in OUR_KEYS}
+    drop_after = given.get("drop_after", False)
+    if not isinstance(drop_after, bool):
+        raise TypeError(f"drop_after must be true or false, not {drop_after!r}")
+    max_workers = given.get("max_workers")
+    if max_workers is not None:
+        check_max_workers(max_workers)
+    asked = Asked(
+        options={key: given[key] for key in _PREFETCH_KEYS if key in given},
+        mode=given.get("mode"),
+        drop_after=drop_after,
+        max_workers=max_workers,
+        by_format=True,
+    )
+    asked.resolved()
+    resolve_mode(asked.mode)
+    return asked, {key: value for key, value in extra.items() if key in VLLM_KEYS}
+
+
+def _in_bytes(key: str, value: Any) -> Any:
+    if key not in _BYTES_KEYS or not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def within(value: int, default: int, least: int, most: int) -> int | None:
+    """A setting of vLLM as ours: None where it has vLLM's default, so that ours counts."""
+    return None if value == default else max(least, min(value, most))
+
+
+def wants_prefetch(strategy: str | None, asked: Asked, mount_class: str) -> bool:
+    """Whether Shardahead loads. `strategy` is vLLM's --safetensors-load-strategy: "prefetch" asks
+    for it, "lazy", "eager" and "torchao" are vLLM's own. Where none is given it does with
+    --load-format shardahead, and for a mount whose bytes come from outside this kernel.
+    """
+    if strategy is None:
+        return asked.by_format or mount_class in ("network", "user_space")
+    return strategy == "prefetch"
