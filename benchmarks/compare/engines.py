@@ -1,4 +1,5 @@
-"""The released serving engines' own weight iterators with their own prefetch, unchanged.
+"""The released serving engines' own weight iterators: with their own prefetch, unchanged, and with
+the plugin of Shardahead.
 
 Each runs in its own environment. The process group that they ask for the rank is made before the
 clock starts, over gloo; no collective runs during the load.
@@ -52,6 +53,16 @@ def vllm(place: Place) -> Start:
             safetensors_prefetch_block_size=config.safetensors_prefetch_block_size,
         )
     )
+
+
+def vllm_plugin(place: Place) -> Start:
+    """The same call, after vLLM has loaded the plugin that is installed with Shardahead."""
+    from vllm.plugins import load_general_plugins
+
+    import shardahead.integrations.vllm  # noqa: F401 - else it would be vLLM alone, and not say so
+
+    load_general_plugins()
+    return vllm(place)
 
 
 def join_gloo(place: Place) -> None:

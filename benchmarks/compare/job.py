@@ -19,6 +19,7 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "whole-file": ("methods", "whole_file", ("safetensors",)),
     "sglang": ("engines", "sglang", ("sglang", "safetensors")),
     "vllm": ("engines", "vllm", ("vllm", "safetensors")),
+    "vllm-plugin": ("engines", "vllm_plugin", ("vllm", "safetensors", "shardahead")),
     "fastsafetensors": ("streamers", "fastsafetensors", ("fastsafetensors",)),
     "runai": ("streamers", "runai", ("runai-model-streamer",)),
     "runai-buffered": ("streamers", "runai_buffered", ("runai-model-streamer",)),

@@ -14,6 +14,7 @@ from job import METHODS
 ENVIRONMENT_OF = {
     "sglang": "sglang",
     "vllm": "vllm",
+    "vllm-plugin": "vllm",
     "fastsafetensors": "peers",
     "runai": "peers",
     "runai-buffered": "peers",

@@ -7,7 +7,7 @@ where the argument is not given.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -51,6 +51,13 @@ def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
         "false",
         "no",
     )
+
+
+def is_prefetched_unasked(mount_classes: Iterable[str]) -> bool:
+    """Whether an engine's plugin prefetches where nobody asked for it or against it: where bytes of
+    one of the mounts come from outside this kernel (`Mount.mount_class`).
+    """
+    return any(mount_class in ("network", "user_space") for mount_class in mount_classes)
 
 
 def resolve_options(

@@ -80,7 +80,7 @@ def test_a_setting_of_vllm_counts_where_it_is_not_vllms_default() -> None:
 def test_whose_load_it_is(strategy: str | None, mount_class: str) -> None:
     remote = mount_class in ("network", "user_space")
     asked, _ = split_extra_config({})
-    assert wants_prefetch(strategy, NOTHING_ASKED, mount_class) == (
+    assert wants_prefetch(strategy, NOTHING_ASKED, [mount_class]) == (
         strategy == "prefetch" or (strategy is None and remote)
     )
-    assert wants_prefetch(strategy, asked, mount_class) == (strategy in (None, "prefetch"))
+    assert wants_prefetch(strategy, asked, [mount_class]) == (strategy in (None, "prefetch"))

@@ -1,6 +1,7 @@
 """Where an engine is held on to: functions by name, and the parameters that they must have.
 
-An engine that changes is left alone: one warning names its version, ours, and what is missing.
+An engine that has changed is left alone: one warning names its version, ours, and what is missing.
+Looks only, and changes nothing. Any thread.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def missing(seams: Iterable[Seam]) -> str | None:
         where = f"{seam.module}.{seam.name}"
         try:
             found = seam.find()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever importing the engine raises: its start goes on
             return f"{where}: {error}"
         if seam.parameters is None:
             continue

@@ -5,11 +5,11 @@ Checked before any thread starts; the engine is not needed here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shardahead.policy import PrefetchOptions, resolve_mode, resolve_options
+from shardahead.policy import PrefetchOptions, is_prefetched_unasked, resolve_mode, resolve_options
 from shardahead.units import parse_bytes
 from shardahead.weights import check_max_workers
 
@@ -110,11 +110,11 @@ def within(value: int, default: int, least: int, most: int) -> int | None:
     return None if value == default else max(least, min(value, most))
 
 
-def wants_prefetch(strategy: str | None, asked: Asked, mount_class: str) -> bool:
+def wants_prefetch(strategy: str | None, asked: Asked, mount_classes: Iterable[str]) -> bool:
     """Whether Shardahead loads. `strategy` is vLLM's --safetensors-load-strategy: "prefetch" asks
     for it, "lazy", "eager" and "torchao" are vLLM's own. Where none is given it does with
-    --load-format shardahead, and for a mount whose bytes come from outside this kernel.
+    --load-format shardahead, and where the mounts of the files say so.
     """
     if strategy is None:
-        return asked.by_format or mount_class in ("network", "user_space")
+        return asked.by_format or is_prefetched_unasked(mount_classes)
     return strategy == "prefetch"

@@ -10,24 +10,25 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from vllm.config import get_current_vllm_config_or_none
 from vllm.model_executor.model_loader import weight_utils
+from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 
 from shardahead import _core
 from shardahead.beside import prefetching
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.load import Load
-from shardahead.mounts import mount_of
+from shardahead.mounts import mounts_of
 from shardahead.policy import PrefetchOptions, is_disabled
 from shardahead.prefetch import PrefetchHandle, prefetch_files
 from shardahead.shards import resolve_shards
 from shardahead.units import format_bytes
-from shardahead.weights import weights_of
+from shardahead.weights import MAX_WORKERS, weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,17 @@ if TYPE_CHECKING:
     Weights = Generator[tuple[str, torch.Tensor], None, None]
 
 Function = Callable[..., Any]
+
+_KNOWN = {
+    "hf_weights_files",
+    "use_tqdm_on_load",
+    "safetensors_load_strategy",
+    "local_expert_ids",
+    "safetensors_prefetch_num_threads",
+    "safetensors_prefetch_block_size",
+    "max_workers",
+    "pt_load_map_location",
+}
 
 logger = logging.getLogger("shardahead")
 
@@ -58,14 +70,15 @@ def safetensors_weights(original: Function) -> Function:
 
     @functools.wraps(original)
     def safetensors_weights_iterator(*args: Any, **kwargs: Any) -> Weights:
-        given = _bound(signature, args, kwargs)
-        files, asked = given["hf_weights_files"], _asked.get()
-        if not _takes(files, given["safetensors_load_strategy"], asked):
-            return original(*args, **kwargs)  # type: ignore[no-any-return]
+        own = functools.partial(original, *args, **kwargs)
+        given, asked = _bound(signature, args, kwargs), _asked.get()
+        if not _takes(signature, given, given["safetensors_load_strategy"], asked):
+            return own()  # type: ignore[no-any-return]
         return _weights(
-            files,
+            given["hf_weights_files"],
             asked.of_experts(given["local_expert_ids"]),
-            _resolved(
+            functools.partial(
+                _resolved,
                 asked,
                 signature,
                 given,
@@ -75,6 +88,7 @@ def safetensors_weights(original: Function) -> Function:
             order="name",
             max_workers=asked.max_workers,
             bar=_bar(given["use_tqdm_on_load"], "Loading safetensors checkpoint shards"),
+            own=own,
         )
 
     return safetensors_weights_iterator
@@ -87,17 +101,18 @@ def multi_thread_safetensors_weights(original: Function) -> Function:
 
     @functools.wraps(original)
     def multi_thread_safetensors_weights_iterator(*args: Any, **kwargs: Any) -> Weights:
-        given = _bound(signature, args, kwargs)
-        files, asked = given["hf_weights_files"], _asked.get()
-        if not _takes(files, _strategy(), asked):
-            return original(*args, **kwargs)  # type: ignore[no-any-return]
+        own = functools.partial(original, *args, **kwargs)
+        given, asked = _bound(signature, args, kwargs), _asked.get()
+        if not _takes(signature, given, _strategy(), asked):
+            return own()  # type: ignore[no-any-return]
         return _weights(
-            files,
+            given["hf_weights_files"],
             asked,
-            asked.resolved(),
+            asked.resolved,
             order="offset",
-            max_workers=asked.max_workers or given["max_workers"],
+            max_workers=asked.max_workers or min(given["max_workers"], MAX_WORKERS),
             bar=_bar(given["use_tqdm_on_load"], "Multi-thread loading shards"),
+            own=own,
         )
 
     return multi_thread_safetensors_weights_iterator
@@ -110,11 +125,11 @@ def pt_weights(original: Function) -> Function:
 
     @functools.wraps(original)
     def weights_iterator(*args: Any, **kwargs: Any) -> Weights:
-        files, asked = _bound(signature, args, kwargs)["hf_weights_files"], _asked.get()
+        given, asked = _bound(signature, args, kwargs), _asked.get()
         weights = original(*args, **kwargs)
-        if not _takes(files, _strategy(), asked):
+        if not _takes(signature, given, _strategy(), asked):
             return weights  # type: ignore[no-any-return]
-        return _beside(files, asked, weights)
+        return _beside(given["hf_weights_files"], asked, weights)
 
     return weights_iterator
 
@@ -130,19 +145,17 @@ def prefetch_all_checkpoints(original: Function) -> Function:
     def _prefetch_all_checkpoints(*args: Any, **kwargs: Any) -> PrefetchHandle | None:
         given = _bound(signature, args, kwargs)
         files = given["sorted_files"]
-        if is_disabled() or not files:
+        counts = (given["num_prefetch_threads"], given["block_size"])
+        if is_disabled() or not files or min(counts) < 1:  # vLLM says which is too small
             return original(*args, **kwargs)  # type: ignore[no-any-return]
-        for name in ("num_prefetch_threads", "block_size"):
-            if given[name] < 1:
-                raise ValueError(f"{name} must be at least 1, not {given[name]}")
-        options = _resolved(
-            _asked.get(), signature, given, threads="num_prefetch_threads", block_size="block_size"
-        )
         try:
+            options = _resolved(
+                NOTHING_ASKED, signature, given, "num_prefetch_threads", "block_size"
+            )
             handle = prefetch_files(files, threads=options.threads, block_size=options.block_bytes)
-        except OSError as error:  # advice: the load itself says what is wrong with its files
-            logger.warning("no prefetch: %s", error)
-            return None
+        except (OSError, ValueError) as error:  # advice: what is wrong with files, the load says
+            logger.warning("vLLM's own prefetch is used: %s", error)
+            return original(*args, **kwargs)  # type: ignore[no-any-return]
         _running[:] = [*(other for other in _running if not other.done), handle]
         return handle
 
@@ -152,25 +165,31 @@ def prefetch_all_checkpoints(original: Function) -> Function:
 def _weights(
     files: Sequence[str],
     asked: Asked,
-    options: PrefetchOptions,
+    options: Callable[[], PrefetchOptions],
     *,
     order: str,
     max_workers: int | None,
     bar: Callable[[int], Any],
+    own: Callable[[], Weights],
 ) -> Weights:
     """As vLLM's own: nothing happens before the first tensor is asked for."""
     ids = asked.local_expert_ids
-    load = Load(
-        list(files),
-        options=options,
-        topology=(None, None),
-        prefetch=True,
-        names=None if ids is None else lambda name: not weight_utils.should_skip_weight(name, ids),
-        mode=asked.mode,
-        drop_after=asked.drop_after,
-        progress=None,
-        order=order,
-    )
+    try:
+        load = Load(
+            list(files),
+            options=options(),
+            topology=(None, None),
+            prefetch=True,
+            names=None if ids is None else lambda name: not should_skip_weight(name, ids),
+            mode=asked.mode,
+            drop_after=asked.drop_after,
+            progress=None,
+            order=order,
+        )
+    except (OSError, ValueError) as error:
+        logger.warning("vLLM loads by itself: %s", error)
+        yield from own()
+        return
     total = sum(shard.size_bytes for shard in load.shards)
     logger.info("Shardahead loads %s in %d files", format_bytes(total), len(load.shards))
     with (
@@ -185,18 +204,23 @@ def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
         yield from weights
 
 
-def _takes(files: Sequence[str], strategy: str | None, asked: Asked) -> bool:
+def _takes(
+    signature: inspect.Signature, given: Mapping[str, Any], strategy: str | None, asked: Asked
+) -> bool:
     """Whether these files are Shardahead's to load."""
+    files = given["hf_weights_files"]
     if is_disabled() or not files:
         return False
+    if any(given[name] is not signature.parameters[name].default for name in given.keys() - _KNOWN):
+        return False  # something new is asked for
     try:
-        mount_class = mount_of(files[0]).mount_class
-        shards = [shard.path for shard in resolve_shards(list(files))]
-    except (OSError, ValueError):
+        shards = resolve_shards(list(files))
+        mount_classes = [mount.mount_class for mount, _ in mounts_of(shards)]
+    except (OSError, ValueError, TypeError):
         return False  # vLLM says what is wrong with them
-    if shards != sorted(files, key=weight_utils._natural_sort_key):
-        return False  # a file that is named twice, or names of which vLLM's order is another
-    return wants_prefetch(strategy, asked, mount_class)
+    if [shard.path for shard in shards] != sorted(files, key=weight_utils._natural_sort_key):
+        return False  # a file that is named twice, or an order of which ours is another
+    return wants_prefetch(strategy, asked, mount_classes)
 
 
 def _strategy() -> str | None:
