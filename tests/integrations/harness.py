@@ -33,11 +33,12 @@ from conftest import (  # noqa: E402
     clean_environment,
     make_mount,
     refaulted_bytes,
+    resident_bytes,
 )
 
 from checkpoint import write_checkpoint  # noqa: E402
 
-__all__ = ["MIB", "MakeMount", "make_mount"]
+__all__ = ["MIB", "MakeMount", "make_mount", "resident_bytes"]
 
 ENVIRONMENTS = Path(os.environ.get("SHARDAHEAD_ENGINES", REPOSITORY / "build" / "engines"))
 START_SECONDS = 180.0  # engines import for a minute where cores are few

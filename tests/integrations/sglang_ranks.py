@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ pass_over_torchvision()
 from sglang.srt import plugins  # noqa: E402
 from sglang.srt.configs.load_config import LoadConfig  # noqa: E402
 from sglang.srt.distributed import parallel_state  # noqa: E402
-from sglang.srt.model_loader import loader  # noqa: E402
+from sglang.srt.model_loader import loader, weight_utils  # noqa: E402
 from sglang.srt.runtime_context import get_model, publish  # noqa: E402
 from sglang.srt.server_args import prepare_server_args  # noqa: E402
+
+FUNCTIONS = (
+    "_prefetch_all_checkpoints",
+    "safetensors_weights_iterator",
+    "buffered_multi_thread_safetensors_weights_iterator",
+)
 
 
 def load(
@@ -49,10 +56,105 @@ def load(
         )
     source = loader.DefaultModelLoader.Source(checkpoint, None)
     found = rank_server.digest(default._get_weights_iterator(source))
+    found["extra_config"] = default.load_config.model_loader_extra_config
     if world is not None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return found
+
+
+def load_started_early(checkpoint: str, stop_early: bool) -> dict[str, Any]:
+    """As SGLang's startup overlap does: prefetch, do something else, then load, then stop."""
+    default = _start(checkpoint, [], plugin=True)
+    files = sorted(str(path) for path in Path(checkpoint).glob("*.safetensors"))
+    source = loader.DefaultModelLoader.Source(checkpoint, None)
+    resolved = loader.DefaultModelLoader.ResolvedSource(source, checkpoint, tuple(files), True)
+    handle = default.start_checkpoint_prefetch((resolved,), num_threads=4)
+    if stop_early:
+        handle.stop()
+    else:
+        handle.wait(60.0)
+    early = {"failed": handle.failed, "cancelled": handle.cancelled, "done": handle.done}
+    weights = default._get_weights_iterator(
+        source,
+        resolved_source=resolved,
+        startup_prefetch_started=True,
+        startup_prefetch_active=not handle.done,
+    )
+    found = rank_server.digest(weights)
+    handle.stop()
+    return {**found, "early": early, "errors": [str(error) for _, error in handle.errors]}
+
+
+def prefetch(checkpoint: str, num_threads: int, by: str = "loader") -> dict[str, Any]:
+    """What the handle of SGLang's prefetch says, by either of its import paths."""
+    _start(checkpoint, [], plugin=True)
+    files = sorted(str(path) for path in Path(checkpoint).glob("*.safetensors"))
+    module = {"loader": loader, "weight_utils": weight_utils}[by]
+    handle = module._prefetch_all_checkpoints(files, num_threads=num_threads)
+    handle.wait(timeout=60.0)
+    handle.stop(timeout=60.0)
+    handle.stop()
+    found: dict[str, Any] = handle.report().to_dict()
+    states = {name: getattr(handle, name) for name in ("done", "failed", "cancelled")}
+    return {**found, **states, "handle_errors": [path for path, _ in handle.errors]}
+
+
+def missing_file(checkpoint: str) -> str:
+    """The error of SGLang's iterator where a file is not there."""
+    _start(checkpoint, [], plugin=True)
+    try:
+        list(weight_utils.safetensors_weights_iterator([f"{checkpoint}/no"], prefetch=True))
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+def untouched(drop: str | None = None, without: str | None = None) -> dict[str, Any]:
+    """Which functions are SGLang's own after the plugins were loaded, twice.
+
+    `drop`: a function of weight_utils that is not there; `without`: a parameter that its
+    safetensors iterator has not.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    if drop is not None:
+        delattr(weight_utils, drop)
+    if without is not None:
+        _lose_parameter(without)
+    before = _functions()
+    plugins.load_plugins()
+    plugins._plugins_loaded = False
+    plugins.load_plugins()
+    after = _functions()
+    return {
+        "own": sorted(name for name in before if after[name] is before[name]),
+        "all": sorted(before),
+        "version": version("sglang"),
+    }
+
+
+def _lose_parameter(name: str) -> None:
+    original = weight_utils.safetensors_weights_iterator
+
+    def safetensors_weights_iterator(hf_weights_files: Any, **other: Any) -> Any:
+        return original(hf_weights_files, **other)
+
+    assert name == "prefetch"
+    weight_utils.safetensors_weights_iterator = safetensors_weights_iterator
+    loader.safetensors_weights_iterator = safetensors_weights_iterator
+
+
+def _functions() -> dict[str, Any]:
+    found = {
+        f"{module.__name__}.{name}": getattr(module, name)
+        for module in (weight_utils, loader)
+        for name in FUNCTIONS
+        if hasattr(module, name)
+    }
+    of_class = "_get_weights_iterator"
+    return {**found, of_class: loader.DefaultModelLoader.__dict__[of_class]}
 
 
 def _start(checkpoint: str, options: list[str] | None, plugin: bool) -> Any:
@@ -65,6 +167,9 @@ def _start(checkpoint: str, options: list[str] | None, plugin: bool) -> Any:
         plugins.load_plugins()
     arguments = ["--model-path", checkpoint, "--device", "cpu", *(options or [])]
     publish(prepare_server_args(arguments), role="scheduler")
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
     config = LoadConfig(
         load_format=get_model().load_format,
         download_dir=get_model().download_dir,
@@ -74,4 +179,5 @@ def _start(checkpoint: str, options: list[str] | None, plugin: bool) -> Any:
 
 
 if __name__ == "__main__":
-    rank_server.serve({"load": load})
+    served = (load, load_started_early, prefetch, missing_file, untouched)
+    rank_server.serve({function.__name__: function for function in served})

@@ -2,32 +2,270 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Checkpoint, Engine, MakeMount, Served
+from harness import Checkpoint, Engine, MakeMount, RankResult, Served, resident_bytes
 
 pytest_plugins = ["harness"]
 
-SIZE = 4
+RANKS = 4
+PREFETCH = "--weight-loader-prefetch-checkpoints"
+LINK = {"rate_mb_per_s": 300, "round_trip_ms": 1}
+LOADED = "INFO shardahead: Shardahead loads"
+ONE_THREAD, SEVERAL_THREADS = "Loading safetensors checkpoint shards", "Multi-thread loading shards"
+
+
+def extra_config(**settings: Any) -> list[str]:
+    return ["--model-loader-extra-config", json.dumps(settings)]
+
+
+@pytest.fixture(params=["sglang", "sglang-previous"])
+def sglang(request: pytest.FixtureRequest, start_engine: Callable[..., Engine]) -> Engine:
+    return start_engine(request.param, "sglang_ranks.py")
 
 
 @pytest.fixture
-def sglang(start_engine: Callable[..., Engine]) -> Engine:
+def newest(start_engine: Callable[..., Engine]) -> Engine:
     return start_engine("sglang", "sglang_ranks.py")
 
 
-def load_by_ranks(engine: Engine, **arguments: Any) -> list[Any]:
-    return [rank.result for rank in engine.run("load", [arguments] * SIZE)]
+@pytest.fixture(scope="module")
+def expected(start_engine: Callable[..., Engine], sharded: Checkpoint) -> dict[str, Any]:
+    """What SGLang by itself loads."""
+    (rank,) = load(start_engine("sglang", "sglang_ranks.py"), sharded.folder, 1, plugin=False)
+    assert LOADED not in rank.log
+    found: dict[str, Any] = rank.result
+    return found
 
 
-def test_four_ranks_load_through_their_own_loader(
-    sglang: Engine, sharded: Checkpoint, make_mount: MakeMount
+def load(
+    engine: Engine,
+    folder: Path,
+    ranks: int = RANKS,
+    *,
+    env: dict[str, str] | None = None,
+    **arguments: Any,
+) -> list[RankResult]:
+    return engine.run("load", [{"checkpoint": str(folder), **arguments}] * ranks, env=env)
+
+
+def check_same(ranks: list[RankResult], expected: dict[str, Any]) -> None:
+    assert len(expected["names"]) > 1000
+    for rank in ranks:
+        for what in ("names", "sums", "bytes"):
+            assert rank.result[what] == expected[what], f"{what} differ\n{rank.log}"
+
+
+@pytest.mark.parametrize(
+    ("options", "bar"),
+    [
+        ([], SEVERAL_THREADS),
+        ([PREFETCH], SEVERAL_THREADS),
+        ([PREFETCH, *extra_config(enable_multithread_load=True, num_threads=8)], SEVERAL_THREADS),
+        ([PREFETCH, *extra_config(enable_multithread_load=False)], ONE_THREAD),
+    ],
+)
+def test_four_ranks_get_the_same_from_their_own_loader_and_the_link_carries_it_once(
+    sglang: Engine,
+    sharded: Checkpoint,
+    expected: dict[str, Any],
+    make_mount: MakeMount,
+    options: list[str],
+    bar: str,
 ) -> None:
-    mount = make_mount(sharded.folder, rate_mb_per_s=300, round_trip_ms=1)
+    mount = make_mount(sharded.folder, **LINK)
     served = Served(mount, sharded)
-    found = load_by_ranks(sglang, checkpoint=str(mount.mountpoint), plugin=False)
-    assert all(one["names"] == found[0]["names"] for one in found)
-    assert len(found[0]["names"]) > 1000
+    ranks = load(sglang, mount.mountpoint, options=options)
+    check_same(ranks, expected)
     served.check()
+    for rank in ranks:
+        assert LOADED in rank.log
+        assert bar in rank.log
+        assert "WARNING shardahead" not in rank.log
+        given = [json.loads(option) for option in options if option.startswith("{")]
+        assert rank.result["extra_config"] == (given or [{}])[0]
+
+
+def test_without_the_flag_local_files_are_left_to_sglang(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any]
+) -> None:
+    (unasked,) = load(newest, sharded.folder, 1)
+    (asked,) = load(newest, sharded.folder, 1, options=[PREFETCH])
+    check_same([unasked, asked], expected)
+    assert LOADED not in unasked.log
+    assert LOADED in asked.log
+
+
+def test_without_mmap_sglang_reads_by_itself(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any]
+) -> None:
+    (rank,) = load(newest, sharded.folder, 1, options=["--weight-loader-disable-mmap", PREFETCH])
+    check_same([rank], expected)
+    assert LOADED not in rank.log
+
+
+# Two nodes of two ranks each: what SGLang calls their local ranks, which are numbers of GPUs.
+GPU_IDS = {
+    "plain": [0, 1, 0, 1],
+    "--gpu-id-step 2": [0, 2, 0, 2],
+    "--base-gpu-id 4": [4, 5, 4, 5],
+    "one visible device": [0, 0, 0, 0],
+}
+
+
+@pytest.mark.parametrize("gpu_ids", GPU_IDS.values(), ids=list(GPU_IDS))
+def test_each_of_two_nodes_brings_in_everything_once(
+    newest: Engine,
+    sharded: Checkpoint,
+    expected: dict[str, Any],
+    make_mount: MakeMount,
+    tmp_path: Path,
+    gpu_ids: list[int],
+) -> None:
+    # A node is a board and a page cache: each has a folder for the one, a mount for the other.
+    mounts = [make_mount(sharded.folder, **LINK) for _ in range(2)]
+    counted = [Served(mount, sharded) for mount in mounts]
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks, env = [], []
+    for rank, gpu_id in enumerate(gpu_ids):
+        node = rank // 2
+        board = tmp_path / f"board-{node}"
+        board.mkdir(exist_ok=True)
+        env.append({**job, "SHARDAHEAD_BOARD_FOLDER": str(board)})
+        world = {"rank": rank, "size": len(gpu_ids), "local_rank": gpu_id}
+        checkpoint = str(mounts[node].mountpoint)
+        ranks.append({"checkpoint": checkpoint, "options": [PREFETCH], "world": world})
+    check_same(newest.run("load", ranks, env=env), expected)
+    for served in counted:
+        served.check()
+
+
+def test_the_page_cache_is_empty_once_the_last_rank_has_loaded(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any], make_mount: MakeMount
+) -> None:
+    # Slow enough that no rank is done before the last one begins, once they have met.
+    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    served = Served(mount, sharded)
+    options = [PREFETCH, "--weight-loader-drop-cache-after-load"]
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    worlds = [{"rank": rank, "size": RANKS, "local_rank": rank} for rank in range(RANKS)]
+    rank = {"checkpoint": str(mount.mountpoint), "options": options}
+    check_same(newest.run("load", [{**rank, "world": w} for w in worlds], env=job), expected)
+    served.check()
+    assert sum(resident_bytes(path) for path in mount.mountpoint.glob("*.safetensors")) == 0
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_a_prefetch_that_startup_has_begun_serves_the_load(
+    sglang: Engine,
+    sharded: Checkpoint,
+    expected: dict[str, Any],
+    make_mount: MakeMount,
+    stop_early: bool,
+) -> None:
+    mount = make_mount(sharded.folder, **LINK)
+    served = Served(mount, sharded)
+    rank = {"checkpoint": str(mount.mountpoint), "stop_early": stop_early}
+    ranks = sglang.run("load_started_early", [rank] * 2)
+    check_same(ranks, expected)
+    served.check()
+    for one in ranks:
+        assert LOADED in one.log
+        assert one.result["early"]["done"]
+        assert not one.result["early"]["failed"]
+        assert one.result["errors"] == []
+
+
+@pytest.mark.parametrize("by", ["loader", "weight_utils"])
+def test_the_handle_is_the_one_that_sglang_expects(
+    newest: Engine, sharded: Checkpoint, make_mount: MakeMount, by: str
+) -> None:
+    mount = make_mount(sharded.folder, **LINK)
+    served = Served(mount, sharded)
+    rank = {"checkpoint": str(mount.mountpoint), "num_threads": 7, "by": by}
+    env = {"SGLANG_PREFETCH_BLOCK_SIZE_MB": "8"}
+    for one in newest.run("prefetch", [rank] * 2, env=env):
+        found = one.result
+        assert (found["threads"], found["block_bytes"]) == (7, 8 * 1024**2)
+        assert found["partition"] == "dynamic"
+        assert found["done"]
+        assert not found["failed"]
+        assert found["handle_errors"] == []
+    served.check()
+
+
+def test_variables_of_shardahead_count_where_sglang_has_its_defaults(
+    newest: Engine, sharded: Checkpoint
+) -> None:
+    env = {"SHARDAHEAD_THREADS": "3", "SHARDAHEAD_BLOCK_SIZE": "4MiB"}
+    rank = {"checkpoint": str(sharded.folder), "num_threads": 4}
+    (one,) = newest.run("prefetch", [rank], env=env)
+    assert (one.result["threads"], one.result["block_bytes"]) == (3, 4 * 1024**2)
+
+
+def test_a_missing_file_is_the_error_that_it_is_without_the_plugin(
+    newest: Engine, sharded: Checkpoint
+) -> None:
+    (one,) = newest.run("missing_file", [{"checkpoint": str(sharded.folder)}])
+    assert one.result == "FileNotFoundError"
+
+
+def test_wrong_variables_do_not_break_a_start(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any]
+) -> None:
+    env = {"SHARDAHEAD_THREADS": "none"}
+    (rank,) = load(newest, sharded.folder, 1, options=[PREFETCH], env=env)
+    check_same([rank], expected)
+    assert "WARNING shardahead: SGLang loads by itself: SHARDAHEAD_THREADS" in rank.log
+
+
+def test_all_functions_are_hooked_wherever_they_were_imported(sglang: Engine) -> None:
+    (one,) = sglang.run("untouched", [{}])
+    assert one.result["own"] == []
+    assert len(one.result["all"]) == 7
+    assert "WARNING" not in one.log
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"SHARDAHEAD_DISABLE": "1"}, {"SGLANG_PLUGINS": "another"}],
+    ids=["disabled", "unlisted"],
+)
+def test_where_it_is_not_wanted_every_function_is_sglangs_own(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any], env: dict[str, str]
+) -> None:
+    (one,) = newest.run("untouched", [{}], env=env)
+    assert one.result["own"] == one.result["all"]
+    (rank,) = load(newest, sharded.folder, 1, options=[PREFETCH], env=env)
+    check_same([rank], expected)
+    assert LOADED not in rank.log
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"drop": "_get_prefetch_block_size"}, "weight_utils._get_prefetch_block_size"),
+        ({"without": "prefetch"}, "has no parameter disable_mmap, prefetch,"),
+    ],
+)
+def test_a_version_that_has_changed_is_left_alone_with_one_warning(
+    newest: Engine, change: dict[str, str], missing: str
+) -> None:
+    (one,) = newest.run("untouched", [change])
+    assert one.result["own"] == one.result["all"]
+    warnings = [line for line in one.log.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) == 1
+    assert f"sglang {one.result['version']}" in warnings[0]
+    assert missing in warnings[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
