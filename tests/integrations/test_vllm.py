@@ -179,8 +179,11 @@ def test_with_little_memory_it_streams_instead_of_giving_up(
     arguments = {"checkpoint": str(mount.mountpoint), "options": PREFETCH}
     for rank in vllm.run("load", [arguments] * 2, env=env):
         assert same(rank.result, plain)
-        assert "window" in rank.log
+        assert OURS in rank.log
     served.check(1.05)
+    # What both had passed was dropped.
+    resident = sum(resident_bytes(mount.mountpoint / path.name) for path in sharded.files)
+    assert resident < 0.8 * sharded.size_bytes
 
 
 def test_a_loop_that_is_left_ends_the_prefetch(
@@ -296,3 +299,22 @@ def test_another_shape_is_left_alone_with_one_warning(vllm: Engine, changed: str
     assert not rank.result["formats"]
     assert rank.log.count("leaves vllm") == 1
     assert changed in rank.log
+
+
+def test_the_release_before_is_known_as_well(
+    start_engine: Callable[..., Engine],
+    sharded: Checkpoint,
+    make_mount: MakeMount,
+    plain: dict[str, Any],
+) -> None:
+    engine = start_engine("vllm-previous", "vllm_ranks.py")
+    (rank,) = engine.run("look", [{}])
+    assert rank.result["version"] == "0.32.0"
+    assert rank.result["wrapped"] == FUNCTIONS
+    mount = make_mount(sharded.folder)
+    served = Served(mount, sharded)
+    arguments = {"checkpoint": str(mount.mountpoint), "options": FORMAT}
+    for one in engine.run("load", [arguments] * 2):
+        assert same(one.result, plain)
+        assert OURS in one.log
+    served.check()

@@ -99,15 +99,15 @@ def look(calls: int = 1, changed: str | None = None, unregister: bool = False) -
         setattr(weight_utils, changed, own[changed])
     load_general_plugins()
     if calls > 1:
-        from shardahead.integrations import vllm
+        from shardahead.integrations import vllm as plugin
 
         for _ in range(calls - 1):
-            vllm.register()
+            plugin.register()
     now = {name: getattr(weight_utils, name) for name in FUNCTIONS}
     if unregister:
-        from shardahead.integrations import vllm
+        from shardahead.integrations import vllm as plugin
 
-        vllm.unregister()
+        plugin.unregister()
     return {
         "own": [name for name in FUNCTIONS if getattr(weight_utils, name) is own[name]],
         "own_of_loader": [
@@ -117,6 +117,7 @@ def look(calls: int = 1, changed: str | None = None, unregister: bool = False) -
             name for name in FUNCTIONS if getattr(now[name], "__wrapped__", 0) is own[name]
         ],
         "formats": _knows_format(),
+        "version": vllm.__version__,
     }
 
 

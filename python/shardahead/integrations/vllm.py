@@ -118,7 +118,7 @@ def _places(function: Any) -> list[tuple[ModuleType, str]]:
     return [
         (module, name)
         for package, module in list(sys.modules.items())
-        if package.startswith("vllm.") and module is not None
+        if package.startswith("vllm.") and isinstance(module, ModuleType)
         for name, value in list(vars(module).items())
         if value is function
     ]

@@ -11,7 +11,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,11 @@ def _weights(
 
 
 def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
-    with closing(weights), prefetching(list(files), **asked.options):
+    with closing(weights), ExitStack() as beside:
+        try:
+            beside.enter_context(prefetching(list(files), **asked.options))
+        except (OSError, ValueError) as error:
+            logger.warning("vLLM loads by itself: %s", error)
         yield from weights
 
 
