@@ -17,7 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardahead.launcher import LocalTopology
-from shardahead.order import consumed_offsets, in_order
+from shardahead.memory import budget_in_force
+from shardahead.order import consumed_offsets, in_order, order_of
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.reading import TensorReading, neighbours, read_headers
@@ -81,7 +82,7 @@ class Load:
         )
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
-        self._keep = partial(_keep_wanted, self.wants, order, self.headers)
+        self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
         self.prefetch: PrefetchHandle | None = None
         self._local_size = where.size
         self._current = 0  # the shard that the consumer is at
@@ -97,6 +98,12 @@ class Load:
             self.prefetch = start_prefetch(self.shards, options, where, spans=spans, consumer=True)
         else:
             self.mode = "mmap"
+
+    def _orders(self, order: str) -> list[str]:
+        if order == "offset":
+            return [order] * len(self.shards)
+        budget = budget_in_force(self.options.memory_budget_bytes)
+        return [order_of(order, shard.size_bytes, budget) for shard in self.shards]
 
     def decide(self) -> TensorReading | None:
         """How tensors are got at where that was left open; waits until it is known. The reading,
@@ -272,14 +279,14 @@ def _naming(tensor: TensorRange, call: Callable[[], T]) -> T:
 
 def _keep_wanted(
     wants: Callable[[str], bool],
-    order: str,
+    orders: Sequence[str],
     headers: list[Header | None],
     index: int,
     whole: Header,
 ) -> Header:
     """Keeps of a header what is wanted, in the order in which it is, and gives it."""
     tensors = tuple(tensor for tensor in whole.tensors if wants(tensor.name))
-    header = headers[index] = Header(whole.data_offset, in_order(tensors, order))
+    header = headers[index] = Header(whole.data_offset, in_order(tensors, orders[index]))
     return header
 
 

@@ -12,14 +12,20 @@ from itertools import pairwise
 
 from shardahead.safetensors_header import TensorRange
 
-ORDERS = ("offset", "name")
-# What may still be to come before the place up to which a shard counts as consumed: scales and
-# other scalars lie at its beginning, and one of them comes after each matrix.
-_LEFT_BEHIND_SHARE = 64
+# Of the memory budget: what a prefetch is ahead of its consumer where memory is short.
+_WINDOW_SHARE = 4
+
+
+def order_of(order: str, shard_bytes: int, budget_bytes: int | None) -> str:
+    """The order for one shard. One that the window cannot hold comes in its own: in any other,
+    what has been consumed could not be dropped before the end of the shard.
+    """
+    fits = budget_bytes is None or shard_bytes * _WINDOW_SHARE <= budget_bytes
+    return order if fits else "offset"
 
 
 def in_order(tensors: Sequence[TensorRange], order: str) -> tuple[TensorRange, ...]:
-    """Tensors of ascending offset in `order`, one of ORDERS."""
+    """Tensors of ascending offset, in `order`."""
     if order == "name":
         return tuple(sorted(tensors, key=lambda tensor: tensor.name))
     return tuple(tensors)
@@ -27,22 +33,13 @@ def in_order(tensors: Sequence[TensorRange], order: str) -> tuple[TensorRange, .
 
 def consumed_offsets(tensors: Sequence[TensorRange]) -> list[int]:
     """After each of `tensors`, in the order in which they are handed out: the offset before which
-    the shard is consumed. Where that is not the order in the file, nothing that is to come lies
-    before it, but for the smallest tensors, a 64th of the bytes in all: they may be read again.
+    nothing of the shard is still to come.
     """
     if all(a.offset <= b.offset for a, b in pairwise(tensors)):
         return [tensor.end for tensor in tensors]
-    left_behind_bytes = sum(tensor.length for tensor in tensors) // _LEFT_BEHIND_SHARE
-    counted = set(range(len(tensors)))
-    for index in sorted(counted, key=lambda index: tensors[index].length):
-        left_behind_bytes -= tensors[index].length
-        if left_behind_bytes < 0:
-            break
-        counted.remove(index)
     offsets = [0] * len(tensors)
     first_to_come = max(tensor.end for tensor in tensors)
     for index in reversed(range(len(tensors))):
         offsets[index] = first_to_come
-        if index in counted:
-            first_to_come = min(first_to_come, tensors[index].offset)
+        first_to_come = min(first_to_come, tensors[index].offset)
     return offsets

@@ -170,20 +170,23 @@ def test_secondary_weights_and_unused_shards(
     assert found.log.count(OURS) == 2
 
 
+@pytest.mark.parametrize("share", [0.8, 0.5], ids=["a shard fits", "no shard fits the window"])
 def test_with_little_memory_it_streams_instead_of_giving_up(
-    vllm: Engine, sharded: Checkpoint, make_mount: MakeMount, plain: dict[str, Any]
+    vllm: Engine, sharded: Checkpoint, make_mount: MakeMount, plain: dict[str, Any], share: float
 ) -> None:
     mount = make_mount(sharded.folder, rate_mb_per_s=300, round_trip_ms=1)
     served = Served(mount, sharded)
-    env = {"SHARDAHEAD_MEMORY_BUDGET_BYTES": str(sharded.size_bytes // 2)}
+    budget_bytes = int(share * sharded.size_bytes)
+    in_order = max(path.stat().st_size for path in sharded.files) <= budget_bytes // 4
     arguments = {"checkpoint": str(mount.mountpoint), "options": PREFETCH}
+    env = {"SHARDAHEAD_MEMORY_BUDGET_BYTES": str(budget_bytes)}
     for rank in vllm.run("load", [arguments] * 2, env=env):
-        assert same(rank.result, plain)
+        assert (same if in_order else same_but_for_order)(rank.result, plain)
         assert OURS in rank.log
     served.check(1.05)
     # What both had passed was dropped.
     resident = sum(resident_bytes(mount.mountpoint / path.name) for path in sharded.files)
-    assert resident < 0.8 * sharded.size_bytes
+    assert resident < 0.9 * sharded.size_bytes
 
 
 def test_a_loop_that_is_left_ends_the_prefetch(
