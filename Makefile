@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
 ENVIRONMENTS ?= build/engines
-ENGINES ?= sglang vllm vllm-previous
+ENGINES ?= sglang sglang-previous vllm vllm-previous
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
 FUZZ_SECONDS ?= 60

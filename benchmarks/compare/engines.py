@@ -1,5 +1,5 @@
 """The released serving engines' own weight iterators: with their own prefetch, unchanged, and with
-the plugin of Shardahead.
+Shardahead's plugin loaded as they load plugins.
 
 Each runs in its own environment. The process group that they ask for the rank is made before the
 clock starts, over gloo; no collective runs during the load.
@@ -8,6 +8,7 @@ clock starts, over gloo; no collective runs during the load.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -17,6 +18,28 @@ from sglang_on_cpu import pass_over_torchvision
 
 def sglang(place: Place) -> Start:
     """sglang.srt.model_loader.weight_utils.safetensors_weights_iterator(FILES, prefetch=True)."""
+    weight_utils = _sglang_utils(place)
+    files = place.job.files
+    return lambda: place.cut(weight_utils.safetensors_weights_iterator(files, prefetch=True))
+
+
+def sglang_plugin(place: Place) -> Start:
+    """The iterator that DefaultModelLoader chooses with the plugin: that of several threads, as
+    many as by default. Shardahead must be in SGLang's environment: make engines."""
+    import shardahead.integrations.sglang  # noqa: F401
+
+    weight_utils = _sglang_utils(place)
+    from sglang.srt.model_loader.loader import DefaultModelLoader
+    from sglang.srt.plugins import load_plugins
+
+    load_plugins()
+    load, files = weight_utils.buffered_multi_thread_safetensors_weights_iterator, place.job.files
+    workers = DefaultModelLoader.DEFAULT_NUM_THREADS
+    return lambda: place.cut(load(files, workers, prefetch=True))
+
+
+def _sglang_utils(place: Place) -> Any:
+    """Its module of weight iterators, with its world group made."""
     pass_over_torchvision()
     # What it takes for the local size; torchrun's LOCAL_WORLD_SIZE it does not read.
     os.environ["LOCAL_SIZE"] = str(place.size)
@@ -31,8 +54,7 @@ def sglang(place: Place) -> Start:
             local_rank=place.rank,
             backend="gloo",
         )
-    files = place.job.files
-    return lambda: place.cut(weight_utils.safetensors_weights_iterator(files, prefetch=True))
+    return weight_utils
 
 
 def vllm(place: Place) -> Start:

@@ -18,6 +18,7 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cat": ("methods", "cat", ("safetensors",)),
     "whole-file": ("methods", "whole_file", ("safetensors",)),
     "sglang": ("engines", "sglang", ("sglang", "safetensors")),
+    "sglang-plugin": ("engines", "sglang_plugin", ("sglang", "shardahead", "safetensors")),
     "vllm": ("engines", "vllm", ("vllm", "safetensors")),
     "vllm-plugin": ("engines", "vllm_plugin", ("vllm", "safetensors", "shardahead")),
     "fastsafetensors": ("streamers", "fastsafetensors", ("fastsafetensors",)),

@@ -13,6 +13,7 @@ from job import METHODS
 #: Which environment below --environments holds the package of a method.
 ENVIRONMENT_OF = {
     "sglang": "sglang",
+    "sglang-plugin": "sglang",
     "vllm": "vllm",
     "vllm-plugin": "vllm",
     "fastsafetensors": "peers",
