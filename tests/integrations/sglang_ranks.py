@@ -63,16 +63,18 @@ def load(
     return found
 
 
-def load_started_early(checkpoint: str, stop_early: bool) -> dict[str, Any]:
-    """As SGLang's startup overlap does: prefetch, do something else, then load, then stop."""
+def load_started_early(checkpoint: str, until: str) -> dict[str, Any]:
+    """As SGLang's startup overlap does: prefetch, do something else, then load, then stop. The
+    prefetch is "done", "stopped" or still "running" when the load begins.
+    """
     default = _start(checkpoint, [], plugin=True)
     files = sorted(str(path) for path in Path(checkpoint).glob("*.safetensors"))
     source = loader.DefaultModelLoader.Source(checkpoint, None)
     resolved = loader.DefaultModelLoader.ResolvedSource(source, checkpoint, tuple(files), True)
     handle = default.start_checkpoint_prefetch((resolved,), num_threads=4)
-    if stop_early:
+    if until == "stopped":
         handle.stop()
-    else:
+    elif until == "done":
         handle.wait(60.0)
     early = {"failed": handle.failed, "cancelled": handle.cancelled, "done": handle.done}
     weights = default._get_weights_iterator(
@@ -82,7 +84,8 @@ def load_started_early(checkpoint: str, stop_early: bool) -> dict[str, Any]:
         startup_prefetch_active=not handle.done,
     )
     found = rank_server.digest(weights)
-    handle.stop()
+    handle.stop(timeout=60.0)
+    assert handle.done
     return {**found, "early": early, "errors": [str(error) for _, error in handle.errors]}
 
 

@@ -152,32 +152,43 @@ def test_the_page_cache_is_empty_once_the_last_rank_has_loaded(
     mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
     served = Served(mount, sharded)
     options = [PREFETCH, "--weight-loader-drop-cache-after-load"]
-    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    worlds = [{"rank": rank, "size": RANKS, "local_rank": rank} for rank in range(RANKS)]
-    rank = {"checkpoint": str(mount.mountpoint), "options": options}
-    check_same(newest.run("load", [{**rank, "world": w} for w in worlds], env=job), expected)
+    check_same(load_in_a_world(newest, mount.mountpoint, options), expected)
     served.check()
     assert sum(resident_bytes(path) for path in mount.mountpoint.glob("*.safetensors")) == 0
 
 
-@pytest.mark.parametrize("stop_early", [False, True])
+def test_what_does_not_fit_in_memory_streams_through_it_once(
+    newest: Engine, sharded: Checkpoint, expected: dict[str, Any], make_mount: MakeMount
+) -> None:
+    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    served = Served(mount, sharded)
+    env = {"SHARDAHEAD_MEMORY_BUDGET_BYTES": "48MiB"}
+    check_same(load_in_a_world(newest, mount.mountpoint, [PREFETCH], env), expected)
+    served.check()
+    left = sum(resident_bytes(path) for path in mount.mountpoint.glob("*.safetensors"))
+    assert left < sharded.size_bytes
+
+
+@pytest.mark.parametrize("until", ["done", "stopped", "running"])
 def test_a_prefetch_that_startup_has_begun_serves_the_load(
     sglang: Engine,
     sharded: Checkpoint,
     expected: dict[str, Any],
     make_mount: MakeMount,
-    stop_early: bool,
+    until: str,
 ) -> None:
     mount = make_mount(sharded.folder, **LINK)
     served = Served(mount, sharded)
-    rank = {"checkpoint": str(mount.mountpoint), "stop_early": stop_early}
+    rank = {"checkpoint": str(mount.mountpoint), "until": until}
     ranks = sglang.run("load_started_early", [rank] * 2)
     check_same(ranks, expected)
     served.check()
     for one in ranks:
         assert LOADED in one.log
-        assert one.result["early"]["done"]
-        assert not one.result["early"]["failed"]
+        early = one.result["early"]
+        assert not early["failed"]
+        assert early["cancelled"] is (until == "stopped")
+        assert early["done"] or until == "running"
         assert one.result["errors"] == []
 
 
@@ -262,6 +273,16 @@ def test_a_version_that_has_changed_is_left_alone_with_one_warning(
     assert len(warnings) == 1
     assert f"sglang {one.result['version']}" in warnings[0]
     assert missing in warnings[0]
+
+
+def load_in_a_world(
+    engine: Engine, folder: Path, options: list[str], env: dict[str, str] | None = None
+) -> list[RankResult]:
+    """By ranks that have met before they load."""
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **(env or {})}
+    rank = {"checkpoint": str(folder), "options": options}
+    worlds = [{"rank": i, "size": RANKS, "local_rank": i} for i in range(RANKS)]
+    return engine.run("load", [{**rank, "world": world} for world in worlds], env=job)
 
 
 def free_port() -> int:
