@@ -5,8 +5,11 @@ Runs under the interpreter of SGLang's environment, on CPU tensors; started by h
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,8 @@ def load(
 ) -> dict[str, Any]:
     """Every tensor that DefaultModelLoader gives for this command line, as a digest of each.
 
-    `world`: rank, size and local_rank of SGLang's world group, made over gloo; without it there is
-    none.
+    `world`: rank, size and local_rank of SGLang's world group, made over gloo, whose ranks meet at
+    their first tensor; without it there is none.
     """
     default = _start(checkpoint, options, plugin)
     if world is not None:
@@ -55,12 +58,22 @@ def load(
             backend="gloo",
         )
     source = loader.DefaultModelLoader.Source(checkpoint, None)
-    found = rank_server.digest(default._get_weights_iterator(source))
+    weights = default._get_weights_iterator(source)
+    found = rank_server.digest(weights if world is None else _met(weights))
     found["extra_config"] = default.load_config.model_loader_extra_config
     if world is not None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return found
+
+
+def _met(weights: Iterator[Any]) -> Iterator[Any]:
+    """Else a rank could be done, and drop the files, before another has begun."""
+    for number, weight in enumerate(weights):
+        if number == 0:
+            torch.distributed.barrier()
+        yield weight
+        del weight
 
 
 def load_started_early(checkpoint: str, until: str) -> dict[str, Any]:
@@ -100,14 +113,61 @@ def prefetch(checkpoint: str, num_threads: int, by: str = "loader") -> dict[str,
     handle.stop()
     found: dict[str, Any] = handle.report().to_dict()
     states = {name: getattr(handle, name) for name in ("done", "failed", "cancelled")}
-    return {**found, **states, "handle_errors": [path for path, _ in handle.errors]}
+    return {
+        **found,
+        **states,
+        "handle_errors": [(path, type(error).__name__) for path, error in handle.errors],
+    }
 
 
-def missing_file(checkpoint: str) -> str:
-    """The error of SGLang's iterator where a file is not there."""
+def cancelled_prefetch(checkpoint: str) -> dict[str, Any]:
+    """A prefetch that takes longer than anyone waits."""
     _start(checkpoint, [], plugin=True)
+    files = sorted(str(path) for path in Path(checkpoint).glob("*.safetensors"))
+    handle = weight_utils._prefetch_all_checkpoints(files)
+    wait_error = _error(lambda: handle.wait(timeout=0))
+    running = not handle.done
+    handle.cancel()
+    handle.wait(timeout=60.0)
+    states = {name: getattr(handle, name) for name in ("done", "failed", "cancelled")}
+    return {**states, "wait_error": wait_error, "running": running}
+
+
+def broken_off(checkpoint: str) -> dict[str, int]:
+    """How many threads of Shardahead there are during a load, and after it was broken off."""
+    default = _start(checkpoint, [], plugin=True)
+    weights = default._get_weights_iterator(loader.DefaultModelLoader.Source(checkpoint, None))
+    next(weights)
+    during = _threads()
+    del weights
+    deadline = time.monotonic() + 30
+    while _threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return {"during": during, "after": _threads()}
+
+
+def _threads() -> int:
+    names = []
+    for comm in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            names.append(comm.read_text())
+    return sum(name.startswith("shardahead-") for name in names)
+
+
+def errors(checkpoint: str) -> dict[str, str]:
+    """What SGLang's functions raise for a file that is not there, and for no threads."""
+    _start(checkpoint, [], plugin=True)
+    missing = [f"{checkpoint}/no"]
+    iterator = weight_utils.safetensors_weights_iterator
+    return {
+        "missing": _error(lambda: list(iterator(missing, prefetch=True))),
+        "no threads": _error(lambda: weight_utils._prefetch_all_checkpoints(missing, 0)),
+    }
+
+
+def _error(call: Callable[[], Any]) -> str:
     try:
-        list(weight_utils.safetensors_weights_iterator([f"{checkpoint}/no"], prefetch=True))
+        call()
     except Exception as error:
         return type(error).__name__
     return ""
@@ -182,5 +242,13 @@ def _start(checkpoint: str, options: list[str] | None, plugin: bool) -> Any:
 
 
 if __name__ == "__main__":
-    served = (load, load_started_early, prefetch, missing_file, untouched)
+    served = (
+        load,
+        load_started_early,
+        prefetch,
+        cancelled_prefetch,
+        broken_off,
+        errors,
+        untouched,
+    )
     rank_server.serve({function.__name__: function for function in served})

@@ -148,8 +148,7 @@ def test_each_of_two_nodes_brings_in_everything_once(
 def test_the_page_cache_is_empty_once_the_last_rank_has_loaded(
     newest: Engine, sharded: Checkpoint, expected: dict[str, Any], make_mount: MakeMount
 ) -> None:
-    # Slow enough that no rank is done before the last one begins, once they have met.
-    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    mount = make_mount(sharded.folder, **LINK)
     served = Served(mount, sharded)
     options = [PREFETCH, "--weight-loader-drop-cache-after-load"]
     check_same(load_in_a_world(newest, mount.mountpoint, options), expected)
@@ -160,7 +159,7 @@ def test_the_page_cache_is_empty_once_the_last_rank_has_loaded(
 def test_what_does_not_fit_in_memory_streams_through_it_once(
     newest: Engine, sharded: Checkpoint, expected: dict[str, Any], make_mount: MakeMount
 ) -> None:
-    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    mount = make_mount(sharded.folder, **LINK)
     served = Served(mount, sharded)
     env = {"SHARDAHEAD_MEMORY_BUDGET_BYTES": "48MiB"}
     check_same(load_in_a_world(newest, mount.mountpoint, [PREFETCH], env), expected)
@@ -219,11 +218,49 @@ def test_variables_of_shardahead_count_where_sglang_has_its_defaults(
     assert (one.result["threads"], one.result["block_bytes"]) == (3, 4 * 1024**2)
 
 
-def test_a_missing_file_is_the_error_that_it_is_without_the_plugin(
+def test_a_shard_that_cannot_be_read_is_told_by_the_handle(
+    newest: Engine, sharded: Checkpoint, make_mount: MakeMount
+) -> None:
+    mount = make_mount(sharded.folder)
+    bad = mount.mountpoint / sharded.files[1].name
+    mount.eio(bad, 0)
+    rank = {"checkpoint": str(mount.mountpoint), "num_threads": 4}
+    (one,) = newest.run("prefetch", [rank])
+    assert one.result["failed"]
+    assert {tuple(error) for error in one.result["handle_errors"]} == {(str(bad), "OSError")}
+    assert len([line for line in one.log.splitlines() if line.startswith("WARNING")]) == 1
+
+
+def test_a_prefetch_can_be_cancelled(
+    newest: Engine, sharded: Checkpoint, make_mount: MakeMount
+) -> None:
+    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    (one,) = newest.run("cancelled_prefetch", [{"checkpoint": str(mount.mountpoint)}])
+    assert one.result == {
+        "wait_error": "TimeoutError",
+        "running": True,
+        "done": True,
+        "failed": False,
+        "cancelled": True,
+    }
+    mount.wait_until_idle()
+    assert mount.counters().bytes_served < sharded.size_bytes
+
+
+def test_a_load_that_is_broken_off_leaves_nothing_running(
+    newest: Engine, sharded: Checkpoint, make_mount: MakeMount
+) -> None:
+    mount = make_mount(sharded.folder, rate_mb_per_s=30, round_trip_ms=1)
+    (one,) = newest.run("broken_off", [{"checkpoint": str(mount.mountpoint)}])
+    assert one.result["during"] > 0
+    assert one.result["after"] == 0
+
+
+def test_errors_are_those_that_they_are_without_the_plugin(
     newest: Engine, sharded: Checkpoint
 ) -> None:
-    (one,) = newest.run("missing_file", [{"checkpoint": str(sharded.folder)}])
-    assert one.result == "FileNotFoundError"
+    (one,) = newest.run("errors", [{"checkpoint": str(sharded.folder)}])
+    assert one.result == {"missing": "FileNotFoundError", "no threads": "ValueError"}
 
 
 def test_wrong_variables_do_not_break_a_start(
@@ -278,7 +315,7 @@ def test_a_version_that_has_changed_is_left_alone_with_one_warning(
 def load_in_a_world(
     engine: Engine, folder: Path, options: list[str], env: dict[str, str] | None = None
 ) -> list[RankResult]:
-    """By ranks that have met before they load."""
+    """By ranks that meet before any of them can be done."""
     job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **(env or {})}
     rank = {"checkpoint": str(folder), "options": options}
     worlds = [{"rank": i, "size": RANKS, "local_rank": i} for i in range(RANKS)]
