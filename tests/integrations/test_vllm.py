@@ -183,7 +183,7 @@ def test_with_little_memory_it_streams_instead_of_giving_up(
     for rank in vllm.run("load", [arguments] * 2, env=env):
         assert (same if in_order else same_but_for_order)(rank.result, plain)
         assert OURS in rank.log
-    served.check(1.05)
+    served.check()
     # What both had passed was dropped.
     resident = sum(resident_bytes(mount.mountpoint / path.name) for path in sharded.files)
     assert resident < 0.9 * sharded.size_bytes
