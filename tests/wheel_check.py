@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import shardahead
@@ -15,6 +16,9 @@ def main() -> None:
     assert "site-packages" in str(Path(str(_core.__file__))), _core.__file__
     assert (Path(shardahead.__file__).parent / "py.typed").exists()
     assert (Path(shardahead.__file__).parent / "_core.pyi").exists()
+    for group in ("sglang.srt.plugins", "vllm.general_plugins"):
+        (plugin,) = [entry for entry in entry_points(group=group) if entry.name == "shardahead"]
+        plugin.load()  # also where the engine is not
     assert "torch" not in sys.modules
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "model.safetensors"

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -165,6 +166,11 @@ def loads_itself(weights: Any, caplog: pytest.LogCaptureFixture) -> bool:
     with caplog.at_level(logging.INFO, "shardahead"):
         list(weights)
     return not any("Shardahead loads" in record.getMessage() for record in caplog.records)
+
+
+def test_the_entry_point_is_the_plugin() -> None:
+    (found,) = [e for e in entry_points(group="vllm.general_plugins") if e.name == "shardahead"]
+    assert found.load() is vllm.register
 
 
 def test_each_function_is_replaced_wherever_it_is_and_put_back(utils: ModuleType) -> None:
