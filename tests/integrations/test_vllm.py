@@ -192,11 +192,11 @@ def test_with_little_memory_it_streams_instead_of_giving_up(
 def test_a_loop_that_is_left_ends_the_prefetch(
     vllm: Engine, sharded: Checkpoint, make_mount: MakeMount
 ) -> None:
-    mount = make_mount(sharded.folder, rate_mb_per_s=5, round_trip_ms=1)
+    mount = make_mount(sharded.folder, rate_mb_per_s=1, round_trip_ms=1)
     arguments = {"checkpoint": str(mount.mountpoint), "options": FORMAT, "stop_after": 3}
     (rank,) = vllm.run("load", [arguments])
     assert len(rank.result["names"]) == 3
-    mount.wait_until_idle()
+    assert rank.result["threads"] == 0
     assert mount.counters().bytes_served < sharded.size_bytes
 
 

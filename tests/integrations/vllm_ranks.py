@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import glob
 import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +35,7 @@ FUNCTIONS = (
     "multi_thread_pt_weights_iterator",
     "_prefetch_all_checkpoints",
 )
+STOPPED_SECONDS = 25.0
 OWN = {name: getattr(weight_utils, name) for name in FUNCTIONS}
 
 
@@ -43,18 +46,15 @@ def load(
     experts: list[int] | None = None,
     second: str | None = None,
     unused: str | None = None,
-    world: dict[str, Any] | None = None,
     stop_after: int | None = None,
 ) -> dict[str, Any]:
     """Every tensor that the loader of this command line gives, as a digest of each.
 
     `experts`: those of this rank, as with --enable-ep-weight-filter. `second`: a checkpoint of
-    secondary weights. `unused`: tensors whose names begin so are not loaded. `world`: rank, size,
-    port of a process group over gloo. `stop_after`: the loop is left after so many tensors.
+    secondary weights. `unused`: tensors whose names begin so are not loaded. `stop_after`: the loop
+    is left after so many tensors, and `threads` in the answer are those that still run then.
     """
     loader, config = _loader(checkpoint, options)
-    if world is not None:
-        _join(world)
     loader.local_expert_ids = None if experts is None else set(experts)
     model: Any = SimpleNamespace()
     if second is not None:
@@ -66,16 +66,17 @@ def load(
     with set_current_vllm_config(config):
         weights = loader.get_all_weights(SimpleNamespace(model=checkpoint, revision=None), model)
         if stop_after is not None:
-            return rank_server.digest(next(weights) for _ in range(stop_after))
-        found = rank_server.digest(weights)
-    if world is not None:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    return found
+            found = rank_server.digest(next(weights) for _ in range(stop_after))
+            weights.close()
+            return {**found, "threads": _threads_left()}
+        return rank_server.digest(weights)
 
 
 def prefetch(checkpoint: str, world: dict[str, Any] | None = None, **options: int) -> Any:
-    """vLLM's prefetch alone, as its own iterator calls it; returns when it has ended."""
+    """vLLM's prefetch alone, as its own iterator calls it; returns when it has ended.
+
+    `world`: rank, size and port of a process group over gloo.
+    """
     load_general_plugins()
     if world is not None:
         _join(world)
@@ -119,6 +120,17 @@ def look(calls: int = 1, changed: str | None = None, unregister: bool = False) -
         "formats": _knows_format(),
         "version": vllm.__version__,
     }
+
+
+def _threads_left() -> int:
+    """How many threads of ours are left after a while in which those that were stopped end."""
+    deadline = time.monotonic() + STOPPED_SECONDS
+    while True:
+        names = [Path(f"/proc/self/task/{task}/comm") for task in os.listdir("/proc/self/task")]
+        left = sum(name.exists() and "shardahead" in name.read_text() for name in names)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.05)
 
 
 def _knows_format() -> bool:
