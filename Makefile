@@ -15,7 +15,12 @@ FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug wheel-test engines test-engines lint format sanitize fuzz fuse clean
+# Of `make soak`. The seeds differ from run to run; each failure names its own.
+ROUNDS ?= 100
+SEEDS ?= 100000
+FIRST_SEED ?= $(shell date +%s)
+
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,6 +46,10 @@ test-python: $(VENV)/.installed build/release/.built
 # Python's own objects are fenced, freed memory is overwritten, and -X dev tells what is silent else.
 test-python-debug: $(VENV)/.installed build/release/.built ## the Python tests under debug allocators
 	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(PYTEST)
+
+soak: $(VENV)/.installed build/release/.built ## faults for as long as you like: ROUNDS=100, SEEDS=100000
+	build/release/tests/cpp/shardahead_simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+	SOAK_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m soak --reruns 0 --timeout 86400 -s $(PYTEST)
 
 wheel-test: build/wheel/.built ## build the wheel, use it in a virtual environment of its own
 	$(PYTHON) -m venv --clear build/wheel/venv

@@ -21,10 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from fault_support import Nursery
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "slowfs"))
@@ -233,13 +236,23 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
         pytest.skip(f"no slowfs here: {reason}")
     with ExitStack() as mounts:
 
-        def make(source: Path, **options: Any) -> slowfs.SlowFs:
-            mountpoint = tmp_path / f"mount-{len(os.listdir(tmp_path))}"
+        def make(source: Path, *, mountpoint: Path | None = None, **options: Any) -> slowfs.SlowFs:
+            if mountpoint is None:
+                mountpoint = tmp_path / f"mount-{len(os.listdir(tmp_path))}"
             mountpoint.mkdir()
             options = {"rate_mb_per_s": 0, "round_trip_ms": 0, **options}
             return mounts.enter_context(slowfs.SlowFs(source, mountpoint, **options))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """For processes that need not import torch again."""
+    from fault_support import nursery_in
+
+    with nursery_in(tmp_path_factory.mktemp("nursery")) as made:
+        yield made
 
 
 @pytest.fixture

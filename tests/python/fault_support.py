@@ -1,0 +1,239 @@
+"""What the tests of faults share: a checkpoint, and processes that need not import torch again.
+
+A Nursery imports everything once and forks a child for each script; the child ends as any Python
+process does, through the interpreter's own shutdown. Nothing here judges the product.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HANG_SECONDS, MIB, clean_environment, eventually
+
+#: What is promised of every way out: cancel(), close(), Ctrl-C, SIGTERM, exit, an exception.
+PROMISED_SECONDS = 2.0
+TENSOR_BYTES = MIB
+TENSORS_PER_SHARD = 4
+ITERATORS = ["safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator"]
+#: Ways to load with the iterators: the function and its options.
+LOADS = [(ITERATORS[0], "{}"), (ITERATORS[1], "{}"), (ITERATORS[0], '{"mode": "pread"}')]
+
+_NURSERY = """
+import ctypes, faulthandler, json, os, signal, sys, time, traceback
+import safetensors.torch, torch
+import shardahead, shardahead.cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+torch.set_num_threads(1)
+print("ready", flush=True)
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child == 0:
+        break
+    print(child, flush=True)
+else:
+    sys.exit()
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+os.environ.update(order["env"])
+sys.argv = ["script", *order["arguments"]]
+exec(compile(order["script"], "script", "exec"))
+"""
+
+
+class Child:
+    """A process of a nursery. `seconds` is how long its end took since `since`."""
+
+    def __init__(self, nursery: Nursery, pid: int, out: Path, err: Path) -> None:
+        self._nursery = nursery
+        self._end = os.pidfd_open(pid)
+        self._status: int | None = None
+        self.pid = pid
+        self._out = out
+        self._err = err
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text() if self._err.exists() else ""
+
+    def says(self, line: str) -> bool:
+        return line in self.out.splitlines()
+
+    def wait_until_says(self, line: str) -> None:
+        eventually(lambda: self.says(line) or self.ended, f"never said {line!r}: {self.err}")
+        assert self.says(line), self.err
+
+    @property
+    def ended(self) -> bool:
+        return bool(select.select([self._end], [], [], 0)[0])
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if not self.ended:
+            signal.pidfd_send_signal(self._end, number)
+
+    def status(self, seconds: float = HANG_SECONDS) -> int:
+        """Its exit status, -N for a signal; a child that does not end in time fails the test."""
+        if self._status is None:
+            if not select.select([self._end], [], [], max(0.0, seconds))[0]:
+                stack = self.stacks()
+                self.kill()
+                pytest.fail(f"not ended in time: {self.out}\n{self.err}\n{stack}")
+            self._status = self._nursery.ask({"wait": self.pid})
+            os.close(self._end)
+        return self._status
+
+    def result(self) -> Any:
+        """What it printed in its last line, as JSON. It must end with status 0."""
+        assert self.status() == 0, self.err
+        return json.loads(self.out.splitlines()[-1])
+
+    def waited_seconds(self) -> dict[str, float]:
+        """How long each of its threads has waited for a processor so far."""
+        waited = {}
+        for task in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with suppress(OSError, IndexError):
+                waited[str(task)] = int(task.read_text().split()[1]) / 1e9
+        return waited
+
+    def stacks(self) -> str:
+        """Where its threads sleep in the kernel, for the message of a test that fails."""
+        found = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            try:
+                name, where = (task / "comm").read_text(), (task / "wchan").read_text()
+            except OSError:
+                continue
+            found.append(f"{name.strip()}: {where}")
+        return ", ".join(found)
+
+
+class Nursery:
+    """Forks children that have torch and shardahead imported already. One thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._children: list[Child] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY],
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._read() == "ready"
+
+    def start(self, script: str, *arguments: object, env: dict[str, str] | None = None) -> Child:
+        name = str(len(self._children))
+        out, err = self._folder / f"{name}.out", self._folder / f"{name}.err"
+        order = {
+            "script": script,
+            "arguments": [str(argument) for argument in arguments],
+            "env": env or {},
+            "out": str(out),
+            "err": str(err),
+        }
+        child = Child(self, self.ask(order), out, err)
+        self._children.append(child)
+        return child
+
+    def ask(self, order: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(self._read())
+
+    def close(self) -> None:
+        for child in self._children:
+            if child._status is None:
+                child.kill()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(HANG_SECONDS)
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def nursery_in(folder: Path) -> Iterator[Nursery]:
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors.torch")
+    nursery = Nursery(folder)
+    try:
+        yield nursery
+    finally:
+        nursery.close()
+
+
+def write_checkpoint(
+    folder: Path,
+    shards: int = 3,
+    tensors: int = TENSORS_PER_SHARD,
+    tensor_bytes: int = TENSOR_BYTES,
+) -> Path:
+    """Shards model-0, model-1, ... whose tensor j of shard i is named "i.j". Every 8 bytes of it
+    say which tensor they belong to and where they lie in it: see CHECKED.
+    """
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(shards):
+        count = torch.arange(tensor_bytes // 8, dtype=torch.int64)
+        tensors_of = {f"{i}.{j}": count + ((i << 48) + (j << 40)) for j in range(tensors)}
+        save_file(tensors_of, folder / f"model-{i}.safetensors")
+    return folder
+
+
+#: For scripts: whether a tensor has the bytes of its name.
+CHECKED = """
+def right(name, tensor, version=0):
+    i, j = map(int, name.split("."))
+    expected = torch.arange(tensor.numel(), dtype=torch.int64)
+    return bool((tensor == expected + ((i << 48) + (j << 40) + (version << 32))).all())
+"""
+
+
+def names_before(shard: int, tensor: int = 0) -> list[str]:
+    return [f"{i}.{j}" for i in range(shard + 1) for j in range(TENSORS_PER_SHARD)][
+        : shard * TENSORS_PER_SHARD + tensor
+    ]
+
+
+def data_offset(path: Path, tensors: int = TENSORS_PER_SHARD) -> int:
+    return path.stat().st_size - tensors * TENSOR_BYTES
+
+
+def within(seconds: float, children: list[Child]) -> list[int]:
+    """The exit statuses of all, each of which must end in that time from now on, not counting what
+    it waits for a processor meanwhile.
+    """
+    began = time.monotonic()
+    waited_before = [child.waited_seconds() for child in children]
+    while not all(child.ended for child in children):
+        for child, before in zip(children, waited_before, strict=True):
+            now = child.waited_seconds()
+            waited = max((now[task] - before.get(task, 0.0) for task in now), default=0.0)
+            if not child.ended and time.monotonic() - began - waited > seconds:
+                child.status(0)  # fails
+        time.sleep(0.01)
+    return [child.status() for child in children]

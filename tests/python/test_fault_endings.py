@@ -1,0 +1,160 @@
+"""Every way out of a load whose storage does not answer: cancel(), close(), Ctrl-C, SIGTERM, exit,
+an unhandled exception. Each promises 2 s.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import KIB, MIB, MakeMount, eventually
+from fault_support import (
+    ITERATORS,
+    PROMISED_SECONDS,
+    Nursery,
+    within,
+    write_checkpoint,
+)
+
+STALLED_SECONDS = 3600.0
+
+# Signals that stand for what the program itself may do in the middle.
+START = """
+path = sys.argv[1]
+
+def leave(*_):
+    sys.exit(3)
+
+def fail(*_):
+    raise ZeroDivisionError("the program's own")
+
+signal.signal(signal.SIGUSR1, leave)
+signal.signal(signal.SIGUSR2, fail)
+print("begun", flush=True)
+"""
+SCENARIOS = {
+    "prefetch_files": "shardahead.prefetch_files(path).wait()",
+    "prefetch_files of one strategy": 'shardahead.prefetch_files(path, strategy="pread").wait()',
+    **{make: f"for _ in shardahead.{make}(path): pass" for make in ITERATORS},
+    "names": f"for _ in shardahead.{ITERATORS[0]}(path, names=['0.0', '2.1']): pass",
+    "pread": f"for _ in shardahead.{ITERATORS[0]}(path, mode='pread'): pass",
+    "static": f"""
+os.environ["SHARDAHEAD_PARTITION"] = "block"
+for _ in shardahead.{ITERATORS[0]}(path): pass
+""",
+    "prefetching": """
+with shardahead.prefetching(path):
+    time.sleep(3600)
+""",
+    "warm": "sys.exit(shardahead.cli.main(['warm', path]))",
+}
+ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: -signal.SIGTERM}
+OWN_ENDS = {signal.SIGUSR1: 3, signal.SIGUSR2: 1}
+
+
+@pytest.fixture
+def stalled(tmp_path: Path, make_mount: MakeMount) -> Iterator[Path]:
+    """A checkpoint of which nothing after the first shard is answered."""
+    mount = make_mount(write_checkpoint(tmp_path / "source"))
+    for i in (1, 2):
+        mount.stall(f"model-{i}.safetensors", 0, STALLED_SECONDS)
+    yield mount.mountpoint
+    assert mount.counters().in_flight, "nothing was stalled"
+
+
+def end_all(
+    nursery: Nursery, script: str, folder: Path, tmp_path: Path, wait_seconds: float = 0.3
+) -> None:
+    """One process for each end, none of which has anything to do with the others."""
+    children = {}
+    for number in (*ENDS, *OWN_ENDS):
+        board = tmp_path / f"board-{number}"
+        board.mkdir()
+        env = {"SHARDAHEAD_BOARD_FOLDER": str(board)}
+        children[number] = nursery.start(START + script, folder, env=env)
+    for child in children.values():
+        child.wait_until_says("begun")
+    time.sleep(wait_seconds)  # into the middle of it, wherever that is
+    assert not any(child.ended for child in children.values())
+    for number, child in children.items():
+        child.kill(number)
+    expected = {**ENDS, **OWN_ENDS}
+    if "warm" in script:
+        expected[signal.SIGINT] = 1
+    statuses = within(PROMISED_SECONDS, [*children.values()])
+    assert statuses == [expected[number] for number in children]
+    for child in children.values():
+        assert "Fatal Python error" not in child.err
+        assert "terminate called" not in child.err
+    assert "ZeroDivisionError" in children[signal.SIGUSR2].err
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_load_in_the_middle_of_a_stall_ends_at_once(
+    nursery: Nursery, stalled: Path, tmp_path: Path, scenario: str
+) -> None:
+    end_all(nursery, SCENARIOS[scenario], stalled, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("wait_seconds", [0.01, 1.0, 4.0, 11.0])
+def test_a_load_in_the_middle_of_a_stall_ends_at_once_whenever_that_is(
+    nursery: Nursery, stalled: Path, tmp_path: Path, scenario: str, wait_seconds: float
+) -> None:
+    end_all(nursery, SCENARIOS[scenario], stalled, tmp_path, wait_seconds)
+
+
+CANCEL = """
+import threading
+handle = shardahead.prefetch_files(path)
+print("begun", flush=True)
+time.sleep(0.3)
+took = []
+for end in (handle.cancel, lambda: handle.stop(timeout=0.1), lambda: repr(handle), handle.report):
+    began = time.monotonic()
+    end()
+    took.append(time.monotonic() - began)
+
+weights = shardahead.ITERATOR(path)
+names = [next(weights)[0] for _ in range(4)]
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    next(weights)
+except KeyboardInterrupt:
+    names.append("interrupted")
+began = time.monotonic()
+weights.close()
+took.append(time.monotonic() - began)
+
+with shardahead.prefetching(path):
+    began = time.monotonic()
+took.append(time.monotonic() - began)
+print(json.dumps([names, took]))
+"""
+
+
+@pytest.mark.parametrize("make", ITERATORS)
+def test_cancel_stop_and_close_return_at_once(nursery: Nursery, stalled: Path, make: str) -> None:
+    child = nursery.start(START + CANCEL.replace("ITERATOR", make), stalled)
+    names, took = child.result()
+    assert names == ["0.0", "0.1", "0.2", "0.3", "interrupted"]
+    assert max(took) <= PROMISED_SECONDS
+
+
+def test_a_stall_that_ends_costs_nothing_but_time(
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount
+) -> None:
+    mount = make_mount(write_checkpoint(tmp_path / "source"))
+    mount.stall("model-1.safetensors", MIB + 64 * KIB, 1.0)
+    script = f"""
+print("begun", flush=True)
+found = [name for name, _ in shardahead.{ITERATORS[0]}(sys.argv[1])]
+print(json.dumps(len(found)))
+"""
+    child = nursery.start(script, mount.mountpoint)
+    eventually(lambda: mount.counters().in_flight or child.ended, "nothing stalls")
+    assert child.result() == 12
