@@ -23,6 +23,7 @@ from conftest import HANG_SECONDS, MIB, clean_environment, eventually
 
 #: What is promised of every way out: cancel(), close(), Ctrl-C, SIGTERM, exit, an exception.
 PROMISED_SECONDS = 2.0
+POLL_SECONDS = 0.01
 TENSOR_BYTES = MIB
 TENSORS_PER_SHARD = 4
 ITERATORS = ["safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator"]
@@ -106,13 +107,13 @@ class Child:
         assert self.status() == 0, self.err
         return json.loads(self.out.splitlines()[-1])
 
-    def waited_seconds(self) -> dict[str, float]:
-        """How long each of its threads has waited for a processor so far."""
-        waited = {}
-        for task in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
-            with suppress(OSError, IndexError):
-                waited[str(task)] = int(task.read_text().split()[1]) / 1e9
-        return waited
+    def is_runnable(self) -> bool:
+        """Whether one of its threads runs, or waits for nothing but a processor."""
+        for task in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):
+                if task.read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+        return False
 
     def stacks(self) -> str:
         """Where its threads sleep in the kernel, for the message of a test that fails."""
@@ -224,16 +225,18 @@ def data_offset(path: Path, tensors: int = TENSORS_PER_SHARD) -> int:
 
 
 def within(seconds: float, children: list[Child]) -> list[int]:
-    """The exit statuses of all, each of which must end in that time from now on, not counting what
-    it waits for a processor meanwhile.
+    """The exit statuses of all, each of which must end without sleeping for longer than that from
+    now on: what it waits for a processor does not count.
     """
-    began = time.monotonic()
-    waited_before = [child.waited_seconds() for child in children]
+    slept = [0.0] * len(children)
+    began = last = time.monotonic()
     while not all(child.ended for child in children):
-        for child, before in zip(children, waited_before, strict=True):
-            now = child.waited_seconds()
-            waited = max((now[task] - before.get(task, 0.0) for task in now), default=0.0)
-            if not child.ended and time.monotonic() - began - waited > seconds:
+        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+        for i, child in enumerate(children):
+            if not child.ended and not child.is_runnable():
+                slept[i] += min(now - last, 5 * POLL_SECONDS)  # this process, too, may wait
+            if not child.ended and (slept[i] > seconds or now - began > HANG_SECONDS):
                 child.status(0)  # fails
-        time.sleep(0.01)
+        last = now
     return [child.status() for child in children]
