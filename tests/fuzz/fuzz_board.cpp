@@ -68,6 +68,7 @@ void bring_to_the_end(BoardClaims& board, const Plan& plan) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-function-size): one case for each operation
 int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   fuzzing::FuzzInput input(bytes, size);
   const std::size_t block_count = 1 + input.byte() % 64;
@@ -81,9 +82,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   const auto file =
       BoardFile::join(folder(), "board", BoardMemory::size_bytes(block_count), refusal);
   require(file.has_value(), "a board can be made");
-  const BoardMemory memory(file->memory(), block_count);
+  const BoardMemory memory(file.value().memory(), block_count);
   memory.begin();
-  const std::span whole(file->memory(), BoardMemory::size_bytes(block_count));
+  const std::span whole(file.value().memory(), BoardMemory::size_bytes(block_count));
 
   std::vector<std::unique_ptr<BoardClaims>> participants(2);
   std::vector<std::vector<Claim>> in_hand(2);  // of each

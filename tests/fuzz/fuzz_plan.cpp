@@ -19,10 +19,10 @@ std::vector<PlannedFile> files_from(fuzzing::FuzzInput& input) {
     file.size_bytes = size_from(input);
     const std::uint8_t spans = input.byte() % 8;
     if (spans == 7) continue;  // all of it
-    file.spans.emplace();
+    std::vector<ByteRange>& wanted = file.spans.emplace();
     for (std::uint8_t i = 0; i < spans; ++i) {
       const std::uint64_t offset = size_from(input);
-      file.spans->push_back({offset, size_from(input)});
+      wanted.push_back({offset, size_from(input)});
     }
   }
   return files;
