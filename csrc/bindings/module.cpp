@@ -377,8 +377,9 @@ void bind_prefetch(py::module_& module) {
            NoGil())
       .def_property_readonly("partition_used",
                              [](const Prefetch& prefetch) { return prefetch.sharing().partition; })
-      .def_property_readonly("partition_reason",
-                             [](const Prefetch& prefetch) { return as_path(prefetch.sharing().reason); })
+      .def_property_readonly(
+          "partition_reason",
+          [](const Prefetch& prefetch) { return as_path(prefetch.sharing().reason); })
       .def_property_readonly("done", &Prefetch::done)
       .def_property_readonly("cancelled", &Prefetch::cancelled);
 }
