@@ -114,19 +114,22 @@ std::uint64_t PieceReader::read_plainly(const File& file, ByteRange range, std::
 
 PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to) {
   if (!through_mappings_) return read_file(index, range, to);
-  PieceResult copied;
-  try {
-    const auto source = mapped(index);
-    copied.file_bytes = source->size_bytes();
-    copied.read_bytes = source->copy(range, to);
-  } catch (const IoException&) {
-    // It cannot be mapped, and perhaps not be opened: the read tells.
-  }
-  if (copied.read_bytes == range.length) return copied;
+  PieceResult copied = copy_mapped(index, range, to);
   const std::uint64_t done = copied.read_bytes;
+  if (done == range.length) return copied;
   PieceResult rest = read_file(index, {range.offset + done, range.length - done}, to + done);
   rest.read_bytes += done;
   return rest;
+}
+
+// Without an error: what cannot be copied is read, and that tells why.
+PieceResult PieceReader::copy_mapped(std::size_t index, ByteRange range, std::byte* to) {
+  try {
+    const auto source = mapped(index);
+    return {source->copy(range, to), source->size_bytes(), nullptr, std::nullopt};
+  } catch (const IoException&) {
+    return {};
+  }
 }
 
 PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte* to) {

@@ -65,6 +65,7 @@ class PieceReader {
 
   std::shared_ptr<const File> acquire(std::size_t file);
   std::shared_ptr<const MappedSource> mapped(std::size_t file);
+  PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);
   PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
   void advise(const File& file, ByteRange range);
   // Up to the first error or the end of the file.
