@@ -74,7 +74,9 @@ Plan::Plan(std::vector<PlannedFile> files, const PlanOptions& options) : files_(
   for (std::uint32_t file = 0; file < files_.size(); ++file) {
     const std::uint64_t end = files_[file].size_bytes;
     for (std::uint64_t offset = 0; offset < end;) {
-      const std::uint64_t length = std::min(sizes.next(), end - offset);
+      // Up to a multiple of its size, so that after the head, too, no block shares a stripe.
+      const std::uint64_t size = sizes.next();
+      const std::uint64_t length = std::min(size - offset % size, end - offset);
       blocks_.push_back({file, {offset, length}});
       offset += length;
     }

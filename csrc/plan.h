@@ -18,7 +18,8 @@ inline constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 24U;  // 256 TiB
 inline constexpr std::uint32_t kMaxHeadBlocksPerSize = 1024;          // or that is no limit
 
 struct PlanOptions {
-  // What is claimed and advised at once. Rounded down to whole pages of 4 KiB.
+  // What is claimed and advised at once. Rounded down to whole pages of 4 KiB. Within a file blocks
+  // end at multiples of their size.
   std::uint64_t block_bytes = 16 * kMiB;
   // The first blocks of the plan are smaller, so that the first tensors come early: this many of
   // each size, from head_block_bytes doubling up to block_bytes.

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <set>
@@ -95,7 +96,23 @@ TEST_CASE("blocks at the head are small and double") {
   std::vector<std::uint64_t> sizes_mib;
   for (const Block& block : plan.blocks()) sizes_mib.push_back(block.range.length / kMiB);
   const std::vector<std::uint64_t> head(sizes_mib.begin(), sizes_mib.begin() + 10);
-  CHECK(head == std::vector<std::uint64_t>{1, 1, 2, 2, 4, 4, 8, 8, 8, 8});
+  CHECK(head == std::vector<std::uint64_t>{1, 1, 2, 2, 2, 4, 4, 8, 8, 8});
+}
+
+TEST_CASE("within a file blocks end at multiples of their size") {
+  for (const std::uint64_t block_mib : {12U, 15U, 16U, 32U, 64U}) {
+    CAPTURE(block_mib);
+    PlanOptions options;
+    options.block_bytes = block_mib * kMiB;
+    const Plan plan({{3 * kMiB + 5, std::nullopt}, {kGiB, std::nullopt}}, options);
+    std::uint64_t largest_bytes = 0;
+    for (const Block& block : plan.blocks()) {
+      largest_bytes = std::max(largest_bytes, block.range.length);
+      if (block.range.length < options.block_bytes) continue;
+      REQUIRE(block.range.offset % options.block_bytes == 0);
+    }
+    CHECK(largest_bytes == options.block_bytes);
+  }
 }
 
 TEST_CASE("without head blocks all are of the full size") {
