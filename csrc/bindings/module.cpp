@@ -19,6 +19,7 @@
 #include "../mount.h"
 #include "../probe.h"
 #include "../residency.h"
+#include "../stripe.h"
 #include "../tensor_reader.h"
 
 namespace py = pybind11;
@@ -489,6 +490,16 @@ void bind_mount(py::module_& module) {
       .def_readonly("upper", &MountLayer::upper)
       .def_readonly("mount", &MountLayer::mount);
   module.def("mount_id", &mount_id_of, py::arg("path"), NoGil());
+  py::class_<Stripe>(module, "Stripe")
+      .def_readonly("size_bytes", &Stripe::size_bytes)
+      .def_readonly("count", &Stripe::count);
+  module.def("stripe_of", &stripe_of, py::arg("path"), NoGil());
+  module.def(
+      "striped_block_bytes",
+      [](std::uint64_t block_bytes, std::uint64_t stripe_bytes) {
+        return striped_block_bytes(block_bytes, {stripe_bytes, 1});
+      },
+      py::arg("block_bytes"), py::arg("stripe_bytes"));
   module.def("mount_with_id", &mount_with_id, py::arg("mount_id"), py::arg("root"), NoGil());
 }
 

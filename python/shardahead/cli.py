@@ -22,6 +22,7 @@ from shardahead.prefetch import PrefetchHandle, prefetch_files
 from shardahead.report import Report, describe_error
 from shardahead.residency import FileResidency, evict, residency
 from shardahead.shards import resolve_shards
+from shardahead.stripes import fit_blocks
 from shardahead.topology import local_topology
 from shardahead.units import format_bytes, parse_bytes, printable
 from shardahead.version import __version__
@@ -289,8 +290,10 @@ def _share(file: FileResidency) -> str:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    chosen = resolve_options(block_size=options.block_size, partition=options.partition)
     shards = resolve_shards(_files(options))
+    chosen = fit_blocks(
+        resolve_options(block_size=options.block_size, partition=options.partition), shards
+    )
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     sizes = [shard.size_bytes for shard in shards]
     spans = [None] * len(sizes)

@@ -28,12 +28,15 @@ T = TypeVar("T", int, str)
 class PrefetchOptions:
     """Options of one prefetch, complete and valid.
 
-    `window_bytes` 0 means no limit, None that memory decides; `inflight_bytes` 0 that it is found
-    by measuring; `memory_budget_bytes` None that the machine and its cgroups are asked.
+    `block_size_given` is False where `block_bytes` is the default, which may give way to the layout
+    of the files (stripes.py). `window_bytes` 0 means no limit, None that memory decides;
+    `inflight_bytes` 0 that it is found by measuring; `memory_budget_bytes` None that the machine
+    and its cgroups are asked.
     """
 
     threads: int
     block_bytes: int
+    block_size_given: bool
     strategy: str
     partition: str
     window_bytes: int | None
@@ -86,6 +89,8 @@ def resolve_options(
             _core.MIN_BLOCK_BYTES,
             _core.MAX_BLOCK_BYTES,
         ),
+        block_size_given=block_size is not None
+        or _from_environment("block_size", environ, str.strip) is not None,
         strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
         partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
         window_bytes=_number_or_none("window_bytes", window_bytes, environ, 0, 2**63 - 1),

@@ -19,6 +19,7 @@ from shardahead.launcher import LocalTopology
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
 from shardahead.report import Report, describe_error, make_report
 from shardahead.shards import Files, PathLike, Shard, resolve_shards
+from shardahead.stripes import fit_blocks
 from shardahead.topology import local_topology
 from shardahead.units import printable
 
@@ -235,7 +236,8 @@ def prefetch_files(
     local_rank, local_size: this process and how many share the work on this node; see
         `local_topology` for the default. They count with `partition` "block" or "file".
     threads: worker threads of this process, 1 to 256; 4 by default.
-    block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default.
+    block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default, on Lustre the
+        nearest multiple of the stripe size of the largest file, where stripes are up to 64 MiB.
     strategy: "auto" (default), "populate", "fadvise", "readahead" or "pread".
     partition: "dynamic" (default): all who load the same files on this node claim blocks from one
         board in shared memory; where that cannot be shared it falls back to "block", and the report
@@ -286,6 +288,7 @@ def start_prefetch(
     """
     if is_disabled():
         spans = [[] for _ in shards]
+    options = fit_blocks(options, shards)
     core = _core.Prefetch(
         paths=[os.fsencode(shard.path) for shard in shards],
         spans=spans,
