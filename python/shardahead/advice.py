@@ -5,6 +5,7 @@ Each piece of advice says what is wrong, the commands that change it now, and wh
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from shardahead.facts import Facts, MountFacts
 from shardahead.units import format_bytes
 
-KIB, MIB = 1024, 1024**2
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
 # 15 requests of 1 MiB, what NFS clients had before Linux 5.4; FUSE and disks need less.
 _NETWORK_READ_AHEAD_KIB, _OTHER_READ_AHEAD_KIB = 15360, 4096
 _ENOUGH_READ_AHEAD_BYTES = MIB
 _RSIZE_BYTES = MIB
 _OPEN_FILES = 1024
 _SPARE_PIDS = 64
+_ONE_TARGET_BYTES = GIB  # what is larger is better read from several
 _BOARD_BYTES = MIB
 # They read ahead by settings of their own, not by that of the kernel.
 _OWN_READ_AHEAD = ("lustre", "gpfs", "mmfs", "weka", "wekafs", "beegfs")
@@ -44,7 +46,7 @@ def advise(facts: Facts) -> list[Advice]:
         found += [*_keeps_pages(mount), *_untold(facts, mount)]
         if _kept(mount):  # else the rates speak of dropped pages
             found += [*_streams(mount), *_read_ahead(mount)]
-        found += [*_nfs_options(mount), *_cachestat(facts, mount)]
+        found += [*_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
     return [*found, *_memory(facts), *_board(facts), *_open_files(facts), *_processes(facts)]
 
 
@@ -169,6 +171,23 @@ def _nfs_options(found: MountFacts) -> Iterator[Advice]:
         (f"umount {where} && mount -t nfs -o {given} {source} {where}",),
         (f"/etc/fstab, besides the options that are there: {','.join(new)}",),
         root=True,
+    )
+
+
+def _stripes(found: MountFacts) -> Iterator[Advice]:
+    single = [
+        each
+        for each in found.stripes
+        if each.stripe_count == 1 and each.file_bytes > _ONE_TARGET_BYTES
+    ]
+    if not single:
+        return
+    folders = sorted({os.path.dirname(os.path.abspath(each.path)) for each in single})
+    yield Advice(
+        f"{len(single)} of {found.files} files are larger than {format_bytes(_ONE_TARGET_BYTES)} "
+        "and lie on one storage target each: a file comes no faster than that target gives it",
+        tuple(f"lfs migrate -c -1 {shlex.quote(each.path)}" for each in single),
+        tuple(f"lfs setstripe -c -1 {shlex.quote(folder)}, for new files" for folder in folders),
     )
 
 

@@ -6,6 +6,7 @@ The facts come from facts.py and what to change from advice.py; here they are on
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,9 +68,20 @@ def _mount_rows(found: MountFacts, user: str) -> Iterator[Row]:
     request = mount.request_bytes
     if request is not None or mount.mount_class != "local":
         yield "request", f"{format_bytes(request)} at most" if request else "size unknown"
+    if found.stripes:
+        yield "stripes", _stripes(found)
     yield "files", f"{_files(found.files)}, {format_bytes(found.size_bytes)}, {_resident(found)}"
     yield "owners", _owners(found, user)
     yield from _measurement_rows(found.measurement)
+
+
+def _stripes(found: MountFacts) -> str:
+    layouts = Counter((each.stripe_bytes, each.stripe_count) for each in found.stripes)
+    return "; ".join(
+        f"{_files(files)} in stripes of {format_bytes(size_bytes)} on {count} "
+        f"target{'' if count == 1 else 's'}"
+        for (size_bytes, count), files in sorted(layouts.items())
+    )
 
 
 def _resident(found: MountFacts) -> str:

@@ -17,6 +17,7 @@ from shardahead.memory import MemoryBudget, memory_budget
 from shardahead.mounts import Mount, mounts_of
 from shardahead.residency import FileResidency, residency
 from shardahead.shards import Shard
+from shardahead.stripes import FileStripes, stripes_of
 from shardahead.topology import local_topology
 
 
@@ -27,7 +28,8 @@ class MountFacts:
     `resident_bytes` is None where the kernel does not tell it for all files, `residency_reason`
     then says why. `residency_source` is "cachestat", "mincore" or "unknown". `owners` has the names
     of the files' owners and how many files each has; `untold` is how many files the kernel does not
-    tell this user about. `disk` is the name of the block device's disk, or "".
+    tell this user about. `disk` is the name of the block device's disk, or "". `stripes`
+    has the layout of each file on Lustre.
     """
 
     mount: Mount
@@ -39,6 +41,7 @@ class MountFacts:
     owners: tuple[tuple[str, int], ...]
     untold: int
     disk: str
+    stripes: tuple[FileStripes, ...]
     measurement: Measurement
 
 
@@ -93,6 +96,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         owners=tuple(owners.most_common()),
         untold=len(untold),
         disk=_disk_of(mount.device),
+        stripes=stripes_of(shards) if mount.type == "lustre" else (),
         measurement=Measurement(reason="the files are in memory")
         if in_memory
         else measure(shards, read_bytes),

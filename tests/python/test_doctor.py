@@ -28,6 +28,7 @@ from shardahead.doctor import as_dict, as_text
 from shardahead.facts import Facts, MountFacts
 from shardahead.limits import Limits, PidsLimit, pids_limit, seccomp_mode
 from shardahead.measure import Measurement, Rate
+from shardahead.stripes import FileStripes
 
 GIB = 1024 * MIB
 COMMAND = "import sys, shardahead.cli; sys.exit(shardahead.cli.main(sys.argv[1:]))"
@@ -88,6 +89,7 @@ def on(mount: Mount, **changes: Any) -> MountFacts:
         owners=(("root", 4),),
         untold=0,
         disk="",
+        stripes=(),
         measurement=measured(900, 1000, 950),
     )
     return replace(found, **changes)
@@ -184,6 +186,32 @@ def test_nfs_options() -> None:
     assert shlex.split(advice.commands[0])[-1] == "/mnt/my models"
     rdma = replace(NFS, options=("vers=4.2", "rsize=1048576", "proto=rdma"))
     assert advise(facts(on(rdma))) == []
+
+
+def test_files_on_one_target_of_lustre() -> None:
+    lustre = replace(NFS, type="lustre", source="mgs@tcp:/scratch", options=("rw",))
+    stripes = (
+        FileStripes("/mnt/my models/m/1", 3 * GIB, MIB, 1),
+        FileStripes("/mnt/my models/m/2", GIB, MIB, 1),
+        FileStripes("/mnt/my models/m/3", 3 * GIB, 4 * MIB, 8),
+        FileStripes("/mnt/my models/m/4", 2 * GIB, MIB, 1),
+    )
+    found = facts(on(lustre, stripes=stripes))
+    advice = only(found)
+    assert advice.problem.startswith("2 of 4 files are larger than 1.00 GiB")
+    assert advice.commands == (
+        "lfs migrate -c -1 '/mnt/my models/m/1'",
+        "lfs migrate -c -1 '/mnt/my models/m/4'",
+    )
+    assert advice.keep == ("lfs setstripe -c -1 '/mnt/my models/m', for new files",)
+    page = as_text(found, [advice])
+    assert (
+        "stripes     3 files in stripes of 1.00 MiB on 1 target; "
+        "1 file in stripes of 4.00 MiB on 8 targets" in page
+    )
+    document = json.loads(json.dumps(as_dict(found, [advice])))
+    assert document["mounts"][0]["stripes"][2]["stripe_count"] == 8
+    assert advise(facts(on(lustre, stripes=stripes[1:3]))) == []
 
 
 def test_pages_that_did_not_stay() -> None:
