@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ std::vector<Bytes> read_corpus(const std::vector<std::filesystem::path>& paths) 
   }
   std::ranges::sort(files);
   std::vector<Bytes> corpus;
+  corpus.reserve(files.size());
   for (const auto& file : files) corpus.push_back(read_bytes(file));
   return corpus;
 }
@@ -125,13 +127,13 @@ int main(int argc, char** argv) {
   std::uint64_t runs = 0;
   std::uint64_t seed = 1;
   std::vector<std::filesystem::path> paths;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
+  const std::vector<std::string> arguments(argv, argv + argc);
+  for (const std::string& argument : arguments | std::views::drop(1)) {
     if (argument.starts_with("-runs=")) runs = std::stoull(argument.substr(6));
     if (argument.starts_with("-seed=")) seed = std::stoull(argument.substr(6));
     if (!argument.starts_with('-')) paths.emplace_back(argument);
   }
-  crash_path = "crash-" + std::filesystem::path(argv[0]).filename().string();
+  crash_path = "crash-" + std::filesystem::path(arguments.at(0)).filename().string();
   for (const int fatal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) ::signal(fatal, keep_input);
   const std::vector<Bytes> corpus = read_corpus(paths);
   if (corpus.empty()) {
