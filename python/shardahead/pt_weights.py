@@ -17,6 +17,7 @@ from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode, resolv
 from shardahead.prefetch import PrefetchHandle, start_prefetch
 from shardahead.shards import PT_SUFFIXES, Files, resolve_shards
 from shardahead.topology import local_topology
+from shardahead.units import quoted
 from shardahead.weights import WeightsIterator
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class PtLoad:
         except OSError:
             raise
         except Exception as error:  # UnpicklingError, RuntimeError, EOFError: whatever it meets
-            raise ValueError(f"{path!r} is no checkpoint of tensors alone: {error}") from error
+            reason = quoted(str(error))
+            raise ValueError(f"{path!r} is no checkpoint of tensors alone: {reason}") from error
         if not isinstance(found, Mapping):
             raise ValueError(f"{path!r} has no dictionary of tensors, but {type(found).__name__}")
         is_tensor = self._torch.is_tensor
