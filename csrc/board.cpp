@@ -28,13 +28,11 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
                                                BoardRefusal& refusal,
                                                std::uint64_t set_inflight_bytes, Runtime& runtime) {
   const std::size_t block_count = plan->blocks().size();
-  auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal);
+  auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal,
+                              [&](std::byte* zeroed) { BoardMemory(zeroed, block_count).begin(); });
   if (!file) return nullptr;
   const BoardMemory memory(file->memory(), block_count);
-  if (file->first()) {
-    BoardFile::sweep(folder, board_prefix());
-    memory.begin();
-  }
+  if (file->first()) BoardFile::sweep(folder, board_prefix());
   if (!memory.is_board()) {
     refusal.reason = folder + "/" + name + ": not a board of this version";
     return nullptr;

@@ -121,7 +121,8 @@ void sweep_one(const std::string& path) {
 }  // namespace
 
 std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::string& name,
-                                         std::size_t size_bytes, BoardRefusal& refusal) {
+                                         std::size_t size_bytes, BoardRefusal& refusal,
+                                         const Begin& begin) {
   const std::string path = folder + "/" + name;
   constexpr int kAttempts = 100;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
@@ -150,6 +151,7 @@ std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::s
     }
     if (!is_still_at(path, found)) continue;
     const bool joined = file.set_up(size_bytes, refusal);
+    if (joined && file.first_ && begin) begin(file.memory_);
     unlock(descriptor, kGate);
     if (!joined) return std::nullopt;
     return file;

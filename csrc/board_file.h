@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,10 +22,13 @@ struct BoardRefusal {
 class BoardFile {
  public:
   // Opens or makes `folder`/`name` with `size_bytes`, takes the first free slot, and maps it. When
-  // no other participant holds a slot the contents are zeroed first: they are of the dead.
-  // On failure `refusal` says why.
+  // no other participant holds a slot the contents are zeroed first: they are of the dead, and
+  // `begin`, if any, is called for the memory before anyone else can join. On failure `refusal`
+  // says why.
+  using Begin = std::function<void(std::byte* memory)>;
   static std::optional<BoardFile> join(const std::string& folder, const std::string& name,
-                                       std::size_t size_bytes, BoardRefusal& refusal);
+                                       std::size_t size_bytes, BoardRefusal& refusal,
+                                       const Begin& begin = {});
   // Removes the boards of this user in `folder` whose name begins with `prefix` and in which no one
   // is left: those who were killed could not.
   static void sweep(const std::string& folder, const std::string& prefix) noexcept;

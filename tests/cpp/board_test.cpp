@@ -12,6 +12,7 @@
 #include <set>
 
 #include "board_fixture.h"
+#include "board_memory.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;
@@ -266,6 +267,17 @@ TEST_CASE("a mount that keeps nothing is known to all") {
   a->tell_keeping(Keeping::uncached);
   CHECK(b->told_keeping() == Keeping::uncached);
   CHECK(join(folder, plan)->told_keeping() == Keeping::uncached);
+}
+
+TEST_CASE("who comes while the first one still sweeps the folder is let in") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  BoardRefusal refusal;
+  const auto first = BoardFile::join(folder.path(""), kName, BoardMemory::size_bytes(4), refusal,
+                                     [](std::byte* memory) { BoardMemory(memory, 4).begin(); });
+  REQUIRE(first);
+  REQUIRE(first->first());
+  join(folder, plan);
 }
 
 TEST_CASE("64 processes that join, leave and are killed neither lose nor repeat a block") {
