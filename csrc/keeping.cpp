@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <exception>
+#include <optional>
 
 #include "mount.h"
 #include "residency.h"
@@ -52,28 +53,29 @@ Keeping try_page(FileIo& io, const File& file, ByteRange page) {
   return is_really_absent(io, file, page) ? Keeping::uncached : Keeping::unknown;
 }
 
+std::optional<Mount> mount_at(const std::string& path) {
+  try {
+    return mount_of(path);
+  } catch (const std::exception&) {
+    return std::nullopt;  // it has gone, or lies behind a simulated seam
+  }
+}
+
 // Reading a hole of a tmpfs leaves no page behind, and what is memory already needs no page cache.
 bool is_memory(const std::string& path) {
-  try {
-    const Mount mount = mount_of(path);
-    for (const std::string& option : mount.options) {
-      if (option == "dax" || option == "dax=always") return true;
-    }
-    return mount.mount_class == MountClass::memory;
-  } catch (const std::exception&) {
-    return false;  // it has gone, or lies behind a simulated seam
+  const auto mount = mount_at(path);
+  if (!mount) return false;
+  for (const std::string& option : mount->options) {
+    if (option == "dax" || option == "dax=always") return true;
   }
+  return mount->mount_class == MountClass::memory;
 }
 
 // Its client keeps pages whatever the options of the mount are, and a trial costs two round trips
 // or three before anything else is asked for.
 bool is_nfs(const std::string& path) {
-  try {
-    const std::string type = mount_of(path).type;
-    return type == "nfs" || type == "nfs4";
-  } catch (const std::exception&) {
-    return false;
-  }
+  const auto mount = mount_at(path);
+  return mount && (mount->type == "nfs" || mount->type == "nfs4");
 }
 
 // A page may be evicted in between, or emptied by another process that opens the file: what looks
