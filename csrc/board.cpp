@@ -59,6 +59,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
   if (file_.first() || set_inflight_bytes != 0) memory_.header->inflight_bytes = climb_.bytes();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
   memory_.header->consumers[file_.slot()].active = 0;
+  memory_.header->consumers[file_.slot()].opened = 0;
   for (BlockState& state : memory_.states) {
     std::uint16_t seen = state;
     if (seen == claimed_by(file_.slot()) || !has_meaning(seen)) {
@@ -305,6 +306,25 @@ Keeping BoardClaims::told_keeping() const noexcept {
     if (told == static_cast<std::uint32_t>(found)) return found;
   }
   return Keeping::unknown;
+}
+
+void BoardClaims::tell_opened() {
+  memory_.header->consumers[file_.slot()].opened = 1;
+  ring(memory_.header->doorbell);
+}
+
+std::optional<Meeting> BoardClaims::meeting() {
+  const MutexLock lock(mutex_);
+  bury_consumers();
+  Meeting found;
+  for (const ConsumerSlot& consumer : memory_.used_consumers()) {
+    if (consumer.opened != 0) {
+      ++found.opened;
+    } else if (consumer.active != 0) {
+      ++found.opening;
+    }
+  }
+  return found;
 }
 
 DoorbellWord& BoardClaims::doorbell() noexcept { return memory_.header->doorbell; }

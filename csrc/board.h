@@ -53,6 +53,8 @@ class BoardClaims final : public Claims {
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override;
   void tell_keeping(Keeping found) override;
   [[nodiscard]] Keeping told_keeping() const noexcept override;
+  void tell_opened() override;
+  std::optional<Meeting> meeting() override;
   DoorbellWord& doorbell() noexcept override;
 
  private:

@@ -17,7 +17,7 @@
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 3;
+inline constexpr std::uint32_t kBoardVersion = 4;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -65,6 +65,7 @@ struct alignas(32) ConsumerSlot {
   std::atomic<std::uint64_t> needed_bytes;
   std::atomic<std::uint64_t> released_bytes;
   std::atomic<std::uint32_t> active;
+  std::atomic<std::uint32_t> opened;  // all its files, for good; stays when it has ended
 };
 
 struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no false sharing

@@ -38,6 +38,13 @@ struct Standing {
   friend bool operator==(const Standing&, const Standing&) = default;
 };
 
+// Participants of this node with a consumer that read files whose pages go at every open(): those
+// that have opened all of theirs, and those that have not yet.
+struct Meeting {
+  std::uint32_t opened = 0;
+  std::uint32_t opening = 0;
+};
+
 // What others have done of the blocks that this participant wants.
 struct SharedFigures {
   std::uint64_t done_bytes = 0;
@@ -92,7 +99,11 @@ class Claims {
   virtual void tell_keeping(Keeping /*found*/) {}
   // What others have found; unknown where they found nothing of the kind.
   [[nodiscard]] virtual Keeping told_keeping() const noexcept { return Keeping::unknown; }
-  // Rung at every change that may let a take() or settled() answer otherwise.
+  // This participant opens none of the files any more.
+  virtual void tell_opened() {}
+  // Nothing where it is not known what the others do.
+  virtual std::optional<Meeting> meeting() { return std::nullopt; }
+  // Rung at every change that may let a take(), settled() or meeting() answer otherwise.
   virtual DoorbellWord& doorbell() noexcept = 0;
 };
 

@@ -1,4 +1,5 @@
-// How a consumer waits for its bytes, and reads them where waiting is in vain.
+// How a consumer waits for its bytes, and reads them where waiting is in vain; and for others that
+// would empty what it reads.
 #include <unistd.h>
 
 #include <future>
@@ -60,6 +61,26 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
     state.runtime.wait_for_ring(*ended, 0, kConsumerSlice);
     if (doorbell_seen(*ended) != 0) return result.get();
     between();
+  }
+}
+
+void Engine::meet(std::uint32_t expected, const Between& between) {
+  State& state = *state_;
+  if (state.process != ::getpid()) return;
+  std::shared_ptr<Claims> shared;
+  {
+    const MutexLock lock(state.mutex);
+    shared = state.claims;
+  }
+  if (!shared) return;
+  shared->tell_opened();
+  const auto began = state.runtime.now();
+  while (!cancelled()) {
+    const std::uint32_t seen = doorbell_seen(shared->doorbell());
+    const auto meeting = shared->meeting();
+    if (!meeting || !waits_for_others(*meeting, expected, state.runtime.now() - began)) return;
+    state.runtime.wait_for_ring(shared->doorbell(), seen, kConsumerSlice);
+    if (between) between();
   }
 }
 

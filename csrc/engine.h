@@ -92,6 +92,11 @@ class Engine {
   // Whether the mounts of the files keep what is brought in: else the prefetch has ended by itself.
   // Waits until that is found out, for 10 s at most; `between` as in fetch_now().
   Keeping keeping(const std::function<void()>& between = {});
+  // For `expected` ranks that read by themselves, at about the same time, files whose pages go at
+  // every open(). Called once this one has opened all of them, it comes back when the others have
+  // as well, or when they are waited for no longer (patience.h): what was read before would have to
+  // be read again. At once where it is not known what others do. `between` as in fetch_now().
+  void meet(std::uint32_t expected, const std::function<void()>& between = {});
   // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
   std::shared_ptr<MappedFile> map(std::size_t file);
   // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.

@@ -2,6 +2,13 @@
 
 namespace shardahead {
 
+bool waits_for_others(const Meeting& meeting, std::uint32_t expected,
+                      std::chrono::nanoseconds waited) {
+  if (meeting.opened >= expected) return false;
+  const bool all_here = meeting.opened + meeting.opening >= expected;
+  return waited < kAbsentPatience || (all_here && waited < kOpeningPatience);
+}
+
 bool Patience::go_on(Wait& wait, const Standing& standing, std::uint32_t rings, Time now) {
   if (standing.unsettled == 0) return false;
   // Whoever waited in vain once does not wait for the same block tensor after tensor, nor for the

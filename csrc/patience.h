@@ -16,6 +16,15 @@ inline constexpr auto kConsumerPatience = std::chrono::seconds(3);
 // Nor is one that someone has had for this long, whatever else moves.
 inline constexpr auto kBlockPatience = std::chrono::seconds(10);
 
+// Where every open() of a file throws away what others have read of it: how long a rank waits, once
+// it has opened its files, for ranks that have not come, and for those that are opening theirs.
+inline constexpr auto kAbsentPatience = std::chrono::milliseconds(500);
+inline constexpr auto kOpeningPatience = std::chrono::seconds(2);
+
+// Whether one of `expected` ranks waits on, after it has `waited`.
+bool waits_for_others(const Meeting& meeting, std::uint32_t expected,
+                      std::chrono::nanoseconds waited);
+
 class Patience {
  public:
   using Time = std::chrono::steady_clock::time_point;

@@ -44,6 +44,7 @@ struct TensorReader::State {
   std::uint64_t held_bytes GUARDED_BY(mutex) = 0;  // allotted and not taken
   std::uint64_t read_bytes GUARDED_BY(mutex) = 0;
   std::uint32_t threads GUARDED_BY(mutex) = 0;
+  std::size_t mapped_files GUARDED_BY(mutex) = 0;  // or tried in vain
   bool closed GUARDED_BY(mutex) = false;
 
   Part add(PartState part);
@@ -125,6 +126,22 @@ TakenPart TensorReader::State::take_in_child(Part index) NO_THREAD_SAFETY_ANALYS
   return read_alone(parts.at(index));
 }
 
+void TensorReader::wait_opened(const Between& between) {
+  State& state = *state_;
+  if (state.process != ::getpid() || !state.options.through_mappings) return;
+  MutexLock lock(state.mutex);
+  const auto is_over = [&]() REQUIRES(state.mutex) {
+    return state.closed || state.threads == 0 || state.mapped_files == state.reader.files();
+  };
+  while (!is_over()) {
+    state.settled.wait_until(state.mutex, std::chrono::steady_clock::now() + kConsumerSlice);
+    if (is_over() || !between) continue;
+    lock.unlock();
+    between();
+    lock.lock();
+  }
+}
+
 bool TensorReader::ready(Part part) const {
   if (state_->process != ::getpid()) return true;
   const MutexLock lock(state_->mutex);
@@ -180,6 +197,9 @@ void TensorReader::State::map_files() {
     const std::size_t file = next_to_map.fetch_add(1, std::memory_order_relaxed);
     if (file >= reader.files() || reader.cancelled()) return;
     reader.map(file);
+    const MutexLock lock(mutex);
+    ++mapped_files;
+    settled.notify_all();
   }
 }
 

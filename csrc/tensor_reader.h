@@ -53,6 +53,9 @@ class TensorReader {
   TensorReader(const TensorReader&) = delete;
   TensorReader& operator=(const TensorReader&) = delete;
 
+  // With `through_mappings`: comes back when all files have been opened, or could not be. To be
+  // called before the first part is added; `between` as in take().
+  void wait_opened(const Between& between = {});
   // Parts are read in the order in which they are added.
   Part add(std::size_t file, std::uint64_t offset, std::vector<std::uint64_t> lengths_bytes);
   // The first 8 bytes of a safetensors file, and the header whose length they are; these 8 alone

@@ -207,6 +207,7 @@ class Prefetch {
   }
 
   bool end_consumer() { return engine_->end_consumer(); }
+  void meet(std::uint32_t expected) { engine_->meet(expected, check_signals); }
   const char* keeping() { return to_string(engine_->keeping(check_signals)); }
 
   // What tells two versions of a file apart.
@@ -372,6 +373,7 @@ void bind_prefetch(py::module_& module) {
            py::arg("needed_offset"), py::arg("held_from_file") = py::none(), NoGil())
       .def("end_consumer", &Prefetch::end_consumer, NoGil())
       .def("keeping", &Prefetch::keeping, NoGil())
+      .def("meet", &Prefetch::meet, py::arg("expected"), NoGil())
       .def("version", &Prefetch::version, py::arg("file"))
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
@@ -404,6 +406,8 @@ void bind_tensor_reader(py::module_& module) {
   py::class_<TensorReader>(module, "TensorReader")
       .def(py::init(&make_tensor_reader), py::kw_only(), py::arg("paths"), py::arg("threads"),
            py::arg("ahead_bytes"), py::arg("through_mappings") = false, NoGil())
+      .def(
+          "wait_opened", [](TensorReader& reader) { reader.wait_opened(check_signals); }, NoGil())
       .def("add", &TensorReader::add, py::arg("file"), py::arg("offset"), py::arg("lengths"),
            NoGil())
       .def("add_header", &TensorReader::add_header, py::arg("file"), NoGil())

@@ -112,8 +112,8 @@ class Load:
         if self.mode == "auto" and self.prefetch is not None:
             self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
         if self.mode == "pread" and self.reading is None:
-            together = self._local_size > 1
-            self.reading = TensorReading(self.shards, self.options, self._keep, together=together)
+            meet = self._meet if self._local_size > 1 else None
+            self.reading = TensorReading(self.shards, self.options, self._keep, meet=meet)
         return self.reading
 
     def close(self) -> None:
@@ -122,6 +122,10 @@ class Load:
             self.reading.close()
         if self.prefetch is not None:
             self.prefetch.stop(timeout=0)
+
+    def _meet(self) -> None:
+        if self.prefetch is not None:
+            self.prefetch.meet(self._local_size)
 
     def _can_map(self, prefetch: PrefetchHandle) -> bool:
         """Whether mappings are of use. Else ends the prefetch, which says why."""

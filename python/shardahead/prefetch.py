@@ -142,6 +142,18 @@ class PrefetchHandle:
         """
         return keeps_pages(self._core.keeping())
 
+    def meet(self, ranks: int) -> None:
+        """For `consumer=True`, once all files have been opened for the last time: waits until
+        `ranks` participants of this node have done so, 0.5 s for those that have not come, 2 s for
+        those that are about it. Where every open() empties the page cache, what is read before has
+        to be read again. The time spent is the report's `waited_seconds`.
+        """
+        started = time.perf_counter()
+        try:
+            self._core.meet(ranks)
+        finally:
+            self._waited_seconds += time.perf_counter() - started
+
     def map(self, file: int) -> _core.FileMapping:
         """`shards[file]` in memory, for the weight iterators. Raises OSError, ESTALE or ENODATA,
         where it is no longer the file that was looked at first.

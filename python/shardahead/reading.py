@@ -36,8 +36,9 @@ _Group = tuple[list[TensorRange], int]
 class TensorReading:
     """The wanted tensors of `shards`. `keep(index, header)` gives a header's wanted part.
 
-    `together`: other ranks of the node read the same at about the same time, from a mount that
-    keeps no pages for them; they share what is read, through mappings.
+    `meet`, where given: other ranks of the node read the same at about the same time, from a mount
+    that keeps no pages for them. They share what is read, through mappings; once these are made it
+    is called to wait for the others.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TensorReading:
         options: PrefetchOptions,
         keep: Callable[[int, Header], Header],
         *,
-        together: bool = False,
+        meet: Callable[[], None] | None = None,
     ) -> None:
         self._shards = shards
         self._keep = keep
@@ -55,8 +56,11 @@ class TensorReading:
             paths=[os.fsencode(shard.path) for shard in shards],
             threads=options.threads,
             ahead_bytes=self._ahead_bytes,
-            through_mappings=together,
+            through_mappings=meet is not None,
         )
+        if meet is not None:
+            self._reader.wait_opened()
+            meet()
         self._header_parts: list[int] = []
         self._plans: list[list[_Group] | Exception] = []
         self._queued_bytes = 0  # of tensors that have not been taken

@@ -269,6 +269,43 @@ TEST_CASE("a mount that keeps nothing is known to all") {
   CHECK(join(folder, plan)->told_keeping() == Keeping::uncached);
 }
 
+TEST_CASE("who has opened all files is known to all, and stays so when its consumer ends") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(2);
+  const auto a = join(folder, plan);
+  const auto b = join(folder, plan);
+  join(folder, plan)->report_consumer({});  // has left again
+  for (BoardClaims* board : {a.get(), b.get()}) board->report_consumer({});
+  const auto is = [&](std::uint32_t opened, std::uint32_t opening) {
+    const auto found = b->meeting();
+    return found && found->opened == opened && found->opening == opening;
+  };
+  CHECK(is(0, 2));
+  const std::uint32_t seen = doorbell_seen(b->doorbell());
+  a->tell_opened();
+  CHECK(doorbell_seen(b->doorbell()) != seen);
+  CHECK(is(1, 1));
+  a->end_consumer();
+  CHECK(is(1, 1));
+}
+
+TEST_CASE("who gets the slot of a dead one has opened nothing") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(2);
+  const auto survivor = join(folder, plan);
+  const pid_t child = child_that_waits([&] {
+    static auto own = join(folder, plan);
+    own->report_consumer({});
+    own->tell_opened();
+  });
+  CHECK(survivor->meeting()->opened == 1);
+  kill_and_wait(child);
+  const auto next = join(folder, plan);
+  next->report_consumer({});
+  CHECK(survivor->meeting()->opened == 0);
+  CHECK(survivor->meeting()->opening == 1);
+}
+
 TEST_CASE("who comes while the first one still sweeps the folder is let in") {
   const TemporaryFolder folder;
   const auto plan = plan_of(4);

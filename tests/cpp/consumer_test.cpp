@@ -6,6 +6,7 @@
 
 #include "board_fixture.h"
 #include "engine.h"
+#include "patience.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -89,6 +90,53 @@ TEST_CASE("in a block that failed every byte is read: a bad page counts as resid
   REQUIRE(error);
   CHECK(error->errno_value == EIO);
   CHECK_FALSE(load.engine->fetch_now(0, {600, 1000}, [] {}));
+}
+
+// Its clock goes on when someone waits, and only then.
+class WaitingClock final : public Runtime {
+ public:
+  Time now() noexcept override { return now_; }
+  void wait_for_ring(const DoorbellWord&, std::uint32_t,
+                     std::chrono::nanoseconds timeout) noexcept override {
+    now_ += std::chrono::duration_cast<Time::duration>(timeout);
+  }
+  void start_thread(const std::string&, std::function<void()>) override {
+    throw std::logic_error("there is nothing to do for a thread");
+  }
+
+ private:
+  Time now_{};
+};
+
+TEST_CASE("a rank that has opened its files waits for the others, and not for ever") {
+  const TemporaryFolder folder;
+  SimulatedCheckpoint checkpoint({64 * kKiB});
+  checkpoint.open();
+  BoardRefusal refusal;
+  WaitingClock clock;
+  Engine engine(checkpoint.io, checkpoint.plan, checkpoint.files,
+                BoardClaims::join(folder.path(""), kName, checkpoint.plan, {}, refusal),
+                {.consumer = true}, clock);
+  const auto other = join(folder, checkpoint.plan);
+  const auto waited = [&](const std::function<void()>& between) {
+    const auto began = clock.now();
+    engine.meet(2, between);
+    return clock.now() - began;
+  };
+  CHECK(waited({}) == kAbsentPatience);
+  other->report_consumer({});
+  CHECK(waited({}) == kOpeningPatience);
+  const auto interrupt = [] { throw std::runtime_error("interrupted"); };
+  CHECK_THROWS_AS(engine.meet(2, interrupt), std::runtime_error);
+  CHECK(waited([&] { other->tell_opened(); }) < kAbsentPatience);
+  CHECK(waited(interrupt) == std::chrono::nanoseconds(0));
+}
+
+TEST_CASE("without a board no rank waits for others") {
+  SimulatedCheckpoint checkpoint({64 * kKiB});
+  checkpoint.open();
+  const auto engine = checkpoint.start({.consumer = true});
+  engine->meet(4, [] { throw std::runtime_error("it waits"); });
 }
 
 TEST_SUITE_END();

@@ -26,6 +26,21 @@ TEST_CASE("what is settled is not waited for") {
   CHECK_FALSE(patience.go_on(wait, {}, 0, kStart));
 }
 
+TEST_CASE("ranks that are opening files are waited for longer than those that have not come") {
+  constexpr auto kMoment = std::chrono::milliseconds(1);
+  CHECK(waits_for_others({.opened = 1, .opening = 0}, 4, kAbsentPatience - kMoment));
+  CHECK_FALSE(waits_for_others({.opened = 1, .opening = 2}, 4, kAbsentPatience));
+  CHECK(waits_for_others({.opened = 1, .opening = 3}, 4, kAbsentPatience));
+  CHECK_FALSE(waits_for_others({.opened = 1, .opening = 3}, 4, kOpeningPatience));
+}
+
+TEST_CASE("where all ranks have opened their files none is waited for") {
+  using std::chrono::nanoseconds;
+  CHECK_FALSE(waits_for_others({.opened = 4, .opening = 0}, 4, nanoseconds(0)));
+  CHECK_FALSE(waits_for_others({.opened = 4, .opening = 1}, 4, nanoseconds(0)));
+  CHECK_FALSE(waits_for_others({.opened = 1, .opening = 0}, 1, nanoseconds(0)));
+}
+
 TEST_CASE("a claimed block is waited for until nothing has moved for too long") {
   Patience patience;
   auto wait = patience.begin(claimed(5), 0, kStart);

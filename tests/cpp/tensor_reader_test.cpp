@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <numeric>
 #include <stdexcept>
 
@@ -224,6 +225,36 @@ TEST_CASE("options out of range") {
   CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.threads = 257}), std::invalid_argument);
   CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.piece_bytes = 0}),
                   std::invalid_argument);
+}
+
+TEST_CASE("through mappings all files are opened before the first part, once") {
+  const TemporaryFolder folder;
+  std::vector<std::string> paths;
+  for (int i = 0; i < 20; ++i) {
+    paths.push_back(folder.path(std::to_string(i)));
+    if (i != 7) std::ofstream(paths.back()) << "0123456789";
+  }
+  FaultyFileIo io(system_file_io());
+  TensorReader reader(io, paths, {.threads = 3, .through_mappings = true});
+  reader.wait_opened();
+  CHECK(io.calls(Operation::open) == 19);
+  const TakenPart taken = reader.take(reader.add(3, 2, {4}));
+  CHECK(taken.readable_bytes == 4);
+  CHECK(io.calls(Operation::open) == 19);
+  CHECK(reader.take(reader.add(7, 0, {4})).error->errno_value == ENOENT);
+}
+
+TEST_CASE("a wait for files that do not open can be interrupted") {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path("a")) << "0123456789";
+  static auto& io = *new FaultyFileIo(system_file_io());  // the thread uses it for longer than this
+  io.add({.operation = Operation::open, .kind = FaultKind::stall});
+  TensorReader reader(io, {folder.path("a")}, {.threads = 1, .through_mappings = true});
+  CHECK_THROWS_AS(reader.wait_opened([] { throw std::runtime_error("interrupted"); }),
+                  std::runtime_error);
+  reader.close();
+  reader.wait_opened();
+  io.release_stalled();
 }
 
 TEST_SUITE_END();
