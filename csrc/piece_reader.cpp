@@ -34,14 +34,20 @@ PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool throug
 PieceReader::PieceReader(const PieceReader& other, Alone)
     : io_(other.io_), paths_(other.paths_), through_mappings_(false), files_(paths_.size()) {}
 
+// Whatever it is opened for: bytes of two versions must not meet.
+std::shared_ptr<const File> PieceReader::open(std::size_t index, OpenFile& entry) {
+  auto file = File::open(io_, paths_[index]);
+  if (entry.first) require_unchanged(*file, *entry.first);
+  entry.first = file->status();
+  return file;
+}
+
 std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
   OpenFile& entry = files_[index];
   std::shared_ptr<const File> closed;  // outlives the locks: a close, too, may wait for a server
   const MutexLock opening(entry.opening);
   if (auto file = entry.file.lock()) return file;
-  auto file = File::open(io_, paths_[index]);
-  if (entry.first) require_unchanged(*file, *entry.first);
-  entry.first = file->status();
+  auto file = open(index, entry);
   entry.file = file;
   const MutexLock lock(mutex_);
   kept_.push_back(file);
@@ -56,9 +62,7 @@ std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
 std::shared_ptr<const MappedSource> PieceReader::mapped(std::size_t index) {
   OpenFile& entry = files_[index];
   const MutexLock opening(entry.opening);
-  if (!entry.mapped) {
-    entry.mapped = std::make_shared<const MappedSource>(*File::open(io_, paths_[index]));
-  }
+  if (!entry.mapped) entry.mapped = std::make_shared<const MappedSource>(*open(index, entry));
   return entry.mapped;
 }
 

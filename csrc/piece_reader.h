@@ -63,6 +63,7 @@ class PieceReader {
     std::optional<FileStatus> first GUARDED_BY(opening);
   };
 
+  std::shared_ptr<const File> open(std::size_t file, OpenFile& entry) REQUIRES(entry.opening);
   std::shared_ptr<const File> acquire(std::size_t file);
   std::shared_ptr<const MappedSource> mapped(std::size_t file);
   PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);

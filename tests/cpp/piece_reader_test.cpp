@@ -196,4 +196,20 @@ TEST_CASE("through mappings: the same bytes, and the same errors") {
   CHECK(cut.read_bytes == page_bytes());
 }
 
+TEST_CASE("what a mapping cannot give is not read from another version of the file") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("a");
+  std::ofstream(path, std::ios::binary) << std::string(4 * page_bytes(), 'x');
+  PieceReader reader(system_file_io(), {path}, true);
+  reader.map(0);
+  REQUIRE(::truncate(path.c_str(), static_cast<off_t>(page_bytes())) == 0);
+  REQUIRE(::unlink(path.c_str()) == 0);
+  std::ofstream(path, std::ios::binary) << std::string(5 * page_bytes(), 'y');
+  std::vector<std::byte> bytes(4 * page_bytes());
+  const PieceResult mixed = reader.read(0, {0, 4 * page_bytes()}, bytes.data());
+  REQUIRE(mixed.error);
+  CHECK(mixed.error->errno_value == ESTALE);
+  CHECK(mixed.read_bytes == page_bytes());
+}
+
 TEST_SUITE_END();
