@@ -1,6 +1,6 @@
-"""One pass over a safetensors checkpoint: its shards, what is wanted of them, and its prefetch.
+"""One pass over a safetensors checkpoint.
 
-What the weight iterators have in common. It waits for the bytes of each tensor before it makes the
+What its weight iterators have in common. It waits for the bytes of each tensor before it makes the
 tensor, so that an error is an OSError and not a SIGBUS. One consumer at a time; `weights_of` may be
 called from several threads for different shards.
 """
@@ -10,34 +10,32 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
 from shardahead.launcher import LocalTopology
 from shardahead.memory import budget_in_force
 from shardahead.order import consumed_offsets, in_order, order_of
-from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
-from shardahead.prefetch import PrefetchHandle, start_prefetch
+from shardahead.policy import PrefetchOptions
+from shardahead.prefetch import PrefetchHandle
 from shardahead.reading import TensorReading, neighbours, read_headers
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header
-from shardahead.shards import Files, resolve_shards
+from shardahead.shards import Files
 from shardahead.tensors import TensorMaker
-from shardahead.topology import local_topology
 from shardahead.units import quoted
 
 if TYPE_CHECKING:
     import torch
 
-    Weight = tuple[str, torch.Tensor]
+    from shardahead.checkpoint_pass import Weight
+
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 T = TypeVar("T")
-Names = Collection[str] | Callable[[str], bool]
-_LAST_BLOCKS_SECONDS = 0.2
 
 logger = logging.getLogger("shardahead")
 
@@ -51,8 +49,8 @@ class LoadProgress:
     total_bytes: int
 
 
-class Load:
-    """One pass over a checkpoint: its shards, what is wanted of them, and the prefetch."""
+class Load(CheckpointPass):
+    """One pass over such a checkpoint."""
 
     def __init__(
         self,
@@ -67,24 +65,23 @@ class Load:
         progress: Callable[[LoadProgress], None] | None,
         order: str = "offset",
     ) -> None:
-        self.mode = "mmap" if is_disabled() else resolve_mode(mode)
-        self.options = options
+        with importing_torch("the weight iterators need torch and safetensors"):
+            import torch  # noqa: F401
+            from safetensors import safe_open
+        self.safe_open = safe_open
+        super().__init__(
+            files, options=options, topology=topology, prefetch=prefetch, names=names, mode=mode
+        )
         self.reading: TensorReading | None = None
-        self.safe_open = _import_safe_open()
-        self.shards = resolve_shards(files)
-        self.wants = predicate_of(names)
         self.progress = progress
-        where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.drop_after = _checked_drop_after(
             drop_after,
-            where,
+            self._where,
             together=self.mode == "pread" or (prefetch and options.partition == "dynamic"),
         )
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
         self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
-        self.prefetch: PrefetchHandle | None = None
-        self._local_size = where.size
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
@@ -94,10 +91,7 @@ class Load:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, options, self._keep)
-        elif prefetch and not is_disabled():
-            self.prefetch = start_prefetch(self.shards, options, where, spans=spans, consumer=True)
-        else:
-            self.mode = "mmap"
+        self._start_prefetch(spans, releases=True)
 
     def _orders(self, order: str) -> list[str]:
         if order == "offset":
@@ -109,33 +103,23 @@ class Load:
         """How tensors are got at where that was left open; waits until it is known. The reading,
         or None for mappings.
         """
-        if self.mode == "auto" and self.prefetch is not None:
-            self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
+        self._settle_mode()
         if self.mode == "pread" and self.reading is None:
-            meet = self._meet if self._local_size > 1 else None
+            meet = self._meet if self._where.size > 1 else None
             self.reading = TensorReading(self.shards, self.options, self._keep, meet=meet)
         return self.reading
 
     def close(self) -> None:
-        """Ends what runs in the background, and waits for nothing."""
         if self.reading is not None:
             self.reading.close()
-        if self.prefetch is not None:
-            self.prefetch.stop(timeout=0)
+        super().close()
 
     def _meet(self) -> None:
         if self.prefetch is not None:
-            self.prefetch.meet(self._local_size)
+            self.prefetch.meet(self._where.size)
 
     def _can_map(self, prefetch: PrefetchHandle) -> bool:
-        """Whether mappings are of use. Else ends the prefetch, which says why."""
-        if prefetch.keeps_pages() is False:
-            with suppress(TimeoutError):
-                prefetch.wait(_LAST_BLOCKS_SECONDS)
-            # Ranks that come later must learn it from those that are there: what these read by then
-            # makes the mount look as if it kept pages. Such a prefetch has ended by itself.
-            if self._local_size == 1:
-                prefetch.cancel()
+        if not super()._can_map(prefetch):
             return False
         first_of_device = {shard.device: i for i, shard in reversed([*enumerate(self.shards)])}
         for index in first_of_device.values():
@@ -204,12 +188,7 @@ class Load:
                     if self.progress is not None:
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
-            mapped = None if self.reading is not None else self.prefetch
             last = self._was_last()
-            if mapped is not None:
-                # All bytes are there: the threads end by themselves, so it is no cancellation.
-                with suppress(TimeoutError):
-                    mapped.wait(_LAST_BLOCKS_SECONDS)
         finally:
             shards.close()
             self.close()
@@ -240,16 +219,16 @@ class Load:
     def _begin(self, index: int) -> None:
         """The consumer comes to this shard, for which a worker may be waiting already."""
         self._current = index
-        if self.prefetch is not None and self.reading is None:
-            self.prefetch.consumed(index, 0, self._needed.get(index))
+        if self._mapped is not None:
+            self._mapped.consumed(index, 0, self._needed.get(index))
 
     def _was_last(self) -> bool:
         """Whether no one else on this node is at the files, after the last tensor."""
-        if self.prefetch is None or self.reading is not None:
-            return True
-        last = self.prefetch.end_consumer()
-        report = self.prefetch.report()
-        if not self.drop_after or self._local_size == 1 or report.partition == "dynamic":
+        last = self._end_consumer()
+        if self._mapped is None:
+            return last
+        report = self._mapped.report()
+        if not self.drop_after or self._where.size == 1 or report.partition == "dynamic":
             return last
         logger.warning(
             "drop_after: nothing is dropped, for it is not known when the other local ranks are "
@@ -259,8 +238,8 @@ class Load:
         return False
 
     def _consumed(self, index: int, offset: int) -> None:
-        if self.prefetch is not None and self.reading is None:
-            self.prefetch.consumed(index, offset)
+        if self._mapped is not None:
+            self._mapped.consumed(index, offset)
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
         header = self.header(index)
@@ -292,29 +271,6 @@ def _keep_wanted(
     tensors = tuple(tensor for tensor in whole.tensors if wants(tensor.name))
     header = headers[index] = Header(whole.data_offset, in_order(tensors, orders[index]))
     return header
-
-
-def _import_safe_open() -> Callable[..., Any]:
-    try:
-        import torch  # noqa: F401
-        from safetensors import safe_open
-    except ImportError as error:
-        raise ImportError(
-            f"the weight iterators need torch and safetensors ({error}); "
-            "install them with: pip install 'shardahead[torch]'"
-        ) from error
-    return safe_open  # type: ignore[no-any-return, unused-ignore]
-
-
-def predicate_of(names: Names | None) -> Callable[[str], bool]:
-    """Whether a tensor of this name is wanted. Raises TypeError for what is neither."""
-    if names is None:
-        return lambda _name: True
-    if callable(names):
-        return names
-    if isinstance(names, str | bytes):
-        raise TypeError(f"names must be a collection of names or a predicate, not {names!r}")
-    return frozenset(names).__contains__
 
 
 def _checked_drop_after(drop_after: bool, where: LocalTopology, *, together: bool) -> bool:

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from shardahead.load import Names, predicate_of
-from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode, resolve_options
-from shardahead.prefetch import PrefetchHandle, start_prefetch
-from shardahead.shards import PT_SUFFIXES, Files, resolve_shards
-from shardahead.topology import local_topology
+from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
+from shardahead.policy import PrefetchOptions, resolve_options
+from shardahead.shards import PT_SUFFIXES, Files
 from shardahead.units import quoted
 from shardahead.weights import WeightsIterator
 
 if TYPE_CHECKING:
     import torch
 
-    from shardahead.load import Weight
+    from shardahead.checkpoint_pass import Weight
 
     # Where the bytes of a tensor lie in the file: (offset, length).
     Place = tuple[int, int]
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _DIRECTORY_BYTES = 64 * 1024  # of the archive, at the end of the file; torch reads it first
-_LAST_BLOCKS_SECONDS = 0.2
 
 
 def pt_weights_iterator(
@@ -78,8 +74,8 @@ def pt_weights_iterator(
     return WeightsIterator(load, load.weights())
 
 
-class PtLoad:
-    """One pass over such a checkpoint, and the prefetch that goes with it."""
+class PtLoad(CheckpointPass):
+    """One pass over such a checkpoint."""
 
     def __init__(
         self,
@@ -91,55 +87,30 @@ class PtLoad:
         names: Names | None,
         mode: str | None,
     ) -> None:
-        self.mode = "mmap" if is_disabled() else resolve_mode(mode)
-        self.prefetch: PrefetchHandle | None = None
-        self._torch = _import_torch()
-        self._wants = predicate_of(names)
-        self._shards = resolve_shards(files, PT_SUFFIXES)
-        where = local_topology(local_rank=topology[0], local_size=topology[1])
-        if self.mode == "pread":
-            return
-        if not prefetch or is_disabled():
-            self.mode = "mmap"
-            return
-        self.prefetch = start_prefetch(
-            self._shards,
-            options,
-            where,
-            spans=[None] * len(self._shards),
-            consumer=True,
-            consumer_releases=False,  # torch maps the files; when it lets go is not known
+        with importing_torch("pt_weights_iterator needs torch"):
+            import torch
+        self._torch = torch
+        super().__init__(
+            files,
+            PT_SUFFIXES,
+            options=options,
+            topology=topology,
+            prefetch=prefetch,
+            names=names,
+            mode=mode,
         )
-
-    def close(self) -> None:
-        """Ends the prefetch, and waits for nothing."""
-        if self.prefetch is not None:
-            self.prefetch.stop(timeout=0)
+        # torch maps the files; when it lets go is not known.
+        self._start_prefetch([None] * len(self.shards), releases=False)
 
     def weights(self) -> Iterator[Weight]:
         """All wanted tensors, file after file."""
         try:
-            self._decide()
-            for index in range(len(self._shards)):
+            self._settle_mode()
+            for index in range(len(self.shards)):
                 yield from self._weights_of(index)
-            if self.prefetch is not None and self.mode == "mmap":
-                # All bytes are there: the threads end by themselves, so it is no cancellation.
-                self.prefetch.end_consumer()
-                with suppress(TimeoutError):
-                    self.prefetch.wait(_LAST_BLOCKS_SECONDS)
+            self._end_consumer()
         finally:
             self.close()
-
-    def _decide(self) -> None:
-        """Whether files are mapped, where that was left open."""
-        if self.mode != "auto" or self.prefetch is None:
-            return
-        self.mode = "mmap"
-        if self.prefetch.keeps_pages() is False:
-            self.mode = "pread"
-            with suppress(TimeoutError):
-                self.prefetch.wait(_LAST_BLOCKS_SECONDS)
-            self.prefetch.cancel()
 
     def _weights_of(self, index: int) -> Iterator[Weight]:
         tensors = self._tensors_of(index)
@@ -147,18 +118,18 @@ class PtLoad:
         passed = _passed_after(places)
         for number, name in enumerate(list(tensors)):
             tensor = tensors.pop(name)  # the consumer decides how long it lives
-            if places and self._wants(name):
+            if places and self.wants(name):
                 self._bring_in(index, *places[number])
-            if self._wants(name):
+            if self.wants(name):
                 yield name, tensor
             del tensor
             if places and number < len(passed):
                 self._consumed(index, passed[number])
-        self._consumed(index, self._shards[index].size_bytes)
+        self._consumed(index, self.shards[index].size_bytes)
 
     def _tensors_of(self, index: int) -> dict[str, torch.Tensor]:
         """The file's dictionary without what is no tensor; mapped, none of their bytes is read."""
-        path, size_bytes = self._shards[index].path, self._shards[index].size_bytes
+        path, size_bytes = self.shards[index].path, self.shards[index].size_bytes
         self._consumed(index, 0)
         mapped = self.mode == "mmap" and _is_archive(path)
         if mapped:
@@ -182,14 +153,12 @@ class PtLoad:
         """Where each tensor lies in the mapped file. None where that cannot be found out: then the
         whole file is brought in first.
         """
-        if self.prefetch is None or self.mode != "mmap" or not tensors:
+        if self._mapped is None or not tensors:
             return []
         storages = [tensor.untyped_storage() for tensor in tensors.values()]
-        base = _mapping_of(
-            max(storage.data_ptr() for storage in storages), self._shards[index].path
-        )
+        base = _mapping_of(max(storage.data_ptr() for storage in storages), self.shards[index].path)
         if base is None:
-            self._bring_in(index, 0, self._shards[index].size_bytes)
+            self._bring_in(index, 0, self.shards[index].size_bytes)
             return []
         return [
             (storage.data_ptr() - base if storage.nbytes() else 0, storage.nbytes())
@@ -197,13 +166,13 @@ class PtLoad:
         ]
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
-        if self.prefetch is not None and self.mode == "mmap" and length:
-            self.prefetch.consumed(index, 0, offset + length, index)
-            self.prefetch.fetch_now(index, offset, length)
+        if self._mapped is not None and length:
+            self._mapped.consumed(index, 0, offset + length, index)
+            self._mapped.fetch_now(index, offset, length)
 
     def _consumed(self, index: int, offset: int) -> None:
-        if self.prefetch is not None and self.mode == "mmap":
-            self.prefetch.consumed(index, offset, None, index)
+        if self._mapped is not None:
+            self._mapped.consumed(index, offset, None, index)
 
 
 def _passed_after(places: list[Place]) -> list[int]:
@@ -240,14 +209,3 @@ def _mapping_of(address: int, path: str) -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
-
-
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"pt_weights_iterator needs torch ({error}); install it with: "
-            "pip install 'shardahead[torch]'"
-        ) from error
-    return torch

@@ -16,30 +16,22 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from shardahead.load import Load, LoadProgress, Names
+from shardahead.checkpoint_pass import CheckpointPass, Names
+from shardahead.load import Load, LoadProgress
 from shardahead.policy import resolve_options
-from shardahead.prefetch import PrefetchHandle
 from shardahead.safetensors_header import TensorRange
 from shardahead.shards import Files
 
 if TYPE_CHECKING:
     import torch
 
-    from shardahead.load import ShardWeights, Weight
+    from shardahead.checkpoint_pass import Weight
+    from shardahead.load import ShardWeights
 
 MAX_WORKERS = 256
 _EXIT_SECONDS = 1.0
-
-
-class _Pass(Protocol):
-    """What the iterator needs of a pass over a checkpoint."""
-
-    prefetch: PrefetchHandle | None
-    mode: str
-
-    def close(self) -> None: ...
 
 
 class WeightsIterator(Iterator["Weight"]):
@@ -49,7 +41,7 @@ class WeightsIterator(Iterator["Weight"]):
     iteration, with close(), or when the iterator is dropped.
     """
 
-    def __init__(self, load: _Pass, weights: Iterator[Weight]) -> None:
+    def __init__(self, load: CheckpointPass, weights: Iterator[Weight]) -> None:
         self.prefetch = load.prefetch
         self._load = load
         self._weights = weights
