@@ -1,0 +1,79 @@
+// bindings: what the files of the Python extension share. They convert arguments and results,
+// release the GIL around everything that may wait, translate errors, and do nothing else.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../error.h"
+#include "../plan.h"
+
+namespace shardahead {
+
+namespace py = pybind11;
+
+// Releases the GIL. Up to Python 3.13, a thread that wants it back while the interpreter goes down
+// is ended by a forced unwind, from which py::gil_scoped_release aborts the process. Such a thread
+// sleeps here until the process has ended, as it does from Python 3.14 on.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) ::pause();
+    }
+  }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+using NoGil = py::call_guard<GilReleased>;
+
+// With the GIL released: throws what a signal handler raised.
+void check_signals();
+
+// As Python writes paths: what is not UTF-8 stays what it is.
+py::object as_path(const std::string& text);
+
+// The subclass of OSError that belongs to errno, with the file name as the caller would write it.
+py::object as_os_error(const IoError& error);
+
+// By file: (offset, length) of what is wanted, or nothing for all of it.
+using Spans = std::vector<std::optional<std::vector<std::pair<std::uint64_t, std::uint64_t>>>>;
+
+std::shared_ptr<const Plan> make_plan(const std::vector<std::uint64_t>& sizes, const Spans& spans,
+                                      std::uint64_t block_bytes);
+
+// What `parse` makes of a name that the caller gave. Throws ValueError with the choices.
+template <typename Parse>
+auto parse_name(const char* argument, const std::string& name, const char* choices, Parse parse) {
+  const auto parsed = parse(name);
+  if (!parsed) {
+    throw py::value_error(std::string(argument) + " must be one of " + choices + ", not '" + name +
+                          "'");
+  }
+  return *parsed;
+}
+
+// In the order in which the module has them.
+void bind_plan(py::module_& module);
+void bind_prefetch(py::module_& module);
+void bind_tensor_reader(py::module_& module);
+void bind_residency(py::module_& module);
+void bind_mount(py::module_& module);
+void bind_memory(py::module_& module);
+void bind_loader_progress(py::module_& module);
+
+}  // namespace shardahead

@@ -1,0 +1,231 @@
+// prefetch: what Python holds of a running prefetch.
+#include <algorithm>
+#include <chrono>
+
+#include "../board.h"
+#include "../board_name.h"
+#include "../engine.h"
+#include "../memory_budget.h"
+#include "bindings.h"
+
+namespace shardahead {
+namespace {
+
+constexpr const char* kPartitions = "dynamic, block, file";
+
+// How the blocks are shared, and why not as was asked for, if so.
+struct Sharing {
+  std::string partition;
+  std::string reason;
+};
+
+struct SharingOptions {
+  std::string partition;
+  std::string board_folder;
+  std::uint64_t inflight_bytes = 0;
+  std::int64_t local_rank = 0;
+  std::int64_t local_size = 1;
+};
+
+std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_ptr<const Plan>& plan,
+                                    const SharingOptions& options, Sharing& sharing) {
+  sharing.partition = options.partition;
+  require_local_rank(options.local_rank, options.local_size);  // also where it is not needed
+  if (options.partition == "dynamic") {
+    BoardRefusal refusal;
+    auto board =
+        BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
+                          share_of(*plan, Partition::block, 0, 1), refusal, options.inflight_bytes);
+    if (board) return board;
+    sharing = {"block", "no shared memory: " + refusal.reason};
+  }
+  const Partition dealt = parse_name("partition", sharing.partition, kPartitions,
+                                     [](const auto& name) { return partition_from(name); });
+  return std::make_unique<StaticClaims>(
+      plan, share_of(*plan, dealt, options.local_rank, options.local_size));
+}
+
+// One file as the consumer of a prefetch maps it. Outlives the prefetch where need be.
+class FileMapping {
+ public:
+  FileMapping(std::weak_ptr<Engine> engine, std::size_t file, std::shared_ptr<MappedFile> mapped)
+      : engine_(std::move(engine)), file_(file), mapped_(std::move(mapped)) {}
+
+  [[nodiscard]] std::unique_ptr<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const {
+    const auto engine = engine_.lock();
+    if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
+    return engine->hold(file_, mapped_, {offset, length});
+  }
+
+ private:
+  std::weak_ptr<Engine> engine_;
+  std::size_t file_;
+  std::shared_ptr<MappedFile> mapped_;
+};
+
+// What Python holds of a running prefetch.
+class Prefetch {
+ public:
+  Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
+           const std::string& partition, const std::string& board_folder,
+           std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
+           const std::string& strategy, std::uint32_t threads,
+           std::optional<std::uint64_t> window_bytes,
+           std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
+           bool tries_mounts) {
+    EngineOptions options;
+    options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
+                                  [](const auto& name) { return strategy_from(name); });
+    options.threads = threads;
+    options.window_bytes = window_bytes;
+    options.consumer = consumer;
+    options.consumer_releases = consumer_releases;
+    options.tries_mounts = tries_mounts;
+    options.memory_budget = [given = memory_budget_bytes] {
+      return given ? given : memory_budget().budget_bytes;
+    };
+    files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
+    std::vector<std::uint64_t> sizes;
+    sizes.reserve(files_->size());
+    for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
+    plan_ = make_plan(sizes, spans, block_bytes);
+    auto claims =
+        make_claims(*files_, plan_,
+                    {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
+    engine_ = std::make_shared<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
+  }
+
+  [[nodiscard]] const Sharing& sharing() const { return sharing_; }
+  bool wait(double seconds) {
+    return engine_->wait(std::chrono::nanoseconds(to_nanoseconds(seconds)));
+  }
+  void cancel() { engine_->cancel(); }
+  [[nodiscard]] bool done() const { return engine_->done(); }
+  [[nodiscard]] bool cancelled() const { return engine_->cancelled(); }
+  [[nodiscard]] Progress progress() const { return engine_->progress(); }
+  [[nodiscard]] Report report() const { return engine_->report(); }
+
+  // `held_from_file`: of this file and those after it nothing is released, whatever was consumed.
+  void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset,
+                std::optional<std::uint32_t> held_from_file) {
+    engine_->consumed(
+        plan_->position(checked(file), consumed_offset), plan_->position(file, needed_offset),
+        held_from_file ? plan_->position(checked(*held_from_file), 0) : Consumption::kNoEnd);
+  }
+
+  bool end_consumer() { return engine_->end_consumer(); }
+  void meet(std::uint32_t expected) { engine_->meet(expected, check_signals); }
+  const char* keeping() { return to_string(engine_->keeping(check_signals)); }
+
+  // What tells two versions of a file apart.
+  [[nodiscard]] std::pair<std::uint64_t, std::int64_t> version(std::uint32_t file) const {
+    const FileStatus& status = files_->status(checked(file));
+    return {status.size_bytes, status.modified_nanoseconds};
+  }
+
+  FileMapping map(std::uint32_t file) {
+    return FileMapping(engine_, file, engine_->map(checked(file)));
+  }
+
+  void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
+    if (auto error = engine_->fetch_now(checked(file), {offset, length}, check_signals)) {
+      throw IoException(std::move(*error));
+    }
+  }
+
+ private:
+  static std::int64_t to_nanoseconds(double seconds) {
+    return static_cast<std::int64_t>(std::clamp(seconds, 0.0, 1e6) * 1e9);
+  }
+
+  [[nodiscard]] std::uint32_t checked(std::uint32_t file) const {
+    if (file >= files_->size()) throw py::index_error("no file " + std::to_string(file));
+    return file;
+  }
+
+  std::shared_ptr<FileTable> files_;
+  std::shared_ptr<const Plan> plan_;
+  Sharing sharing_;
+  std::shared_ptr<Engine> engine_;
+};
+
+void bind_report(py::module_& module) {
+  py::class_<Progress>(module, "Progress")
+      .def_readonly("planned_bytes", &Progress::planned_bytes)
+      .def_readonly("done_bytes", &Progress::done_bytes)
+      .def_readonly("seconds", &Progress::seconds);
+  py::class_<Report>(module, "Report")
+      .def_readonly("planned_bytes", &Report::planned_bytes)
+      .def_readonly("resident_bytes", &Report::resident_bytes)
+      .def_readonly("read_bytes", &Report::read_bytes)
+      .def_readonly("lost_bytes", &Report::lost_bytes)
+      .def_readonly("shared_bytes", &Report::shared_bytes)
+      .def_readonly("failed_bytes", &Report::failed_bytes)
+      .def_readonly("left_out_bytes", &Report::left_out_bytes)
+      .def_readonly("refetched_bytes", &Report::refetched_bytes)
+      .def_readonly("dropped_bytes", &Report::dropped_bytes)
+      .def_readonly("window_bytes", &Report::window_bytes)
+      .def_readonly("window_source", &Report::window_source)
+      .def_readonly("seconds", &Report::seconds)
+      .def_readonly("cpu_seconds", &Report::cpu_seconds)
+      .def_readonly("threads", &Report::threads)
+      .def_readonly("inflight_bytes", &Report::inflight_bytes)
+      .def_readonly("strategy", &Report::strategy)
+      .def_readonly("strategy_used", &Report::strategy_used)
+      .def_readonly("step_bytes", &Report::step_bytes)
+      .def_readonly("step_source", &Report::step_source)
+      .def_readonly("keeping", &Report::keeping)
+      .def_readonly("cancelled", &Report::cancelled)
+      .def_readonly("done", &Report::done)
+      .def_readonly("error_count", &Report::error_count)
+      .def_property_readonly("errors", [](const Report& report) {
+        py::list errors;
+        for (const IoError& error : report.errors) errors.append(as_os_error(error));
+        return errors;
+      });
+}
+
+}  // namespace
+
+void bind_prefetch(py::module_& module) {
+  bind_report(module);
+  py::class_<HeldBytes>(module, "HeldBytes", py::buffer_protocol())
+      .def_buffer([](const HeldBytes& held) {
+        return py::buffer_info(reinterpret_cast<std::uint8_t*>(held.memory()),
+                               static_cast<py::ssize_t>(held.size_bytes()));
+      });
+  py::class_<FileMapping>(module, "FileMapping")
+      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
+  py::class_<Prefetch>(module, "Prefetch")
+      .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
+                    const std::string&, const std::string&, std::uint64_t, std::int64_t,
+                    std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
+                    std::optional<std::uint64_t>, bool, bool, bool>(),
+           py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
+           py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
+           py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
+           py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"),
+           py::arg("consumer_releases"), py::arg("tries_mounts"), NoGil())
+      .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
+      .def("cancel", &Prefetch::cancel, NoGil())
+      .def("progress", &Prefetch::progress, NoGil())
+      .def("report", &Prefetch::report, NoGil())
+      .def("consumed", &Prefetch::consumed, py::arg("file"), py::arg("consumed_offset"),
+           py::arg("needed_offset"), py::arg("held_from_file") = py::none(), NoGil())
+      .def("end_consumer", &Prefetch::end_consumer, NoGil())
+      .def("keeping", &Prefetch::keeping, NoGil())
+      .def("meet", &Prefetch::meet, py::arg("expected"), NoGil())
+      .def("version", &Prefetch::version, py::arg("file"))
+      .def("map", &Prefetch::map, py::arg("file"), NoGil())
+      .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
+           NoGil())
+      .def_property_readonly("partition_used",
+                             [](const Prefetch& prefetch) { return prefetch.sharing().partition; })
+      .def_property_readonly(
+          "partition_reason",
+          [](const Prefetch& prefetch) { return as_path(prefetch.sharing().reason); })
+      .def_property_readonly("done", &Prefetch::done)
+      .def_property_readonly("cancelled", &Prefetch::cancelled);
+}
+
+}  // namespace shardahead
