@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,14 +21,29 @@ namespace {
 
 constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
 
+// One for all inputs; gone when the program ends, unless an input has killed it.
+class Folder {
+ public:
+  Folder() {
+    if (::access("/dev/shm", W_OK) != 0) path_ = "/tmp/shardahead-fuzz-XXXXXX";
+    require(::mkdtemp(path_.data()) != nullptr, "a folder for the board");
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/dev/shm/shardahead-fuzz-XXXXXX";
+};
+
 const std::string& folder() {
-  static const std::string path = [] {
-    std::string made = "/dev/shm/shardahead-fuzz-XXXXXX";
-    if (::access("/dev/shm", W_OK) != 0) made = "/tmp/shardahead-fuzz-XXXXXX";
-    require(::mkdtemp(made.data()) != nullptr, "a folder for the board");
-    return made;
-  }();
-  return path;
+  static const Folder made;
+  return made.path();
 }
 
 // Never more than a plan's share of it is wanted.
