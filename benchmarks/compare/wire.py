@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import shardahead
+
 Counter = Callable[[], int]
 _SECTOR_BYTES = 512
 _SERVER_READ_FIELD = 4  # of "bytes:", after what applications read and wrote
@@ -18,32 +20,16 @@ _SERVER_READ_FIELD = 4  # of "bytes:", after what applications read and wrote
 
 def counter_of(folder: Path) -> tuple[Counter | None, str]:
     """The counter of the storage that `folder` is on, and where it is from or why there is none."""
-    mount = mount_of(folder, Path("/proc/self/mountinfo").read_text())
-    if mount is None:
-        return None, "not told: no mount found"
-    mountpoint, fstype = mount
-    if fstype in ("nfs", "nfs4"):
+    mount = shardahead.mount_of(folder)
+    if mount.type in ("nfs", "nfs4"):
         return lambda: nfs_bytes(
-            Path("/proc/self/mountstats").read_text(), mountpoint
+            Path("/proc/self/mountstats").read_text(), mount.mount_point
         ), "mountstats"
     device = os.stat(folder).st_dev
     statistics = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
     if statistics.exists():
         return lambda: block_bytes(statistics.read_text()), str(statistics)
-    return None, f"not told: no counter for {fstype}"
-
-
-def mount_of(folder: Path, mountinfo: str) -> tuple[str, str] | None:
-    """(mountpoint, file system type) of the last mount of the device that `folder` is on."""
-    device = os.stat(folder).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    found = None
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if fields[2] == number:
-            found = _unescaped(fields[4]), after.split()[0]
-    return found
+    return None, f"not told: no counter for {mount.type or 'this mount'}"
 
 
 def nfs_bytes(mountstats: str, mountpoint: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -224,12 +223,8 @@ def test_a_block_device_tells_sectors() -> None:
     assert wire.block_bytes("  7 0 100 3 0 0 0 0 0 0 0") == 51_200
 
 
-def test_a_folder_is_found_by_its_device(tmp_path: Path) -> None:
-    device = tmp_path.stat().st_dev
-    other = "29 1 0:999 / /other rw - tmpfs x rw"
-    ours = f"30 1 {os.major(device)}:{os.minor(device)} / /a\\040b rw shared:1 - ext4 /dev/x rw"
-    assert wire.mount_of(tmp_path, f"{other}\n{ours}\n") == ("/a b", "ext4")
-    assert wire.mount_of(tmp_path, other) is None
+def test_where_the_kernel_counts_nothing_that_is_told() -> None:
+    assert wire.counter_of(Path("/proc")) == (None, "not told: no counter for proc")
 
 
 def test_without_a_limit_of_memory_the_ranks_run_where_the_caller_runs() -> None:
