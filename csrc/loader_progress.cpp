@@ -15,7 +15,7 @@
 #include <system_error>
 
 #include "file_io.h"
-#include "memory_budget.h"
+#include "proc_text.h"
 
 namespace shardahead {
 namespace {

@@ -126,19 +126,6 @@ std::vector<MemoryCgroup> memory_cgroups(std::string_view self_cgroup, std::stri
   return found;
 }
 
-std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key) {
-  for (std::string_view line : split(text, '\n')) {
-    if (!line.starts_with(key)) continue;
-    line.remove_prefix(key.size());
-    const std::size_t start = line.find_first_not_of(": \t");
-    if (start == 0 || start == std::string_view::npos) continue;  // a longer key, or no number
-    line.remove_prefix(start);
-    const auto found = leading_number(line);
-    if (found) return line.ends_with(" kB") ? *found * kKiB : *found;
-  }
-  return std::nullopt;
-}
-
 std::optional<std::uint64_t> parse_limit(std::string_view text) {
   const auto number = leading_number(text);
   return number && *number < kUnlimitedBytes ? number : std::nullopt;

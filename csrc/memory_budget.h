@@ -47,9 +47,6 @@ struct MemoryCgroup {
 // lie above what is mounted; then it is the mount itself.
 std::vector<MemoryCgroup> memory_cgroups(std::string_view self_cgroup, std::string_view mountinfo);
 
-// The number after `key` in lines of "key number" or "key: number kB", in bytes.
-std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key);
-
 // A limit as cgroups write it: "max" and the largest numbers mean that there is none.
 std::optional<std::uint64_t> parse_limit(std::string_view text);
 

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "byte_range.h"
+
 namespace shardahead {
 
 std::optional<std::string> file_text(const std::string& path) {
@@ -36,6 +38,19 @@ std::optional<std::uint64_t> parse_count(std::string_view text) {
   const auto [stopped, error] = std::from_chars(begin, end, value);
   if (error != std::errc{} || stopped != end) return std::nullopt;
   return value;
+}
+
+std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key) {
+  for (std::string_view line : split(text, '\n')) {
+    if (!line.starts_with(key)) continue;
+    line.remove_prefix(key.size());
+    const std::size_t start = line.find_first_not_of(": \t");
+    if (start == 0 || start == std::string_view::npos) continue;  // a longer key, or no number
+    line.remove_prefix(start);
+    const auto found = leading_number(line);
+    if (found) return line.ends_with(" kB") ? *found * kKiB : *found;
+  }
+  return std::nullopt;
 }
 
 }  // namespace shardahead

@@ -22,4 +22,7 @@ std::optional<std::uint64_t> leading_number(std::string_view text);
 // A whole number without a sign and without a unit, and nothing else.
 std::optional<std::uint64_t> parse_count(std::string_view text);
 
+// The number after `key` in lines of "key number" or "key: number kB", in bytes.
+std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key);
+
 }  // namespace shardahead

@@ -60,14 +60,6 @@ TEST_CASE("a limit is a number, or there is none") {
   }
 }
 
-TEST_CASE("a value is found by its whole key") {
-  CHECK(value_of("inactive_file_x 1\ninactive_file 2\n", "inactive_file") == 2);
-  CHECK(value_of("total_inactive_file 3\n", "inactive_file") == std::nullopt);
-  CHECK(value_of(kMeminfo, "MemFree") == 4000000 * kKiB);
-  CHECK(value_of("MemFree:\n", "MemFree") == std::nullopt);
-  CHECK(value_of("", "MemFree") == std::nullopt);
-}
-
 TEST_CASE("dirty pages and pages under writeback cannot be dropped") {
   CHECK(droppable_bytes("active_file 10\ninactive_file 5\nfile_dirty 2\nfile_writeback 1\n", 2) ==
         12);

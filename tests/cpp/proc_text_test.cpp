@@ -35,4 +35,12 @@ TEST_CASE("a number at the beginning, or nothing but a number") {
   CHECK(parse_count("128\n") == std::nullopt);
 }
 
+TEST_CASE("a value is found by its whole key") {
+  CHECK(value_of("inactive_file_x 1\ninactive_file 2\n", "inactive_file") == 2);
+  CHECK(value_of("total_inactive_file 3\n", "inactive_file") == std::nullopt);
+  CHECK(value_of("MemTotal:  8000000 kB\nMemFree:   4000000 kB\n", "MemFree") == 4000000 * kKiB);
+  CHECK(value_of("MemFree:\n", "MemFree") == std::nullopt);
+  CHECK(value_of("", "MemFree") == std::nullopt);
+}
+
 TEST_SUITE_END();

@@ -2,6 +2,7 @@
 // outside its mount, no free memory beyond the limit.
 #include "fuzz_input.h"
 #include "memory_budget.h"
+#include "proc_text.h"
 
 using namespace shardahead;
 using fuzzing::require;
