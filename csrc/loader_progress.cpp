@@ -1,80 +1,18 @@
 #include "loader_progress.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <charconv>
 #include <filesystem>
 #include <memory>
 #include <system_error>
 
 #include "file_io.h"
-#include "proc_text.h"
 
 namespace shardahead {
 namespace {
-
-// A file of /proc, or none; every call may fail.
-class ProcFile {
- public:
-  explicit ProcFile(const std::string& path)
-      : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~ProcFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  ProcFile(const ProcFile&) = delete;
-  ProcFile& operator=(const ProcFile&) = delete;
-
-  void read_all(std::string& text) const {
-    constexpr std::size_t kGrowBytes = 64 * kKiB;
-    std::size_t length = 0;
-    for (;;) {
-      if (text.size() < length + kGrowBytes) text.resize(length + 2 * kGrowBytes);
-      const ssize_t count = ::read(descriptor_, text.data() + length, text.size() - length);
-      if (count < 0 && errno == EINTR) continue;
-      if (count <= 0) break;
-      length += static_cast<std::size_t>(count);
-    }
-    text.resize(length);
-  }
-
-  std::size_t read_at(std::uint64_t offset, void* buffer, std::size_t length) const {
-    const ssize_t count = ::pread(descriptor_, buffer, length, static_cast<off_t>(offset));
-    return count < 0 ? 0 : static_cast<std::size_t>(count);
-  }
-
- private:
-  int descriptor_;
-};
-
-// Calls `each` with every line of maps that can be read and belongs to a file.
-template <typename Each>
-void for_each_mapping(std::string_view maps, Each&& each) {
-  while (!maps.empty()) {
-    const std::size_t end = std::min(maps.find('\n'), maps.size());
-    const auto line = parse_maps_line(maps.substr(0, end));
-    if (line && line->inode != 0) each(*line);
-    maps.remove_prefix(std::min(end + 1, maps.size()));
-  }
-}
-
-// Takes a number from the front of the text, and the separator behind it.
-std::optional<std::uint64_t> take_number(std::string_view& text, int base, char separator) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (error != std::errc{}) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  if (text.empty()) return value;
-  if (text.front() != separator) return std::nullopt;
-  text.remove_prefix(1);
-  return value;
-}
 
 // The first page of a file, mapped without any access: where maps shows it, it shows its key.
 class MappedPage {
@@ -111,31 +49,6 @@ std::vector<int> descriptors(const std::string& folder) {
 
 }  // namespace
 
-std::optional<MapsLine> parse_maps_line(std::string_view line) {
-  // begin-end rwxp offset major:minor inode [name]
-  MapsLine found;
-  const auto begin = take_number(line, 16, '-');
-  const auto end = begin ? take_number(line, 16, ' ') : std::nullopt;
-  if (!end || *end < *begin || line.size() < 5 || line[4] != ' ') return std::nullopt;
-  found.begin = *begin;
-  found.end = *end;
-  found.readable = line[0] == 'r';
-  found.writable = line[1] == 'w';
-  found.executable = line[2] == 'x';
-  found.shared = line[3] == 's';
-  line.remove_prefix(5);
-  const auto offset = take_number(line, 16, ' ');
-  const auto device_major = offset ? take_number(line, 16, ':') : std::nullopt;
-  const auto device_minor = device_major ? take_number(line, 16, ' ') : std::nullopt;
-  const auto inode = device_minor ? take_number(line, 10, ' ') : std::nullopt;
-  if (!inode) return std::nullopt;
-  found.offset = *offset;
-  found.device =
-      makedev(static_cast<unsigned>(*device_major), static_cast<unsigned>(*device_minor));
-  found.inode = *inode;
-  return found;
-}
-
 // Told by their form, for life: a list of addresses would be out of date as soon as it was read.
 bool is_own_mapping(const MapsLine& line) noexcept {
   const bool accessible = line.readable || line.writable || line.executable;
@@ -144,63 +57,6 @@ bool is_own_mapping(const MapsLine& line) noexcept {
                           line.offset % kHugePageBytes == 0;
   return !accessible || populating;
 }
-
-std::optional<std::uint64_t> parse_fdinfo_position(std::string_view fdinfo) {
-  return value_of(fdinfo, "pos");
-}
-
-// Which pages of this process are mapped to something, or were and are swapped out.
-class LoaderProgress::PageMap {
- public:
-  explicit PageMap(const std::string& path) : file_(path) {}
-
-  // The end of the last touched page of [begin, end), until `scan_bytes` in a row are untouched; 0
-  // where none is. Addresses, of whole pages.
-  std::uint64_t touched_end(std::uint64_t begin, std::uint64_t end, std::uint64_t scan_bytes) {
-    std::uint64_t found = 0;
-    std::uint64_t stop = std::min(end, begin + std::min(scan_bytes, end - begin));
-    for (std::uint64_t at = begin; at < stop;) {
-      const std::uint64_t pages =
-          std::min<std::uint64_t>((stop - at + page_bytes() - 1) / page_bytes(), entries_.size());
-      const std::size_t count = read(at, pages);
-      if (count == 0) break;
-      for (std::size_t i = count; i > 0; --i) {
-        if (!touched(entries_[i - 1])) continue;
-        found = at + i * page_bytes();
-        stop = found + std::min(scan_bytes, end - std::min(found, end));
-        break;
-      }
-      at += count * page_bytes();
-    }
-    return found;
-  }
-
-  // Some touched page of [begin, end) that is far behind, or 0. `turn` shifts the probes.
-  std::uint64_t probe(std::uint64_t begin, std::uint64_t end, std::uint64_t turn) {
-    constexpr std::uint64_t kProbes = 32;
-    const std::uint64_t stride_pages = (end - begin) / page_bytes() / kProbes;
-    if (stride_pages == 0) return 0;
-    // The golden ratio's multiples fall between one another, wherever they stop.
-    const std::uint64_t shift = (turn * 40503 % 65536) * stride_pages / 65536;
-    for (std::uint64_t i = kProbes; i > 0; --i) {
-      const std::uint64_t page = begin + ((i - 1) * stride_pages + shift) * page_bytes();
-      if (read(page, 1) == 1 && touched(entries_[0])) return page;
-    }
-    return 0;
-  }
-
- private:
-  static bool touched(std::uint64_t entry) { return (entry >> 62U) != 0; }  // present, or swapped
-
-  std::size_t read(std::uint64_t address, std::uint64_t pages) {
-    return file_.read_at(address / page_bytes() * sizeof(std::uint64_t), entries_.data(),
-                         pages * sizeof(std::uint64_t)) /
-           sizeof(std::uint64_t);
-  }
-
-  ProcFile file_;
-  std::array<std::uint64_t, 4096> entries_{};
-};
 
 LoaderProgress::LoaderProgress(const std::vector<std::string>& paths, std::string root)
     : root_(std::move(root)), files_(paths.size()), positions_(paths.size()) {

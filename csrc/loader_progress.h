@@ -7,11 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
+
+#include "proc_self.h"
 
 namespace shardahead {
 
@@ -21,27 +21,8 @@ struct LoaderPosition {
   friend bool operator==(const LoaderPosition&, const LoaderPosition&) = default;
 };
 
-// One line of /proc/self/maps, without the name.
-struct MapsLine {
-  std::uint64_t begin = 0;  // addresses
-  std::uint64_t end = 0;
-  std::uint64_t offset = 0;  // in the file
-  std::uint64_t device = 0;  // as the mapping has it: see LoaderProgress
-  std::uint64_t inode = 0;   // 0 without a file
-  bool readable = false;
-  bool writable = false;
-  bool executable = false;
-  bool shared = false;
-  friend bool operator==(const MapsLine&, const MapsLine&) = default;
-};
-
-std::optional<MapsLine> parse_maps_line(std::string_view line);
-
 // Whether the core maps like that for itself (FileIo::populate and mincore, LoaderProgress).
 bool is_own_mapping(const MapsLine& line) noexcept;
-
-// The offset of a descriptor, from its /proc/self/fdinfo.
-std::optional<std::uint64_t> parse_fdinfo_position(std::string_view fdinfo);
 
 class LoaderProgress {
  public:
@@ -73,7 +54,6 @@ class LoaderProgress {
     MapsLine line;
     std::uint64_t end_bytes = 0;  // of what is touched
   };
-  class PageMap;
 
   void learn_keys(const std::vector<std::string>& paths);
   [[nodiscard]] std::vector<Mapping> mappings();
