@@ -7,7 +7,6 @@ Results go to standard output, progress and errors to standard error. Exit statu
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -16,19 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shardahead import _core, doctor
-from shardahead.policy import PARTITIONS, STRATEGIES, resolve_options
-from shardahead.prefetch import PrefetchHandle, prefetch_files
-from shardahead.report import Report, describe_error
-from shardahead.residency import FileResidency, evict, residency
-from shardahead.shards import resolve_shards
-from shardahead.stripes import fit_blocks
-from shardahead.topology import local_topology
-from shardahead.units import format_bytes, parse_bytes, printable
+from shardahead import commands
+from shardahead.commands import INCOMPLETE, WRONG_USAGE, complain
+from shardahead.doctor import DEFAULT_READ_BYTES
+from shardahead.policy import PARTITIONS, STRATEGIES
+from shardahead.report import describe_error
+from shardahead.units import parse_bytes
 from shardahead.version import __version__
 
-DONE, INCOMPLETE, WRONG_USAGE = 0, 1, 2
-_INTERRUPT_WAIT_SECONDS = 0.3
 _BENCH = "shardahead-bench"
 
 
@@ -42,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
     except (ValueError, TypeError) as error:
-        _complain(str(error))
+        complain(str(error))
         return WRONG_USAGE
     except OSError as error:
-        _complain(describe_error(error) if error.filename is not None else str(error))
+        complain(describe_error(error) if error.filename is not None else str(error))
         return INCOMPLETE
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return INCOMPLETE
 
 
@@ -57,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="shardahead", description="Warms the page cache with model checkpoints."
     )
     parser.add_argument("--version", action="version", version=f"shardahead {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    warm = _command(commands, "warm", _warm, "bring a checkpoint into the page cache")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    warm = _command(subparsers, "warm", commands.warm, "bring a checkpoint into the page cache")
     _add_sharing(warm)
     warm.add_argument(
         "--threads", type=int, metavar="N", help="worker threads of this process (default: 4)"
@@ -74,29 +68,29 @@ def _parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="go on beyond what fits in memory, evicting pages"
     )
     warm.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
-    _command(commands, "status", _status, "how much of a checkpoint is in the page cache")
-    _command(commands, "evict", _evict, "drop a checkpoint from the page cache")
-    plan = _command(commands, "plan", _plan, "what warm would read, in which order")
+    _command(subparsers, "status", commands.status, "how much of a checkpoint is in the page cache")
+    _command(subparsers, "evict", commands.evict, "drop a checkpoint from the page cache")
+    plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
     _add_sharing(plan)
     examine = _command(
-        commands, "doctor", _doctor, "what limits loading it here, and what to change"
+        subparsers, "doctor", commands.doctor, "what limits loading it here, and what to change"
     )
     examine.add_argument(
         "--read-bytes",
         type=_bytes_argument,
         metavar="BYTES",
-        default=doctor.DEFAULT_READ_BYTES,
+        default=DEFAULT_READ_BYTES,
         help="what may be read of each mount to measure it (default: 256MiB)",
     )
     # Only for the list of commands: main() hands its arguments over before they are parsed.
-    commands.add_parser("bench", help="measure which settings suit a mount", add_help=False)
+    subparsers.add_parser("bench", help="measure which settings suit a mount", add_help=False)
     return parser
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], description: str
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], description: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: argparse.ArgumentParser = subparsers.add_parser(
         name, help=description, description=f"{name}: {description}."
     )
     parser.add_argument(
@@ -125,11 +119,6 @@ def _bytes_argument(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _files(options: argparse.Namespace) -> str | list[str]:
-    paths: list[str] = options.path
-    return paths[0] if len(paths) == 1 else paths
-
-
 def _become_bench(arguments: Sequence[str]) -> NoReturn:
     """Replaces this process by shardahead-bench, so that signals and exit status are its own."""
     program = _find_bench()
@@ -149,230 +138,3 @@ def _find_bench() -> str | None:
         if found is not None:
             return found
     return shutil.which(_BENCH)
-
-
-def _warm(options: argparse.Namespace) -> int:
-    handle = prefetch_files(
-        _files(options),
-        options.local_rank,
-        options.local_size,
-        options.threads,
-        options.block_size,
-        strategy=options.strategy,
-        partition=options.partition,
-        window_bytes=0 if options.force else None,
-        inflight_bytes=options.inflight,
-    )
-    interrupted = False
-    try:
-        _show_progress(handle, quiet=options.quiet or options.json)
-    except KeyboardInterrupt:
-        interrupted = True
-        handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
-    report = handle.report()
-    reason = "interrupted" if interrupted else report.incomplete_reason()
-    if reason and report.left_out_bytes and report.window_source == "memory":
-        reason += "; --force reads on"
-    after = None if reason else _resident_after(handle, report)
-    if after is not None and after < report.planned_bytes // 2:
-        reason = (
-            f"only {format_bytes(after)} of {format_bytes(report.planned_bytes)} stayed in the "
-            "page cache: memory is short, or this mount does not keep pages"
-        )
-    if options.json:
-        document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
-        print(json.dumps(document))
-    else:
-        print(f"warm: {report.text()}")
-    if reason:
-        _complain(f"incomplete: {reason}")
-    return INCOMPLETE if reason else DONE
-
-
-def _resident_after(handle: PrefetchHandle, report: Report) -> int | None:
-    """What is resident once the only rank is done; None where it cannot be told."""
-    if report.local_size > 1 or report.planned_bytes == 0:
-        return None
-    total = 0
-    for file in residency([shard.path for shard in handle.shards]):
-        if file.resident_bytes is None:
-            return None
-        total += file.resident_bytes
-    return total
-
-
-def _show_progress(handle: PrefetchHandle, *, quiet: bool) -> None:
-    """Waits for the end; on a terminal with a bar of bytes, rate and time left."""
-    if quiet or not sys.stderr.isatty():
-        handle.wait()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    with Progress(
-        TextColumn("warm"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("warm", total=handle.progress().planned_bytes)
-        while not handle.done:
-            try:
-                handle.wait(0.1)
-            except TimeoutError:
-                bar.update(task, completed=handle.progress().done_bytes)
-        bar.update(task, completed=handle.progress().done_bytes)
-
-
-def _status(options: argparse.Namespace) -> int:
-    _show_residency(options, residency(_files(options)))
-    return DONE
-
-
-def _evict(options: argparse.Namespace) -> int:
-    files = evict(_files(options))
-    _show_residency(options, files)
-    left = sum(file.resident_bytes or 0 for file in files)
-    if left:
-        _complain(
-            f"incomplete: {format_bytes(left)} stayed: pages that a process has mapped, or that "
-            "are being read or written, cannot be dropped"
-        )
-    return INCOMPLETE if left else DONE
-
-
-def _show_residency(options: argparse.Namespace, files: list[FileResidency]) -> None:
-    size = sum(file.size_bytes for file in files)
-    known = all(file.resident_bytes is not None for file in files)
-    resident = sum(file.resident_bytes or 0 for file in files) if known else None
-    if options.json:
-        document = {
-            "size_bytes": size,
-            "resident_bytes": resident,
-            "files": [_residency_dict(file) for file in files],
-        }
-        print(json.dumps(document))
-        return
-    rows = [(printable(file.path), format_bytes(file.size_bytes), _share(file)) for file in files]
-    reasons = {file.reason for file in files if file.resident_bytes is None}
-    total = FileResidency("in all", size, resident, "", "")
-    _print_table(
-        ("shard", "size", "resident"), [*rows, ("in all", format_bytes(size), _share(total))]
-    )
-    for reason in sorted(reasons):
-        print(f"unknown: {reason}")
-
-
-def _residency_dict(file: FileResidency) -> dict[str, Any]:
-    return {
-        "path": printable(file.path),
-        "size_bytes": file.size_bytes,
-        "resident_bytes": file.resident_bytes,
-        "source": file.source,
-        "reason": file.reason,
-    }
-
-
-def _share(file: FileResidency) -> str:
-    if file.resident_bytes is None:
-        return "unknown"
-    percent = 100 * file.resident_bytes / file.size_bytes if file.size_bytes else 100.0
-    return f"{format_bytes(file.resident_bytes)} ({percent:.1f} %)"
-
-
-def _plan(options: argparse.Namespace) -> int:
-    shards = resolve_shards(_files(options))
-    chosen = fit_blocks(
-        resolve_options(block_size=options.block_size, partition=options.partition), shards
-    )
-    where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
-    sizes = [shard.size_bytes for shard in shards]
-    spans = [None] * len(sizes)
-    blocks = _core.plan_blocks(sizes, spans, chosen.block_bytes)
-    # Who claims what is not known before; a fixed share is.
-    share = list(range(len(blocks)))
-    if chosen.partition != "dynamic":
-        share = _core.plan_share(
-            sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
-        )
-    if options.json:
-        document = {
-            "size_bytes": sum(sizes),
-            "block_bytes": chosen.block_bytes,
-            "partition": chosen.partition,
-            "local_rank": where.rank,
-            "local_size": where.size,
-            "topology_source": where.source,
-            "files": [{"path": printable(s.path), "size_bytes": s.size_bytes} for s in shards],
-            "blocks": [
-                {"file": file, "offset": offset, "length": length}
-                for file, offset, length in blocks
-            ],
-            "share": share,
-        }
-        print(json.dumps(document))
-        return DONE
-    counts = [0] * len(shards)
-    for file, _, _ in blocks:
-        counts[file] += 1
-    rows = [
-        (printable(s.path), format_bytes(s.size_bytes), str(n))
-        for s, n in zip(shards, counts, strict=True)
-    ]
-    _print_table(
-        ("shard, in order", "size", "blocks"),
-        [*rows, ("in all", format_bytes(sum(sizes)), str(len(blocks)))],
-    )
-    if chosen.partition == "dynamic":
-        print(
-            f"partition dynamic: {where.size} local ranks ({where.source}) claim them in this order"
-        )
-        return DONE
-    mine = sum(blocks[index][2] for index in share)
-    print(
-        f"local rank {where.rank} of {where.size} ({where.source}), partition {chosen.partition}: "
-        f"{len(share)} blocks, {format_bytes(mine)}"
-    )
-    return DONE
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    facts, advice = doctor.examine(_files(options), options.read_bytes)
-    if options.json:
-        print(json.dumps(doctor.as_dict(facts, advice)))
-        return DONE
-    text = doctor.as_text(facts, advice)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-    return DONE
-
-
-def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, head in enumerate(heads):
-        table.add_column(
-            head, justify="right" if column else "left", overflow="fold", no_wrap=column > 0
-        )
-    encoding = sys.stdout.encoding or "utf-8"
-    for number, row in enumerate(rows):
-        cells = [cell.encode(encoding, "backslashreplace").decode(encoding) for cell in row]
-        table.add_row(*cells, end_section=number == len(rows) - 2)
-    width = None if sys.stdout.isatty() else max(80, 50 + max(len(row[0]) for row in rows))
-    Console(width=width, markup=False, highlight=False).print(table)
-
-
-def _complain(message: str) -> None:
-    print(f"shardahead: {printable(message)}", file=sys.stderr)
