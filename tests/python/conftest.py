@@ -40,6 +40,7 @@ MIB = 1024 * KIB
 SIZES_BYTES = [5 * MIB + 123, 0, 1, 3 * MIB, 4096]
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 HANG_SECONDS = 120.0
+FOREVER_SECONDS = 3600.0  # of a server that stalls
 NOBODY = 65534
 _CACHESTAT = 451  # the same on every architecture
 
@@ -260,6 +261,19 @@ def files(tmp_path: Path) -> list[Path]:
     paths = [write_file(tmp_path / f"{i}.safetensors", n) for i, n in enumerate(SIZES_BYTES)]
     make_cold(*paths)
     return paths
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """Three shards of eight tensors of 1 MiB, named by shard and position."""
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for i in range(3):
+        tensors = {f"{i}.{j}": torch.full((MIB,), 8 * i + j, dtype=torch.uint8) for j in range(8)}
+        save_file(tensors, folder / f"model-{i}.safetensors")
+    return folder
 
 
 def held(files: Any, **options: Any) -> PrefetchHandle:

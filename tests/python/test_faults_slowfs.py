@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import (
+    FOREVER_SECONDS,
     KIB,
     MIB,
     MakeMount,
@@ -30,7 +31,6 @@ from shardahead import PrefetchHandle, prefetch_files
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 ITERATORS = ["safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator"]
-FOREVER_SECONDS = 3600.0
 TENSOR_BYTES = MIB
 BAD_TENSOR = 5
 
@@ -40,21 +40,6 @@ def source(tmp_path: Path) -> Path:
     for name in ("1.bin", "2.bin", "3.bin"):
         write_file(tmp_path / "source" / name, 4 * MIB + 100)
     return tmp_path / "source"
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """Three shards of eight tensors of 1 MiB, named by shard and position."""
-    torch = pytest.importorskip("torch")
-    save_file = pytest.importorskip("safetensors.torch").save_file
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for i in range(3):
-        tensors = {
-            f"{i}.{j}": torch.full((TENSOR_BYTES,), 8 * i + j, dtype=torch.uint8) for j in range(8)
-        }
-        save_file(tensors, folder / f"model-{i}.safetensors")
-    return folder
 
 
 def check_errors(handle: PrefetchHandle, path: Path, code: int, offset: int, block: int) -> None:
@@ -143,9 +128,9 @@ def data_offset(path: Path) -> int:
 
 @pytest.mark.parametrize("make", ITERATORS)
 def test_a_tensor_that_cannot_be_read_is_an_error_when_its_turn_comes(
-    checkpoint: Path, make_mount: MakeMount, make: str
+    numbered: Path, make_mount: MakeMount, make: str
 ) -> None:
-    mount = make_mount(checkpoint)
+    mount = make_mount(numbered)
     bad = mount.mountpoint / "model-1.safetensors"
     mount.eio(bad, data_offset(bad) + BAD_TENSOR * TENSOR_BYTES + 100 * KIB)
     found = run_python(LOAD, make, mount.mountpoint)
@@ -175,9 +160,9 @@ def run_paused(process: Popen[str], meanwhile: Callable[[], None]) -> Any:
 
 
 def test_a_shard_that_the_server_has_cut_short_is_an_error_and_no_signal(
-    checkpoint: Path, make_mount: MakeMount
+    numbered: Path, make_mount: MakeMount
 ) -> None:
-    mount = make_mount(checkpoint)
+    mount = make_mount(numbered)
     bad = mount.mountpoint / "model-1.safetensors"
     cut = data_offset(bad) + BAD_TENSOR * TENSOR_BYTES + 100 * KIB
     # It is cut while its first tensor is in use: mapped by then, and not yet read to the end.
@@ -196,9 +181,9 @@ def test_a_shard_that_the_server_has_cut_short_is_an_error_and_no_signal(
 
 @pytest.mark.parametrize("make", ITERATORS)
 def test_a_load_goes_on_where_only_the_prefetch_failed(
-    checkpoint: Path, make_mount: MakeMount, make: str
+    numbered: Path, make_mount: MakeMount, make: str
 ) -> None:
-    mount = make_mount(checkpoint)
+    mount = make_mount(numbered)
     for i in range(3):
         mount.eio(f"model-{i}.safetensors", 16 * KIB)
     script = LOAD.replace("found, error", "weights.prefetch.wait()\nfound, error")
@@ -275,9 +260,9 @@ def main_thread_state(process: Popen[str]) -> str:
 
 @pytest.mark.parametrize("make", ITERATORS)
 def test_ctrl_c_interrupts_a_load_that_waits_for_a_stalled_read(
-    checkpoint: Path, make_mount: MakeMount, make: str
+    numbered: Path, make_mount: MakeMount, make: str
 ) -> None:
-    mount = make_mount(checkpoint)
+    mount = make_mount(numbered)
     mount.stall("model-1.safetensors", 16 * KIB, FOREVER_SECONDS)
     script = f"""
 import sys, shardahead

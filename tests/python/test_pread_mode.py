@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import (
+    FOREVER_SECONDS,
     KIB,
     MIB,
     MakeMount,
@@ -53,7 +54,6 @@ ITERATORS = {
     "one by one": safetensors_weights_iterator,
     "buffered": buffered_multi_thread_safetensors_weights_iterator,
 }
-FOREVER_SECONDS = 3600.0
 MOUNTS: dict[str, dict[str, Any]] = {
     "keep_cache": {},
     "no keep_cache": {"keep_cache": False},
@@ -345,19 +345,6 @@ except OSError as caught:
     error = [caught.errno, caught.filename, str(caught), caught.offset]
 print(json.dumps({"found": found, "error": error}))
 """
-
-
-@pytest.fixture
-def numbered(tmp_path: Path) -> Path:
-    """Three shards of eight tensors of 1 MiB, named by shard and position."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for i in range(3):
-        tensors = {
-            f"{i}.{j}": torch.full((TENSOR_BYTES,), 8 * i + j, dtype=torch.uint8) for j in range(8)
-        }
-        save_file(tensors, folder / f"model-{i}.safetensors")
-    return folder
 
 
 @pytest.mark.parametrize("fault", ["eio", "truncate"])
