@@ -6,10 +6,13 @@ comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell nproc)
+# Not one for each processor: the tests fill the page cache, and look at what is in it.
+TEST_PROCESSES ?= 2
 ENVIRONMENTS ?= build/engines
 ENGINES ?= sglang sglang-previous vllm vllm-previous
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
+IN_PARALLEL = --numprocesses $(TEST_PROCESSES) --dist worksteal
 FUZZ_SECONDS ?= 60
 FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
@@ -41,11 +44,11 @@ test-cpp: build/release/.built
 	$(BIN)/ctest --test-dir build/release --output-on-failure -j $(JOBS)
 
 test-python: $(VENV)/.installed build/release/.built
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(PYTEST)
 
 # Python's own objects are fenced, freed memory is overwritten, and -X dev tells what is silent else.
 test-python-debug: $(VENV)/.installed build/release/.built ## the Python tests under debug allocators
-	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(PYTEST)
+	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(IN_PARALLEL) $(PYTEST)
 
 soak: $(VENV)/.installed build/release/.built ## faults for as long as you like: ROUNDS=100, SEEDS=100000
 	build/release/tests/cpp/shardahead_simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
@@ -93,14 +96,15 @@ $(VENV)/.ready: tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.ready $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall \
-	  --config-settings=cmake.define.SHARDAHEAD_WERROR=ON .
+$(VENV)/.installed: build/wheel/.built
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	touch $@
 
+# Built as a user's pip would, apart from the environment: what it needs must be in pyproject.toml.
 build/wheel/.built: $(VENV)/.ready $(SOURCES)
 	rm -rf build/wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel \
+	  --config-settings=cmake.define.SHARDAHEAD_WERROR=ON .
 	touch $@
 
 # $(1): folder below build/, $(2): CMake options
