@@ -6,11 +6,12 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 """
 
 from shardahead.beside import prefetching
+from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
 from shardahead.load import LoadProgress
 from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
 from shardahead.mounts import Mount, MountLayer, mount_of
-from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.prefetch import prefetch_files
 from shardahead.pt_weights import pt_weights_iterator
 from shardahead.report import Report
 from shardahead.residency import FileResidency, evict, residency

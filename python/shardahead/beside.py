@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from shardahead import _core
+from shardahead.handle import PrefetchHandle
 from shardahead.memory import budget_in_force
 from shardahead.policy import resolve_options
-from shardahead.prefetch import PrefetchHandle, start_prefetch
+from shardahead.prefetch import start_prefetch
 from shardahead.shards import Files, resolve_shards
 from shardahead.topology import local_topology
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from shardahead.handle import PrefetchHandle
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
-from shardahead.prefetch import PrefetchHandle, start_prefetch
+from shardahead.prefetch import start_prefetch
 from shardahead.shards import Files, resolve_shards
 from shardahead.topology import local_topology
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from shardahead import _core
 from shardahead.doctor import as_dict, as_text, examine
+from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
 from shardahead.policy import resolve_options
-from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.prefetch import prefetch_files
 from shardahead.report import Report
 from shardahead.residency import FileResidency, residency
 from shardahead.residency import evict as evict_files

@@ -16,11 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
+from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
 from shardahead.memory import budget_in_force
 from shardahead.order import consumed_offsets, in_order, order_of
 from shardahead.policy import PrefetchOptions
-from shardahead.prefetch import PrefetchHandle
 from shardahead.reading import TensorReading, neighbours, read_headers
 from shardahead.residency import evict
 from shardahead.safetensors_header import Header, TensorRange, read_header

@@ -20,10 +20,11 @@ import torch
 from sglang.srt.model_loader import weight_utils
 
 from shardahead import _core
+from shardahead.handle import PrefetchHandle
 from shardahead.load import Load
 from shardahead.mounts import mounts_of
 from shardahead.policy import PrefetchOptions, is_disabled, is_prefetched_unasked, resolve_options
-from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.prefetch import prefetch_files
 from shardahead.shards import resolve_shards
 from shardahead.units import format_bytes
 from shardahead.weights import MAX_WORKERS, weights_of

@@ -21,11 +21,12 @@ from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 
 from shardahead import _core
 from shardahead.beside import prefetching
+from shardahead.handle import PrefetchHandle
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.load import Load
 from shardahead.mounts import mounts_of
 from shardahead.policy import PrefetchOptions, is_disabled
-from shardahead.prefetch import PrefetchHandle, prefetch_files
+from shardahead.prefetch import prefetch_files
 from shardahead.shards import resolve_shards
 from shardahead.units import format_bytes
 from shardahead.weights import MAX_WORKERS, weights_of
