@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
 #include <set>
 #include <utility>
+
+#include "in_parallel.h"
 
 namespace shardahead {
 namespace {
@@ -97,18 +100,36 @@ IoError File::became_shorter(std::uint64_t offset) const {
   return found;
 }
 
-FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files)
+FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files,
+                     std::uint32_t threads)
     : io_(io), max_open_files_(std::max<std::size_t>(max_open_files, 1)) {
+  std::vector<std::optional<Opened>> opened = open_all(paths, threads);
   std::set<std::pair<std::uint64_t, std::uint64_t>> seen;
   entries_.reserve(paths.size());
-  for (const std::string& path : paths) {
-    auto file = File::open(io_, path);
-    const FileStatus& status = file->status();
-    if (!seen.emplace(status.device, status.inode).second) continue;
-    entries_.push_back({path, status, file, 0});
-    // The first files are read first: once the limit is reached, the later ones wait closed.
-    if (recent_.size() < max_open_files_) recent_.push_back(std::move(file));
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    // What failed beside others may have been for want of descriptors. Else it fails again.
+    Opened found = opened[i] ? std::move(*opened[i]) : Opened(File::open(io_, paths[i]));
+    if (!seen.emplace(found.status.device, found.status.inode).second) continue;
+    entries_.push_back({paths[i], found.status, found.file, 0});
+    if (found.file && recent_.size() < max_open_files_) recent_.push_back(std::move(found.file));
   }
+}
+
+// The first files are read first, and stay open; the later ones wait closed.
+std::vector<std::optional<FileTable::Opened>> FileTable::open_all(
+    const std::vector<std::string>& paths, std::uint32_t threads) {
+  std::vector<std::optional<Opened>> opened(paths.size());
+  const auto at_once = std::min<std::size_t>(threads, max_open_files_);
+  in_parallel(paths.size(), static_cast<std::uint32_t>(at_once), [&](std::size_t i) {
+    try {
+      Opened found(File::open(io_, paths[i]));
+      if (i >= max_open_files_) found.file.reset();
+      opened[i] = std::move(found);
+    } catch (const std::exception&) {
+      return;
+    }
+  });
+  return opened;
 }
 
 std::shared_ptr<const File> FileTable::opened(std::size_t index) {

@@ -7,7 +7,9 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "error.h"
@@ -55,9 +57,11 @@ void require_unchanged(const File& file, const FileStatus& before);
 
 class FileTable {
  public:
-  // Opens every file once, in order, and throws the first IoException. A path that names the same
-  // file (device and inode) as an earlier one is left out.
-  FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files);
+  // Opens every file once, up to `threads` at a time, and throws the IoException of the first in
+  // order that cannot be. A path that names the same file (device and inode) as an earlier one is
+  // left out.
+  FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files,
+            std::uint32_t threads = 1);
 
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
   [[nodiscard]] const FileStatus& status(std::size_t index) const { return entries_[index].status; }
@@ -85,6 +89,15 @@ class FileTable {
     std::weak_ptr<const File> file;
     std::uint32_t renewals = 0;
   };
+  struct Opened {
+    explicit Opened(std::shared_ptr<const File> opened)
+        : file(std::move(opened)), status(file->status()) {}
+    std::shared_ptr<const File> file;
+    FileStatus status;
+  };
+
+  std::vector<std::optional<Opened>> open_all(const std::vector<std::string>& paths,
+                                              std::uint32_t threads);
 
   // Gives back the file that has to be closed for it, if any.
   std::shared_ptr<const File> keep_open(std::shared_ptr<const File> file) REQUIRES(mutex_);

@@ -8,8 +8,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# The static analyzer follows every CHECK of a test both ways: two thirds of the time for a test. The
-# tests run under sanitizers as well.
+# The static analyzer follows every CHECK of a test both ways, two thirds of the time for a test.
+# The tests run under sanitizers as well.
 IN_TESTS = ["--checks=-clang-analyzer-*"]
 
 

@@ -5,6 +5,7 @@
 #include "../board.h"
 #include "../board_name.h"
 #include "../engine.h"
+#include "../in_parallel.h"
 #include "../memory_budget.h"
 #include "bindings.h"
 
@@ -84,7 +85,8 @@ class Prefetch {
     options.memory_budget = [given = memory_budget_bytes] {
       return given ? given : memory_budget().budget_bytes;
     };
-    files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files());
+    files_ = std::make_shared<FileTable>(system_file_io(), paths, default_max_open_files(),
+                                         kLookupThreads);
     std::vector<std::uint64_t> sizes;
     sizes.reserve(files_->size());
     for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));

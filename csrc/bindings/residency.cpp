@@ -1,6 +1,9 @@
-// residency: what the page cache holds of a file, and what a measurement may read of it.
+// residency: what files are, what the page cache holds of them, and what a measurement may read.
 #include "../residency.h"
 
+#include <tuple>
+
+#include "../in_parallel.h"
 #include "../probe.h"
 #include "bindings.h"
 
@@ -43,6 +46,21 @@ std::vector<double> latencies_in(const std::string& path,
   return read_latencies(system_file_io(), *file, offsets);
 }
 
+// Of each path (mode, size_bytes, device, inode, modified_nanoseconds); nothing where there is no
+// such file, or it cannot be told.
+using Status = std::tuple<std::uint32_t, std::uint64_t, std::uint64_t, std::uint64_t, std::int64_t>;
+
+std::vector<std::optional<Status>> statuses_of(const std::vector<std::string>& paths) {
+  std::vector<std::optional<Status>> found(paths.size());
+  in_parallel(paths.size(), kLookupThreads, [&](std::size_t i) {
+    FileStatus status;
+    if (system_file_io().status(paths[i], status) < 0) return;
+    found[i] = {status.mode, status.size_bytes, status.device, status.inode,
+                status.modified_nanoseconds};
+  });
+  return found;
+}
+
 }  // namespace
 
 void bind_residency(py::module_& module) {
@@ -56,6 +74,7 @@ void bind_residency(py::module_& module) {
                              [](const FileResidency& file) { return file.residency.reason; })
       .def_property_readonly("errno_value",
                              [](const FileResidency& file) { return file.residency.errno_value; });
+  module.def("statuses", &statuses_of, py::arg("paths"), NoGil());
   module.def("residency", &residency_of, py::arg("path"), NoGil());
   module.def("evict", &evict_file, py::arg("path"), NoGil());
   module.attr("PROBE_STEP_BYTES") = kProbeStepBytes;

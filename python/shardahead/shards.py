@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
+from shardahead import _core
 from shardahead.units import quoted
 
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -208,11 +209,11 @@ def _paths_of_index(path: str) -> list[str]:
 
 
 def _read_index(path: str) -> bytes:
-    _stat_regular(path)
+    _refuse_irregular(_status(path)[0], path)
     # The file may have been replaced by a FIFO since: O_NONBLOCK keeps open() from waiting.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
-        _refuse_irregular(os.fstat(descriptor), path)
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)
         content = file.read(MAX_INDEX_BYTES + 1)
     if len(content) > MAX_INDEX_BYTES:
         raise ValueError(f"index {path!r} is larger than {MAX_INDEX_BYTES} bytes")
@@ -232,25 +233,26 @@ def _refuse_unsafe_name(name: str, index: str) -> None:
 
 def _unique(paths: Sequence[str]) -> list[Shard]:
     shards: dict[tuple[int, int], Shard] = {}
-    for path in paths:
-        status = _stat_regular(path)
-        identity = (status.st_dev, status.st_ino)
-        shards.setdefault(identity, Shard(path, status.st_size, *identity, status.st_mtime_ns))
+    # A round trip each on a network filesystem, so they are asked for side by side.
+    statuses = _core.statuses([os.fsencode(path) for path in paths])
+    for path, status in zip(paths, statuses, strict=True):
+        mode, size, device, inode, modified = status or _status(path)
+        _refuse_irregular(mode, path)
+        shards.setdefault((device, inode), Shard(path, size, device, inode, modified))
     return list(shards.values())
 
 
-def _stat_regular(path: str) -> os.stat_result:
-    status = os.stat(path)
-    _refuse_irregular(status, path)
-    return status
+def _status(path: str) -> tuple[int, int, int, int, int]:
+    found = os.stat(path)
+    return found.st_mode, found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def _refuse_irregular(status: os.stat_result, path: str) -> None:
-    if stat.S_ISREG(status.st_mode):
+def _refuse_irregular(mode: int, path: str) -> None:
+    if stat.S_ISREG(mode):
         return
-    if stat.S_ISDIR(status.st_mode):
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    kind = next((name for test, name in _SPECIAL_FILES if test(status.st_mode)), "unknown kind")
+    kind = next((name for test, name in _SPECIAL_FILES if test(mode)), "unknown kind")
     raise OSError(errno.EINVAL, f"not a regular file: {kind}", path)
 
 

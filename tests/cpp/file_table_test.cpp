@@ -61,6 +61,47 @@ TEST_CASE("the same file under another name is left out") {
   CHECK(table.size_bytes(1) == 20);
 }
 
+TEST_CASE("many files are opened side by side, and told of in order") {
+  const TemporaryFolder folder;
+  std::vector<std::string> paths;
+  for (int i = 0; i < 100; ++i) {
+    paths.push_back(folder.write(std::to_string(i), 1 + static_cast<std::uint64_t>(i)));
+  }
+  paths.push_back(paths.front());
+  FaultyFileIo io(system_file_io());
+  FileTable table(io, paths, 8, 16);
+  REQUIRE(table.size() == 100);
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    CHECK(table.path(i) == paths[i]);
+    CHECK(table.size_bytes(i) == 1 + i);
+    CHECK((table.opened(i) != nullptr) == (i < 8));
+  }
+  CHECK(io.calls(Operation::open) == 101);
+  CHECK(io.calls(Operation::close) == 93);
+}
+
+TEST_CASE("side by side, too, the first file in order that cannot be opened is named") {
+  SimulatedCheckpoint checkpoint(std::vector<std::uint64_t>(40, 10));
+  std::vector<std::string> paths;
+  for (std::size_t i = 0; i < 40; ++i) paths.push_back(SimulatedCheckpoint::path(i));
+  for (const char* bad : {"31.shard", "17.shard"}) {
+    checkpoint.io.add({.operation = Operation::open, .path_suffix = bad, .errno_value = EACCES});
+  }
+  try {
+    const FileTable table(checkpoint.io, paths, 8, 8);
+    FAIL("it was opened");
+  } catch (const IoException& exception) {
+    CHECK(exception.error().path == paths[17]);
+    CHECK(exception.error().errno_value == EACCES);
+  }
+  CHECK(checkpoint.kernel.open_descriptors() == 0);
+  checkpoint.io.clear_faults();
+  // What failed for the moment is tried again.
+  checkpoint.io.add(
+      {.operation = Operation::open, .path_suffix = "17.shard", .times = 1, .errno_value = EMFILE});
+  CHECK(FileTable(checkpoint.io, paths, 8, 8).size() == 40);
+}
+
 TEST_CASE("a table of no files is one") { CHECK(FileTable(system_file_io(), {}, 8).size() == 0); }
 
 TEST_CASE("an open that fails leaves no descriptor behind") {

@@ -195,8 +195,8 @@ def test_a_fifo_is_never_opened(tmp_path: Path) -> None:
 def test_an_index_that_turns_into_a_fifo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fifo = tmp_path / "fifo.index.json"
     os.mkfifo(fifo)
-    regular = os.stat(write(tmp_path / "a"))
-    monkeypatch.setattr(shards, "_stat_regular", lambda _: regular)
+    regular = shards._status(str(write(tmp_path / "a")))
+    monkeypatch.setattr(shards, "_status", lambda _: regular)
     with pytest.raises(OSError, match="not a regular file: FIFO"):
         resolve_shards(fifo)
 
