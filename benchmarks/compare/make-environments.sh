@@ -18,8 +18,10 @@ for name; do
   echo "making $environment ..."
   rm -rf "$environment"
   "${PYTHON:-python3}" -m venv "$environment"
-  # The build for CPUs: one for CUDA does not import without what --no-deps keeps away.
-  nice "$environment/bin/python" -m pip install --quiet --no-deps "torch==${TORCH:-2.13.0}"
-  nice "$environment/bin/python" -m pip install --quiet --no-deps -r "$requirements"
+  # The build for CPUs: one for CUDA does not import without what --no-deps keeps away. Python compiles
+  # what it imports, which is a small part of what is installed.
+  install="$environment/bin/python -m pip install --quiet --no-deps --no-compile"
+  nice $install "torch==${TORCH:-2.13.0}"
+  nice $install -r "$requirements"
   cp "$requirements" "$environment/.made"
 done

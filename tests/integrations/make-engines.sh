@@ -40,7 +40,7 @@ make_previous() {
   if ! cmp -s "$requirements" "$folder/$1/.made"; then
     rm -rf "${folder:?}/$1"
     mkdir -p "$folder/$1/bin"
-    "$newest/bin/python" -m pip install --quiet --no-deps --target "$folder/$1/packages" \
+    "$newest/bin/python" -m pip install --quiet --no-deps --no-compile --target "$folder/$1/packages" \
       -r "$requirements" || return 1
     printf '#!/bin/sh\nPYTHONPATH=%s exec %s "$@"\n' "$folder/$1/packages" \
       "$newest/bin/python" > "$folder/$1/bin/python"
