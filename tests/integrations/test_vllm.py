@@ -193,8 +193,10 @@ def test_with_little_memory_it_streams_instead_of_giving_up(
 def test_a_loop_that_is_left_ends_the_prefetch(
     vllm: Engine, sharded: Checkpoint, make_mount: MakeMount
 ) -> None:
-    mount = make_mount(sharded.folder, rate_mb_per_s=1, round_trip_ms=1)
-    arguments = {"checkpoint": str(mount.mountpoint), "options": FORMAT, "stop_after": 3}
+    mount = make_mount(sharded.folder, rate_mb_per_s=4, round_trip_ms=1)
+    # What is in flight comes all the same, at that rate.
+    options = [*FORMAT, "--model-loader-extra-config", '{"inflight_bytes": "2MiB"}']
+    arguments = {"checkpoint": str(mount.mountpoint), "options": options, "stop_after": 3}
     (rank,) = vllm.run("load", [arguments])
     assert len(rank.result["names"]) == 3
     assert rank.result["threads"] == 0
