@@ -62,8 +62,12 @@ wheel-test: build/wheel/.built ## build the wheel, use it in a virtual environme
 engines: build/wheel/.built ## SGLang and vLLM with the built wheel, in environments of their own (3 GB each)
 	@sh tests/integrations/make-engines.sh $(ENVIRONMENTS) build/wheel/*.whl $(ENGINES)
 
+# ENGINE_SOURCES: a folder with checkouts of the releases, named as in ENGINES, whose own tests are run
+# as well. Those that are in a package come by themselves.
 test-engines: engines $(VENV)/.installed build/release/.built ## the integrations, in the released engines
-	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) $(BIN)/python -m pytest tests/integrations $(PYTEST)
+	@sh tests/integrations/make-own-tests.sh $(ENVIRONMENTS) $(ENGINES)
+	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) SHARDAHEAD_ENGINE_SOURCES=$(abspath $(ENGINE_SOURCES)) \
+	  $(BIN)/python -m pytest tests/integrations $(PYTEST)
 
 lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)

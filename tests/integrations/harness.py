@@ -41,6 +41,7 @@ from checkpoint import write_checkpoint  # noqa: E402
 __all__ = ["MIB", "MakeMount", "make_mount", "resident_bytes"]
 
 ENVIRONMENTS = Path(os.environ.get("SHARDAHEAD_ENGINES", REPOSITORY / "build" / "engines"))
+SOURCES = os.environ.get("SHARDAHEAD_ENGINE_SOURCES")
 START_SECONDS = 180.0  # engines import for a minute where cores are few
 LIMIT_SECONDS = 120.0  # of one job: it ends what hangs
 # No model is made of it: the engines look at it when they check their arguments.
@@ -133,6 +134,19 @@ def python_of(environment: str) -> Path:
         said = reason.read_text().strip() if reason.exists() else "run `make engines`"
         pytest.skip(f"no environment {environment} here: {said}")
     return python
+
+
+def sources_of(environment: str) -> Path:
+    """The sources of an engine's release, with its tests; skips where there are none."""
+    given = Path(SOURCES, environment) if SOURCES else None
+    if given is not None and given.is_dir():
+        return given
+    fetched = ENVIRONMENTS / "sources"
+    if (fetched / environment / ".made").exists():
+        return fetched / environment
+    reason = fetched / f"{environment}.reason"
+    said = reason.read_text().strip() if reason.exists() else "run `make test-engines`"
+    pytest.skip(f"no tests of {environment} here: {said}")
 
 
 def without_ours() -> dict[str, str]:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import own_tests
 import rank_server
 import torch
 
@@ -198,6 +200,19 @@ def untouched(drop: str | None = None, without: str | None = None) -> dict[str, 
     }
 
 
+def engines_own_tests(**tests: Any) -> dict[str, str]:
+    """How SGLang's own tests end with its plugins loaded: arguments of own_tests.outcomes."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    # SGLang's test tools import it for their benchmarks.
+    sys.modules.setdefault("datasets", Mock())
+    plugins.load_plugins()
+    from shardahead.integrations import sglang_weights
+
+    return own_tests.outcomes(sglang_weights, **tests)
+
+
 def _lose_parameter(name: str) -> None:
     original = weight_utils.safetensors_weights_iterator
 
@@ -250,5 +265,6 @@ if __name__ == "__main__":
         broken_off,
         errors,
         untouched,
+        engines_own_tests,
     )
     rank_server.serve({function.__name__: function for function in served})

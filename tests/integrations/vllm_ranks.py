@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import own_tests
 import rank_server
 import torch
 import vllm.platforms
@@ -122,6 +123,15 @@ def look(calls: int = 1, changed: str | None = None, unregister: bool = False) -
     }
 
 
+def engines_own_tests(**tests: Any) -> dict[str, str]:
+    """How vLLM's own tests end with its plugins loaded: arguments of own_tests.outcomes."""
+    configure_logging(LoggingConfig())
+    load_general_plugins()
+    from shardahead.integrations import vllm_options
+
+    return own_tests.outcomes(vllm_options, **tests)
+
+
 def _threads_left() -> int:
     """How many threads of ours are left after a while in which those that were stopped end."""
     deadline = time.monotonic() + STOPPED_SECONDS
@@ -164,4 +174,4 @@ def _join(world: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    rank_server.serve({f.__name__: f for f in (load, prefetch, look, refused)})
+    rank_server.serve({f.__name__: f for f in (load, prefetch, look, refused, engines_own_tests)})
