@@ -196,13 +196,13 @@ def test_a_prefetch_that_startup_has_begun_serves_the_load(
 
 @pytest.mark.parametrize("by", ["loader", "weight_utils"])
 def test_the_handle_is_the_one_that_sglang_expects(
-    newest: Engine, sharded: Checkpoint, make_mount: MakeMount, by: str
+    sglang: Engine, sharded: Checkpoint, make_mount: MakeMount, by: str
 ) -> None:
     mount = make_mount(sharded.folder, **LINK)
     served = Served(mount, sharded)
     rank = {"checkpoint": str(mount.mountpoint), "num_threads": 7, "by": by}
     env = {"SGLANG_PREFETCH_BLOCK_SIZE_MB": "8"}
-    for one in newest.run("prefetch", [rank] * 2, env=env):
+    for one in sglang.run("prefetch", [rank] * 2, env=env):
         found = one.result
         assert (found["threads"], found["block_bytes"]) == (7, 8 * 1024**2)
         assert found["partition"] == "dynamic"

@@ -253,6 +253,25 @@ def test_nodes_warm_everything_once_whatever_the_global_rank(
         assert read == sharded.size_bytes
 
 
+@pytest.mark.parametrize("by", ["weight_utils", "importer"])
+@pytest.mark.parametrize("environment", ["vllm", "vllm-previous"])
+def test_vllms_prefetch_is_ours_wherever_it_was_imported(
+    start_engine: Callable[..., Engine],
+    sharded: Checkpoint,
+    make_mount: MakeMount,
+    environment: str,
+    by: str,
+) -> None:
+    engine = start_engine(environment, "vllm_ranks.py")
+    mount = make_mount(sharded.folder, rate_mb_per_s=300, round_trip_ms=1)
+    served = Served(mount, sharded)
+    rank = {"checkpoint": str(mount.mountpoint), "by": by}
+    for one in engine.run("prefetch", [rank] * 2):
+        assert one.result["complete"]
+        assert one.result["partition"] == "dynamic"
+    served.check()
+
+
 def test_vllms_settings_of_its_prefetch_are_kept(vllm: Engine, sharded: Checkpoint) -> None:
     given = {"num_prefetch_threads": 3, "block_size": MIB}
     (default, changed) = vllm.run(

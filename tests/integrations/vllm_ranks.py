@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import own_tests
@@ -73,16 +74,26 @@ def load(
         return rank_server.digest(weights)
 
 
-def prefetch(checkpoint: str, world: dict[str, Any] | None = None, **options: int) -> Any:
+def prefetch(
+    checkpoint: str,
+    world: dict[str, Any] | None = None,
+    by: str = "weight_utils",
+    **options: int,
+) -> Any:
     """vLLM's prefetch alone, as its own iterator calls it; returns when it has ended.
 
-    `world`: rank, size and port of a process group over gloo.
+    `world`: rank, size and port of a process group over gloo. `by`: "weight_utils", where vLLM
+    looks it up, or "importer", a module of vLLM that had imported it before there were plugins.
     """
+    importer: Any = ModuleType("vllm.importer")
+    importer._prefetch_all_checkpoints = OWN["_prefetch_all_checkpoints"]
+    sys.modules[importer.__name__] = importer
     load_general_plugins()
+    module = {"weight_utils": weight_utils, "importer": importer}[by]
     if world is not None:
         _join(world)
     files = sorted(glob.glob(f"{checkpoint}/*.safetensors"), key=weight_utils._natural_sort_key)
-    handle = weight_utils._prefetch_all_checkpoints(files, **options)
+    handle = module._prefetch_all_checkpoints(files, **options)
     handle.wait(60)
     report = handle.report().to_dict()
     if world is not None:
