@@ -65,7 +65,7 @@ engines: build/wheel/.built ## SGLang and vLLM with the built wheel, in environm
 # ENGINE_SOURCES: a folder with checkouts of the releases, named as in ENGINES, whose own tests are run
 # as well. Those that are in a package come by themselves.
 test-engines: engines $(VENV)/.installed build/release/.built ## the integrations, in the released engines
-	@sh tests/integrations/make-own-tests.sh $(ENVIRONMENTS) $(ENGINES)
+	@sh tests/integrations/make-own-tests.sh $(ENVIRONMENTS) "$(ENGINE_SOURCES)" $(ENGINES)
 	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) SHARDAHEAD_ENGINE_SOURCES=$(abspath $(ENGINE_SOURCES)) \
 	  $(BIN)/python -m pytest tests/integrations $(PYTEST)
 

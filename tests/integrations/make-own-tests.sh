@@ -1,16 +1,17 @@
 #!/bin/sh
-# Gets what the engines' own tests take: pytest in FOLDER/pytest, and FOLDER/sources/ENGINE for each
-# engine whose source distribution holds its tests. vLLM's does; nothing of it is built. SGLang has
-# none. Where they cannot be had the reason is left in FOLDER/sources/ENGINE.reason, which the tests
-# then say: always ends with status 0.
+# Gets what the engines' own tests take: pytest in FOLDER/pytest and, unless they are in GIVEN/ENGINE,
+# FOLDER/sources/ENGINE for each engine whose source distribution holds its tests. vLLM's does; nothing
+# of it is built. SGLang has none. Where they cannot be had the reason is left in
+# FOLDER/sources/ENGINE.reason, which the tests then say: always ends with status 0.
 set -u
-if [ $# -lt 2 ]; then
-  echo "usage: make-own-tests.sh FOLDER ENGINE ..." >&2
+if [ $# -lt 3 ]; then
+  echo "usage: make-own-tests.sh FOLDER GIVEN ENGINE ..." >&2
   exit 2
 fi
 mkdir -p "$1/sources"
 folder=$(cd "$1" && pwd)
-shift
+given=$2
+shift 2
 here=$(dirname "$0")
 compare=$here/../../benchmarks/compare
 python=${PYTHON:-python3}
@@ -50,6 +51,7 @@ make_vllm() {
 
 make_own_tests() {
   make_pytest || return 1
+  if [ -n "$given" ] && [ -d "$given/$1" ]; then return 0; fi
   case $1 in
     vllm*) make_vllm "$1" ;;
     *)
