@@ -23,7 +23,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuzz-smoke fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -88,6 +88,10 @@ sanitize: build/asan/.built build/tsan/.built ## the C++ tests under ASan+UBSan 
 
 fuzz: $(VENV)/.installed ## look for inputs that break parsers, plan and board: FUZZ_SECONDS=600 each
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --runs $(FUZZ_RUNS) --jobs $(JOBS) -- $(CMAKE_FLAGS)
+
+# The targets in C++ alone, which need no wheel: fuzz_headers.py runs among the Python tests.
+fuzz-smoke: $(VENV)/.ready ## the same with libFuzzer for 10 s each; skips, and says so, without it
+	$(BIN)/python tests/fuzz/fuzz.py --smoke --seconds 10 --jobs $(JOBS) -- $(CMAKE_FLAGS)
 
 fuse: ## install libfuse3 from the distribution, where that is allowed
 	@sh benchmarks/slowfs/install-fuse.sh
