@@ -31,6 +31,7 @@ void Ledger::join(std::uint32_t rank, Joining joining) {
   Participant& self = ranks_[rank];
   self.joining = std::move(joining);
   self.taken.assign(self.joining.plan->blocks().size(), false);
+  self.failed = self.taken;
 }
 
 void Ledger::joined(std::uint32_t rank, const Claims& claims) {
@@ -65,7 +66,8 @@ void Ledger::leave(std::uint32_t rank, const Claims& claims) {
     const Block& block = plan.blocks()[index];
     if (!(self.joining.on_board ? records_[index].settled : bool(self.taken[index]))) {
       broken(rank, "done, but block " + std::to_string(index) + " was never settled");
-    } else if (self.joining.on_board && !records_[index].failed && !is_exempt(plan, block)) {
+    } else if (self.joining.on_board && !records_[index].failed && !self.failed[index] &&
+               !is_exempt(plan, block)) {
       for (const ByteRange& range : plan.wanted(block)) {
         if (cache_.has_come(block.file, range)) continue;
         broken(rank, "done, but not all of block " + std::to_string(index) + " has come");
@@ -158,6 +160,7 @@ void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome, con
   if (closed_) return;
   const bool rings = ranks_[rank].joining.on_board && !claim.done_before;
   if (rings) last_ring_ = threads_.now();
+  if (claim.done_before && outcome == Outcome::failed) ranks_[rank].failed[claim.block] = true;
   const Plan& plan = *ranks_[rank].joining.plan;
   const Block& block = plan.blocks()[claim.block];
   const std::string name = "block " + std::to_string(claim.block);

@@ -72,7 +72,8 @@ class Ledger {
     bool consumes = false;
     ConsumerPosition position;
     Time moved;
-    std::vector<bool> taken;  // without a board
+    std::vector<bool> taken;   // without a board
+    std::vector<bool> failed;  // its own part of what was done before: on no board, in its report
   };
 
   [[nodiscard]] bool is_waited_for(std::uint32_t one, std::uint32_t by) const;
