@@ -25,6 +25,7 @@ SortKey: TypeAlias = tuple[tuple[tuple[str, int, str], ...], str]
 
 #: The largest index file that is read, in bytes. The index of a 1 TB checkpoint has about 10 MB.
 MAX_INDEX_BYTES = 256 << 20
+_PIECE_BYTES = 1 << 20
 
 #: The longest name of a file in an index, in bytes: the kernel takes no longer path.
 MAX_NAME_BYTES = 4095
@@ -214,10 +215,13 @@ def _read_index(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         _refuse_irregular(os.fstat(descriptor).st_mode, path)
-        content = file.read(MAX_INDEX_BYTES + 1)
-    if len(content) > MAX_INDEX_BYTES:
-        raise ValueError(f"index {path!r} is larger than {MAX_INDEX_BYTES} bytes")
-    return content
+        content = bytearray()
+        # In pieces: read(n) allocates n bytes, however few there are.
+        while piece := file.read(_PIECE_BYTES):
+            content += piece
+            if len(content) > MAX_INDEX_BYTES:
+                raise ValueError(f"index {path!r} is larger than {MAX_INDEX_BYTES} bytes")
+    return bytes(content)
 
 
 def _refuse_unsafe_name(name: str, index: str) -> None:

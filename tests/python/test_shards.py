@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,17 @@ def test_an_index_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="larger than") as caught:
         resolve_shards(index)
     assert str(index) in str(caught.value)
+
+
+def test_a_small_index_takes_little_memory(tmp_path: Path) -> None:
+    write(tmp_path / "a.bin")
+    index = write_index(tmp_path / "x.index.json", "a.bin")
+    tracemalloc.start()
+    try:
+        resolve_shards(index)
+        assert tracemalloc.get_traced_memory()[1] < shards.MAX_INDEX_BYTES // 16
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_large_index(tmp_path: Path) -> None:
