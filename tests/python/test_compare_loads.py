@@ -23,7 +23,10 @@ pytest.importorskip("safetensors")
 import slowfs  # noqa: E402
 from launch import probe  # noqa: E402
 
-RUN_SECONDS = 240
+# Up to twenty processes import torch one after the other, a minute of processor: where others want
+# the processor as well, that is long before it hangs.
+RUN_SECONDS = 900
+pytestmark = pytest.mark.timeout(RUN_SECONDS + 60)
 SMALL = ["--ranks", "2", "--shards", "2", "--size-mib", "4", "--rounds", "1"]
 
 needs_slowfs = pytest.mark.skipif(
