@@ -46,9 +46,10 @@ test-cpp: build/release/.built
 test-python: $(VENV)/.installed build/release/.built
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(PYTEST)
 
-# Python's own objects are fenced, freed memory is overwritten, and -X dev tells what is silent else.
+# Python's own objects are fenced, freed memory is overwritten, and the development mode tells what is
+# silent else: here and in every process that a test starts.
 test-python-debug: $(VENV)/.installed build/release/.built ## the Python tests under debug allocators
-	PYTHONMALLOC=debug MALLOC_PERTURB_=165 $(BIN)/python -X dev -m pytest $(IN_PARALLEL) $(PYTEST)
+	PYTHONMALLOC=debug PYTHONDEVMODE=1 MALLOC_PERTURB_=165 $(BIN)/python -m pytest $(IN_PARALLEL) $(PYTEST)
 
 soak: $(VENV)/.installed build/release/.built ## faults for as long as you like: ROUNDS=100, SEEDS=100000
 	build/release/tests/cpp/shardahead_simulate --seeds $(SEEDS) --first-seed $(FIRST_SEED)
