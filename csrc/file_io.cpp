@@ -7,15 +7,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <exception>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "mount.h"
 #include "proc_text.h"
-#include "thread_safety.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14
@@ -44,16 +44,21 @@ void copy_status(const struct stat& from, FileStatus& to) noexcept {
   to.mode = from.st_mode;
 }
 
+// What is known of some mounts, each at its id modulo the size: the id, then whether it is an
+// overlay, then a bit that is set. No lock: a fork may take place while a thread is here, and the
+// child would wait for it for ever. Relaxed: each word says all that it means.
+std::array<std::atomic<std::uint64_t>, 64> known_mounts{};
+
 // The type of the mount, looked up once for each: its id is not used again while it is mounted.
 bool is_overlay(std::uint64_t mount_id) {
-  // Never destroyed: threads may open files while the process exits.
-  static auto& mutex = *new Mutex;
-  static auto& known = *new std::map<std::uint64_t, bool>;
-  const MutexLock lock(mutex);
-  if (const auto found = known.find(mount_id); found != known.end()) return found->second;
+  auto& known = known_mounts[mount_id % known_mounts.size()];
+  const std::uint64_t seen = known.load(std::memory_order_relaxed);
+  if ((seen & 1U) != 0 && seen >> 2U == mount_id) return (seen & 2U) != 0;
   const auto mounts = parse_mountinfo(file_text("/proc/self/mountinfo").value_or(""));
   const auto mount = std::ranges::find(mounts, mount_id, &Mount::id);
-  return known[mount_id] = mount != mounts.end() && mount->type == "overlay";
+  const bool overlay = mount != mounts.end() && mount->type == "overlay";
+  known.store(mount_id << 2U | (overlay ? 2U : 0U) | 1U, std::memory_order_relaxed);
+  return overlay;
 }
 
 bool lies_on_overlay(int descriptor) noexcept {
