@@ -167,8 +167,10 @@ class Nursery:
             if child._status is None:
                 child.kill()
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(HANG_SECONDS)
+        self._process.stdout.close()
 
     def _read(self) -> str:
         assert self._process.stdout is not None
