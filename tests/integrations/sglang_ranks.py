@@ -143,7 +143,9 @@ def broken_off(checkpoint: str) -> dict[str, int]:
     during = _threads()
     del weights
     deadline = time.monotonic() + 30
-    while _threads() and time.monotonic() < deadline:
+    looks_without = 0  # a thread has its name once it has run, which may be after the first look
+    while looks_without < 50 and time.monotonic() < deadline:
+        looks_without = 0 if _threads() else looks_without + 1
         time.sleep(0.01)
     return {"during": during, "after": _threads()}
 
