@@ -108,10 +108,12 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
   entries_.reserve(paths.size());
   for (std::size_t i = 0; i < paths.size(); ++i) {
     // What failed beside others may have been for want of descriptors. Else it fails again.
-    Opened found = opened[i] ? std::move(*opened[i]) : Opened(File::open(io_, paths[i]));
-    if (!seen.emplace(found.status.device, found.status.inode).second) continue;
-    entries_.push_back({paths[i], found.status, found.file, 0});
-    if (found.file && recent_.size() < max_open_files_) recent_.push_back(std::move(found.file));
+    std::optional<Opened>& found = opened[i];
+    if (!found) found.emplace(File::open(io_, paths[i]));
+    const bool is_new = seen.emplace(found->status.device, found->status.inode).second;
+    if (is_new) entries_.push_back({paths[i], found->status, found->file, 0});
+    if (is_new && found->file && recent_.size() < max_open_files_) recent_.push_back(found->file);
+    found->file.reset();
   }
 }
 

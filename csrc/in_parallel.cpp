@@ -14,6 +14,17 @@ namespace {
 // To start a thread takes as long as some calls that find their answer on this node.
 constexpr std::size_t kCallsOfOneThread = 4;
 
+void start(std::vector<std::thread>& threads, std::size_t count,
+           const std::function<void()>& body) {
+  const SignalsBlocked blocked;
+  threads.reserve(count);
+  try {
+    while (threads.size() < count) threads.emplace_back(body);
+  } catch (const std::system_error&) {
+    return;  // fewer do the same work
+  }
+}
+
 }  // namespace
 
 void in_parallel(std::size_t count, std::uint32_t threads,
@@ -28,13 +39,7 @@ void in_parallel(std::size_t count, std::uint32_t threads,
   };
   const std::size_t wanted = std::min<std::size_t>(threads, count / kCallsOfOneThread);
   std::vector<std::thread> others;
-  try {
-    const SignalsBlocked blocked;
-    others.reserve(wanted);
-    while (others.size() + 1 < wanted) others.emplace_back(work);
-  } catch (const std::system_error&) {
-    // Fewer do the same work.
-  }
+  if (wanted > 1) start(others, wanted - 1, work);
   work();
   for (std::thread& other : others) other.join();
 }

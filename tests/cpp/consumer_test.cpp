@@ -105,7 +105,7 @@ class WaitingClock final : public Runtime {
   }
 
  private:
-  Time now_{};
+  Time now_;
 };
 
 TEST_CASE("a rank that has opened its files waits for the others, and not for ever") {
