@@ -14,6 +14,7 @@ SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' 
   CMakeLists.txt pyproject.toml
 IN_PARALLEL = --numprocesses $(TEST_PROCESSES) --dist worksteal
 FUZZ_SECONDS ?= 60
+SMOKE_SECONDS ?= 10
 FUZZ_RUNS ?= 0
 CXX_FILES = $(shell find csrc tests/cpp tests/fuzz benchmarks -name '*.cpp' -o -name '*.h' | grep -v third_party)
 CMAKE_FLAGS = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DSHARDAHEAD_WERROR=ON
@@ -91,8 +92,8 @@ fuzz: $(VENV)/.installed ## look for inputs that break parsers, plan and board: 
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) --runs $(FUZZ_RUNS) --jobs $(JOBS) -- $(CMAKE_FLAGS)
 
 # The targets in C++ alone, which need no wheel: fuzz_headers.py runs among the Python tests.
-fuzz-smoke: $(VENV)/.ready ## the same with libFuzzer for 10 s each; skips, and says so, without it
-	$(BIN)/python tests/fuzz/fuzz.py --smoke --seconds 10 --jobs $(JOBS) -- $(CMAKE_FLAGS)
+fuzz-smoke: $(VENV)/.ready ## the same with libFuzzer for SMOKE_SECONDS=10 each; skips, and says so, without it
+	$(BIN)/python tests/fuzz/fuzz.py --smoke --seconds $(SMOKE_SECONDS) --jobs $(JOBS) -- $(CMAKE_FLAGS)
 
 fuse: ## install libfuse3 from the distribution, where that is allowed
 	@sh benchmarks/slowfs/install-fuse.sh
