@@ -58,6 +58,8 @@ struct TensorReader::State {
   static void fail(PartState& part, IoError error);
   void settle(const Piece& piece, PieceResult result) REQUIRES(mutex);
   PieceResult read(const Piece& piece);
+  bool is_settled(const PartState* part) const REQUIRES(mutex);
+  void wait_settled(MutexLock& lock, const PartState* part, const Between& between) REQUIRES(mutex);
   TakenPart take(PartState& part) REQUIRES(mutex);
   TakenPart read_alone(const AddedPart& part);
 };
@@ -130,16 +132,7 @@ void TensorReader::wait_opened(const Between& between) {
   State& state = *state_;
   if (state.process != ::getpid() || !state.options.through_mappings) return;
   MutexLock lock(state.mutex);
-  const auto is_over = [&]() REQUIRES(state.mutex) {
-    return state.closed || state.threads == 0 || state.mapped_files == state.reader.files();
-  };
-  while (!is_over()) {
-    state.settled.wait_until(state.mutex, std::chrono::steady_clock::now() + kConsumerSlice);
-    if (is_over() || !between) continue;
-    lock.unlock();
-    between();
-    lock.lock();
-  }
+  state.wait_settled(lock, nullptr, between);
 }
 
 bool TensorReader::ready(Part part) const {
@@ -159,13 +152,7 @@ TakenPart TensorReader::take(Part index, const Between& between) {
   }
   state.waited_for = &part;
   state.more_work.notify_all();
-  while (!state.closed && !part.settled()) {
-    state.settled.wait_until(state.mutex, std::chrono::steady_clock::now() + kConsumerSlice);
-    if (part.settled() || !between) continue;
-    lock.unlock();
-    between();
-    lock.lock();
-  }
+  state.wait_settled(lock, &part, between);
   state.waited_for = nullptr;
   if (state.closed || part.taken) throw std::logic_error("the reader of the tensors is closed");
   return state.take(part);
@@ -294,6 +281,24 @@ PieceResult TensorReader::State::read(const Piece& piece) {
   PieceResult result = reader.read_each(part.file, part.offset, part.lengths_bytes, to);
   piece.memory->spread();
   return result;
+}
+
+// Without a part: whether all files are open.
+bool TensorReader::State::is_settled(const PartState* part) const {
+  if (closed) return true;
+  return part ? part->settled() : threads == 0 || mapped_files == reader.files();
+}
+
+// Unchecked: the analysis does not see that `lock` is of `mutex`.
+void TensorReader::State::wait_settled(MutexLock& lock, const PartState* part,
+                                       const Between& between) NO_THREAD_SAFETY_ANALYSIS {
+  while (!is_settled(part)) {
+    settled.wait_until(mutex, std::chrono::steady_clock::now() + kConsumerSlice);
+    if (is_settled(part) || !between) continue;
+    lock.unlock();
+    between();
+    lock.lock();
+  }
 }
 
 TakenPart TensorReader::State::take(PartState& part) {
