@@ -1,0 +1,317 @@
+"""What `shardahead doctor` advises, and the page it prints: pure functions of facts. Reads nothing.
+
+What it finds on this machine is in test_doctor.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from conftest import KIB, MIB
+
+from shardahead import LocalTopology, MemoryBudget, MemoryLimit, Mount
+from shardahead.advice import Advice, advise
+from shardahead.doctor import as_dict, as_text
+from shardahead.facts import Facts, MountFacts
+from shardahead.limits import Limits, PidsLimit
+from shardahead.measure import Measurement, Rate
+from shardahead.stripes import FileStripes
+
+GIB = 1024 * MIB
+
+NFS = Mount(
+    id=36,
+    type="nfs4",
+    source="filer:/models",
+    mount_point="/mnt/my models",
+    root="/",
+    device="0:53",
+    options=("ro", "vers=4.2", "rsize=1048576", "nconnect=4", "proto=tcp"),
+    mount_class="network",
+    read_ahead_bytes=15 * MIB,
+    read_ahead_path="/sys/class/bdi/0:53/read_ahead_kb",
+    request_bytes=MIB,
+    layers=(),
+)
+FUSE = replace(
+    NFS, type="fuse.x", source="x", options=("rw",), mount_class="user_space", request_bytes=None
+)
+DISK = replace(
+    NFS,
+    type="xfs",
+    source="/dev/sda1",
+    mount_point="/",
+    device="8:1",
+    options=("rw",),
+    mount_class="local",
+    request_bytes=None,
+    read_ahead_path="/sys/dev/block/8:1/../queue/read_ahead_kb",
+)
+
+
+def rate(strategy: str, threads: int, megabytes_per_second: float) -> Rate:
+    return Rate(strategy, strategy, threads, 100_000_000, 100 / megabytes_per_second, "")
+
+
+def measured(one: float, streams: float, plain: float, kept: int = 300_000_000) -> Measurement:
+    rates = (rate("auto", 1, one), rate("auto", 4, streams), rate("pread", 1, plain))
+    return Measurement(0.002, 16, *rates, read_bytes=300_000_000, kept_bytes=kept)
+
+
+def on(mount: Mount, **changes: Any) -> MountFacts:
+    found = MountFacts(
+        mount=mount,
+        files=4,
+        size_bytes=4 * GIB,
+        resident_bytes=0,
+        residency_source="cachestat",
+        residency_reason="",
+        owners=(("root", 4),),
+        untold=0,
+        disk="",
+        stripes=(),
+        measurement=measured(900, 1000, 950),
+    )
+    return replace(found, **changes)
+
+
+def facts(*mounts: MountFacts, limits: dict[str, Any] | None = None, **changes: Any) -> Facts:
+    machine = MemoryLimit("/proc/meminfo", 64 * GIB, 4 * GIB, 0, 60 * GIB)
+    found = Facts(
+        paths=("/mnt/my models/m",),
+        mounts=mounts or (on(NFS),),
+        memory=MemoryBudget(52 * GIB, 8 * GIB, machine, (machine,)),
+        topology=LocalTopology(0, 1, "default"),
+        limits=Limits(
+            kernel="6.8.0-31-generic",
+            user="worker",
+            seccomp="filter",
+            open_files=1024,
+            processes=None,
+            pids=None,
+            board_folder="/dev/shm",
+            board_writable=True,
+            board_free_bytes=GIB,
+            disabled=False,
+        ),
+    )
+    return replace(found, limits=replace(found.limits, **(limits or {})), **changes)
+
+
+def only(found: Facts) -> Advice:
+    (advice,) = advise(found)
+    return advice
+
+
+# ---- what to change ----
+
+
+def test_nothing_is_wrong() -> None:
+    assert advise(facts()) == []
+    assert advise(facts(on(FUSE), on(DISK))) == []
+    assert as_text(facts(), []).endswith("nothing to change was found")
+
+
+def test_readahead_of_nfs() -> None:
+    found = on(replace(NFS, read_ahead_bytes=128 * KIB), measurement=measured(900, 1000, 300))
+    advice = only(facts(found))
+    assert "128 KiB" in advice.problem
+    assert "30 % of four streams" in advice.problem
+    assert advice.commands == ("echo 15360 > /sys/class/bdi/0:53/read_ahead_kb",)
+    assert advice.root
+    assert "[nfsrahead] nfs4=15360" in advice.keep[0]
+    assert 'SUBSYSTEM=="bdi"' in advice.keep[1]
+    assert 'ATTR{read_ahead_kb}="15360"' in advice.keep[1]
+
+
+def test_readahead_that_plain_readers_do_not_miss_is_left_alone() -> None:
+    mount = replace(NFS, read_ahead_bytes=128 * KIB)
+    assert advise(facts(on(mount, measurement=measured(900, 1000, 900)))) == []
+    # Where nothing could be measured, what is usual counts.
+    assert len(advise(facts(on(mount, measurement=Measurement(reason="all resident"))))) == 1
+    local = replace(DISK, read_ahead_bytes=128 * KIB)
+    assert advise(facts(on(local, measurement=Measurement(reason="all resident")))) == []
+
+
+def test_readahead_of_fuse_is_kept_by_its_mount_point() -> None:
+    found = on(replace(FUSE, read_ahead_bytes=0), measurement=measured(900, 1000, 100))
+    advice = only(facts(found))
+    assert advice.commands == ("echo 4096 > /sys/class/bdi/0:53/read_ahead_kb",)
+    assert "$(mountpoint -d '/mnt/my models')" in advice.keep[0]
+
+
+def test_readahead_of_a_disk_is_kept_by_its_name() -> None:
+    local = replace(DISK, read_ahead_bytes=128 * KIB)
+    advice = only(facts(on(local, disk="sda", measurement=measured(900, 1000, 500))))
+    assert advice.commands == ("echo 4096 > /sys/dev/block/8:1/../queue/read_ahead_kb",)
+    assert 'KERNEL=="sda", ATTR{queue/read_ahead_kb}="4096"' in advice.keep[0]
+
+
+def test_readahead_that_is_a_mount_option_or_not_the_kernels() -> None:
+    ceph = replace(NFS, type="ceph", read_ahead_bytes=128 * KIB)
+    slow = measured(900, 1000, 300)
+    assert "rasize=15728640" in only(facts(on(ceph, measurement=slow))).keep[0]
+    assert advise(facts(on(replace(ceph, type="lustre"), measurement=slow))) == []
+    assert advise(facts(on(replace(NFS, read_ahead_bytes=None), measurement=slow))) == []
+
+
+def test_nfs_options() -> None:
+    options = ("ro", "vers=3", "rsize=65536", "proto=tcp", "sec=krb5")
+    advice = only(facts(on(replace(NFS, options=options, request_bytes=64 * KIB))))
+    assert "64.0 KiB" in advice.problem
+    assert advice.commands == (
+        "umount '/mnt/my models' && mount -t nfs -o ro,vers=3,sec=krb5,rsize=1048576,nconnect=4 "
+        "filer:/models '/mnt/my models'",
+    )
+    assert shlex.split(advice.commands[0])[-1] == "/mnt/my models"
+    rdma = replace(NFS, options=("vers=4.2", "rsize=1048576", "proto=rdma"))
+    assert advise(facts(on(rdma))) == []
+
+
+def test_files_on_one_target_of_lustre() -> None:
+    lustre = replace(NFS, type="lustre", source="mgs@tcp:/scratch", options=("rw",))
+    stripes = (
+        FileStripes("/mnt/my models/m/1", 3 * GIB, MIB, 1),
+        FileStripes("/mnt/my models/m/2", GIB, MIB, 1),
+        FileStripes("/mnt/my models/m/3", 3 * GIB, 4 * MIB, 8),
+        FileStripes("/mnt/my models/m/4", 2 * GIB, MIB, 1),
+    )
+    found = facts(on(lustre, stripes=stripes))
+    advice = only(found)
+    assert advice.problem.startswith("2 of 4 files are larger than 1.00 GiB")
+    assert advice.commands == (
+        "lfs migrate -c -1 '/mnt/my models/m/1'",
+        "lfs migrate -c -1 '/mnt/my models/m/4'",
+    )
+    assert advice.keep == ("lfs setstripe -c -1 '/mnt/my models/m', for new files",)
+    page = as_text(found, [advice])
+    assert (
+        "stripes     3 files in stripes of 1.00 MiB on 1 target; "
+        "1 file in stripes of 4.00 MiB on 8 targets" in page
+    )
+    document = json.loads(json.dumps(as_dict(found, [advice])))
+    assert document["mounts"][0]["stripes"][2]["stripe_count"] == 8
+    assert advise(facts(on(lustre, stripes=stripes[1:3]))) == []
+
+
+def test_pages_that_did_not_stay() -> None:
+    advice = only(facts(on(FUSE, measurement=measured(900, 1000, 950, kept=0))))
+    assert "keep_cache" in advice.keep[0]
+    assert "0 B of 286 MiB" in advice.problem
+    slow = measured(900, 100, 30, kept=0)
+    assert len(advise(facts(on(replace(FUSE, read_ahead_bytes=0), measurement=slow)))) == 1
+    assert "memory is short" in only(facts(on(NFS, measurement=measured(9, 9, 9, kept=0)))).problem
+
+
+def test_files_of_others() -> None:
+    found = on(
+        NFS,
+        untold=3,
+        resident_bytes=None,
+        residency_source="unknown",
+        residency_reason="not the owner",
+        owners=(("model owner", 3), ("worker", 1)),
+        measurement=Measurement(reason="residency unknown"),
+    )
+    advice = only(facts(found))
+    assert "3 of 4 files (not the owner)" in advice.problem
+    assert advice.commands == ("sudo -u 'model owner' shardahead doctor '/mnt/my models/m'",)
+    assert "residency unknown: not the owner" in as_text(facts(found), [])
+
+
+def test_a_device_that_gets_slower_with_more_streams() -> None:
+    advice = only(facts(on(DISK, measurement=measured(200, 100, 200))))
+    assert advice.commands == ("export SHARDAHEAD_THREADS=1",)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "seccomp", "words"),
+    [
+        ("6.8.0", "filter", "seccomp filter"),
+        ("6.8.0", "none", "has no cachestat"),
+        ("5.15.0-100", "filter", "Linux 6.5 has it"),
+        ("strange", "filter", "Linux 6.5 has it"),
+    ],
+)
+def test_without_cachestat(kernel: str, seccomp: str, words: str) -> None:
+    limits = {"kernel": kernel, "seccomp": seccomp}
+    assert words in only(facts(on(NFS, residency_source="mincore"), limits=limits)).problem
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("/sys/fs/cgroup/pod", "/sys/fs/cgroup/pod/memory.max /sys/fs/cgroup/pod/memory.high"),
+        ("/sys/fs/cgroup/memory/job", "/sys/fs/cgroup/memory/job/memory.limit_in_bytes"),
+    ],
+)
+def test_a_cgroup_that_is_too_small(source: str, files: str) -> None:
+    tight = MemoryLimit(source, 3 * GIB, GIB, 0, 2 * GIB)
+    memory = MemoryBudget(2 * GIB - 256 * MIB, 256 * MIB, tight, (tight,))
+    advice = only(facts(memory=memory))
+    (command,) = advice.commands
+    assert command.endswith(f" | tee {files}")
+    limit = int(command.split()[1])
+    free = limit - GIB
+    assert free - max(free // 8, 256 * MIB) >= 4 * GIB  # then all of it fits
+    assert limit < 6 * GIB
+    assert advice.root
+
+
+def test_a_machine_that_is_too_small() -> None:
+    machine = MemoryLimit("/proc/meminfo", 2 * GIB, 0, 0, 2 * GIB)
+    advice = only(facts(memory=MemoryBudget(GIB, GIB, machine, (machine,))))
+    assert advice.commands == ()
+    assert "4.00 GiB are not resident and 1.00 GiB fit" in advice.problem
+    resident = on(NFS, resident_bytes=4 * GIB)
+    assert advise(facts(resident, memory=MemoryBudget(GIB, GIB, machine, (machine,)))) == []
+    assert advise(facts(memory=MemoryBudget(None, 0, None, ()))) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "words", "command"),
+    [
+        ({"board_writable": False}, "cannot be written to", "SHARDAHEAD_BOARD_FOLDER"),
+        ({"board_free_bytes": 0}, "is full", "SHARDAHEAD_BOARD_FOLDER"),
+        ({"open_files": 16}, "may open 16 files", "ulimit -n 1024"),
+        (
+            {"pids": PidsLimit("/sys/fs/cgroup/pod", 100, 90)},
+            "allows 100",
+            "echo max > /sys/fs/cgroup/pod/pids.max",
+        ),
+        ({"disabled": True}, "SHARDAHEAD_DISABLE", "unset SHARDAHEAD_DISABLE"),
+    ],
+)
+def test_limits_of_the_process(limits: dict[str, Any], words: str, command: str) -> None:
+    advice = only(facts(limits=limits))
+    assert words in advice.problem
+    assert command in advice.commands[0]
+
+
+def test_the_page() -> None:
+    found = facts(on(replace(NFS, read_ahead_bytes=128 * KIB), measurement=measured(900, 999, 300)))
+    page = as_text(found, advise(found))
+    assert max(map(len, page.splitlines())) < 200
+    for words in (
+        "4 files, 4.00 GiB",
+        "/mnt/my models: nfs4 from filer:/models",
+        "vers 4.2, rsize 1048576, nconnect 4",
+        "128 KiB (/sys/class/bdi/0:53/read_ahead_kb)",
+        "2 ms, median of 16 reads",
+        "999 MB/s",
+        "52.0 GiB: /proc/meminfo allows",
+        "0 of 1 (default)",
+        "seccomp filter",
+        "/dev/shm: writable, 1.00 GiB free",
+        "now, as root: echo 15360 >",
+    ):
+        assert words in page
+    document = json.loads(json.dumps(as_dict(found, advise(found))))
+    assert document["mounts"][0]["measurement"]["streams"]["bytes_per_second"] == pytest.approx(
+        999e6
+    )
+    assert document["advice"][0]["root"] is True
