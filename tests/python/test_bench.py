@@ -1,7 +1,8 @@
 """shardahead-bench on small real files: what its JSON says, against what the kernel and slowfs say.
 
 No figure is judged, only where it comes from: cold cells were cold, failed ones have no figure. The
-parts that decide are tested in benchmarks/bench.
+parts that decide are tested in benchmarks/bench, the command `shardahead bench` in
+test_bench_command.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from conftest import (
     write_file,
 )
 
-from shardahead import __version__, cli
+from shardahead import __version__
 
 SIZES_BYTES = {"a-2.safetensors": 2 * MIB + 7, "a-10.safetensors": MIB, "a-1.bin": 10}
 MEASURED_BYTES = 3 * MIB + 7
@@ -339,63 +339,3 @@ def test_help_and_version() -> None:
     assert done.returncode == 0
     for option in ("strategies", "threads", "block-sizes", "states", "repeats", "limit", "output"):
         assert f"--{option}" in done.stdout
-
-
-# ---- shardahead bench ----
-
-
-class StartedError(Exception):
-    """Stands for the program that would run from here on."""
-
-
-@pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
-    """What would have been started; nothing is installed but what a test puts into a folder."""
-    calls: list[tuple[str, list[str]]] = []
-
-    def execv(path: str, words: list[str]) -> None:
-        calls.append((path, words))
-        raise StartedError
-
-    monkeypatch.setattr(os, "execv", execv)
-    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path / "scripts"))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "beside" / "python"))
-    monkeypatch.setenv("PATH", str(tmp_path / "path"))
-    return calls
-
-
-@pytest.mark.parametrize("where", ["scripts", "beside", "path"])
-def test_the_command_hands_everything_over(
-    tmp_path: Path, started: list[tuple[str, list[str]]], where: str
-) -> None:
-    program = tmp_path / where / "shardahead-bench"
-    program.parent.mkdir()
-    program.touch(0o755)
-    with pytest.raises(StartedError):
-        cli.main(["bench", "--help", "--", "bench", "/models/m"])
-    words = ["shardahead-bench", "--help", "--", "bench", "/models/m"]
-    assert started == [(str(program), words)]
-
-
-def test_the_command_says_where_it_looked(
-    tmp_path: Path, started: list[tuple[str, list[str]]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["bench", "/models/m"]) == 1
-    assert started == []
-    said = capsys.readouterr().err
-    assert str(tmp_path / "scripts") in said
-    assert "on PATH" in said
-
-
-def test_the_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    assert "bench" in capsys.readouterr().out
-
-
-def test_the_installed_command_becomes_the_program() -> None:
-    if shutil.which("shardahead-bench", path=sysconfig.get_path("scripts")) is None:
-        pytest.skip("shardahead-bench is not installed into this environment")
-    command = [sys.executable, "-m", "shardahead", "bench", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"shardahead-bench {__version__}\n"
