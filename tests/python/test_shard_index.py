@@ -1,0 +1,107 @@
+"""Indexes that are malformed, mean harm or are large.
+
+Which index counts, and that it gives the order, is in test_shards.py.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from shard_support import names_of, write, write_index
+
+from shardahead import shards
+from shardahead.shards import resolve_shards
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe\xfd",
+        b"[" * 200_000,
+        b"[]",
+        b"null",
+        b'"weight_map"',
+        b"{}",
+        b'{"weight_map": null}',
+        b'{"weight_map": []}',
+        b'{"weight_map": {}}',
+        b'{"weight_map": {"a": 1}}',
+        b'{"weight_map": {"a": ["a.bin"]}}',
+        b'{"weight_map": {"a": ""}}',
+        b'{"weight_map": {"a": "a\\u0000.bin"}}',
+        b'{"weight_map": {"a": "\\ud800"}}',
+    ],
+)
+def test_a_malformed_index(tmp_path: Path, content: bytes) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_bytes(content)
+    for files in (index, tmp_path):
+        with pytest.raises(ValueError, match="malformed index") as caught:
+            resolve_shards(files)
+        assert str(index) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.bin", "..", "a/../../secret.bin", "a/..", "//secret.bin"]
+)
+def test_an_index_that_reaches_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "secret.bin")
+    folder = tmp_path / "model"
+    write(folder / "a" / "b.bin")
+    index = write_index(folder / "x.index.json", "a/b.bin", name)
+    with pytest.raises(ValueError, match="outside its folder") as caught:
+        resolve_shards(index)
+    assert str(index) in str(caught.value)
+    assert repr(name) in str(caught.value)
+
+
+def test_names_that_look_like_escapes_and_are_not(tmp_path: Path) -> None:
+    names = ["..a.bin", "a..bin", "sub/b.bin", "./c.bin", "back\\..\\slash.bin"]
+    for name in names:
+        write(tmp_path / name)
+    found = resolve_shards(write_index(tmp_path / "x.index.json", *names))
+    assert [shard.path for shard in found] == [os.path.join(tmp_path, name) for name in names]
+
+
+def test_a_folder_in_an_index(tmp_path: Path) -> None:
+    write(tmp_path / "sub" / "a.bin")
+    for name in ("sub", "sub/", "."):
+        with pytest.raises(IsADirectoryError):
+            resolve_shards(write_index(tmp_path / "x.index.json", name))
+
+
+def test_an_index_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.bin")
+    index = write_index(tmp_path / "x.index.json", "a.bin")
+    monkeypatch.setattr(shards, "MAX_INDEX_BYTES", index.stat().st_size)
+    assert names_of(resolve_shards(index)) == ["a.bin"]
+    monkeypatch.setattr(shards, "MAX_INDEX_BYTES", index.stat().st_size - 1)
+    with pytest.raises(ValueError, match="larger than") as caught:
+        resolve_shards(index)
+    assert str(index) in str(caught.value)
+
+
+def test_a_small_index_takes_little_memory(tmp_path: Path) -> None:
+    write(tmp_path / "a.bin")
+    index = write_index(tmp_path / "x.index.json", "a.bin")
+    tracemalloc.start()
+    try:
+        resolve_shards(index)
+        assert tracemalloc.get_traced_memory()[1] < shards.MAX_INDEX_BYTES // 16
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_index(tmp_path: Path) -> None:
+    names = [f"model-{i:05d}.safetensors" for i in range(200)]
+    for name in names:
+        write(tmp_path / name)
+    order = random.Random(1).sample(names, len(names))
+    index = write_index(tmp_path / "model.safetensors.index.json", *(order * 50))
+    assert names_of(resolve_shards(index)) == order
