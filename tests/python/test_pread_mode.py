@@ -32,6 +32,7 @@ from conftest import (
     worker_threads,
     write_file,
 )
+from weights_support import Bits, bits, plainly, random_tensor, save_file, zoo
 
 from shardahead import (
     PrefetchHandle,
@@ -46,8 +47,6 @@ from shardahead.reading import ahead_bytes
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")
-from safetensors.torch import save_file  # noqa: E402
-from test_weights import Bits, bits, plainly, random_tensor, zoo  # noqa: E402
 
 MakeIterator = Callable[..., WeightsIterator]
 ITERATORS = {

@@ -20,12 +20,12 @@ from conftest import (
     run_ranks,
     worker_threads,
 )
+from weights_support import Bits, bits, random_tensor, zoo
 
 import shardahead
 from shardahead import pt_weights_iterator
 
 torch = pytest.importorskip("torch")
-from test_weights import Bits, bits, random_tensor, zoo  # noqa: E402
 
 
 def plainly(folder: Path) -> list[Bits]:

@@ -1,128 +1,39 @@
-"""The weight iterators: the right tensors, bit for bit, with and without prefetch, to any end.
+"""The weight iterators: the right tensors, bit for bit, in order, with and without prefetch.
 
-What is right is what the safetensors library reads by itself.
+What is right is what the safetensors library reads by itself. How they end is in
+test_weights_ends.py, their memory and their ranks in test_weights_processes.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    KIB,
-    MIB,
-    eventually,
-    finish,
-    is_resident,
-    make_cold,
-    resident_bytes,
-    run_python,
-    run_ranks,
-    start_python,
-    thread_ids,
-    write_file,
+import weights_support
+from conftest import KIB, MIB, make_cold, resident_bytes, run_python, thread_ids
+from weights_support import (
+    Bits,
+    MakeIterator,
+    bits,
+    buffered,
+    one_by_one,
+    plainly,
+    read,
+    save_file,
+    zoo,
 )
 
-from shardahead import (
-    LoadProgress,
-    WeightsIterator,
-    buffered_multi_thread_safetensors_weights_iterator,
-    safetensors_weights_iterator,
-)
+from shardahead import LoadProgress
 
-torch = pytest.importorskip("torch")
-safetensors = pytest.importorskip("safetensors")
-from safetensors.torch import save_file  # noqa: E402
-
-MakeIterator = Callable[..., WeightsIterator]
-Bits = tuple[str, Any, tuple[int, ...], bytes]
-
-one_by_one: MakeIterator = safetensors_weights_iterator
-buffered: MakeIterator = buffered_multi_thread_safetensors_weights_iterator
-ITERATORS = {
-    "one by one": one_by_one,
-    "1 worker": partial(buffered, max_workers=1),
-    "2 workers": partial(buffered, max_workers=2),
-    "8 workers": partial(buffered, max_workers=8),
-}
-
-
-@pytest.fixture(params=ITERATORS.values(), ids=list(ITERATORS))
-def iterate(request: pytest.FixtureRequest) -> MakeIterator:
-    found: MakeIterator = request.param
-    return found
-
-
-def bits(name: str, tensor: Any) -> Bits:
-    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return name, tensor.dtype, tuple(tensor.shape), raw
-
-
-def plainly(*shards: Path) -> list[Bits]:
-    """What the safetensors library reads: shards as given, tensors by offset."""
-    found = []
-    for path in shards:
-        with safetensors.safe_open(path, framework="pt") as shard:
-            found += [bits(name, shard.get_tensor(name)) for name in shard.offset_keys()]
-    return found
-
-
-def random_tensor(dtype: Any, shape: tuple[int, ...], seed: int) -> Any:
-    """Random bytes of this type: also NaNs and infinities."""
-    generator = torch.Generator().manual_seed(seed)
-    if dtype == torch.bool:
-        return torch.randint(0, 2, shape, generator=generator).bool()
-    count = torch.empty(shape, dtype=dtype).nbytes
-    raw = torch.randint(0, 256, (count,), dtype=torch.uint8, generator=generator)
-    return raw.view(dtype).reshape(shape)
-
-
-def zoo(number: int) -> dict[str, Any]:
-    """Every kind of tensor that models hold, with odd sizes, none and one element."""
-    kinds = [
-        ("up_proj.weight", torch.bfloat16, (129, 257)),
-        ("experts.weight", torch.float8_e4m3fn, (61, 1031)),
-        ("scale", torch.float32, ()),
-        ("positions", torch.int64, (3, 1, 5)),
-        ("mask", torch.bool, (7,)),
-        ("nothing", torch.float16, (0, 5)),
-        ("norm.weight", torch.float64, (1,)),
-        ("wide.weight", torch.uint8, (2 * MIB + 1,)),
-    ]
-    return {
-        f"layers.{number}.{name}": random_tensor(dtype, shape, 100 * number + i)
-        for i, (name, dtype, shape) in enumerate(kinds)
-    }
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Five shards without an index: 1, 2, 3, 10, 11 in natural order, one of them empty."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    paths = [folder / f"model-{number}.safetensors" for number in (1, 2, 3, 10, 11)]
-    for number, path in enumerate(paths):
-        save_file({} if number == 2 else zoo(number), path)
-    return paths
+iterate = weights_support.iterate
+shards = weights_support.shards
 
 
 @pytest.fixture(scope="module")
 def expected(shards: list[Path]) -> list[Bits]:
     return plainly(*shards)
-
-
-def read(weights: WeightsIterator) -> list[Bits]:
-    return [bits(name, tensor) for name, tensor in weights]
-
-
-def ends(before: set[int]) -> None:
-    """Waits until no thread is left but those of before."""
-    eventually(lambda: thread_ids() <= before, f"threads stay: {threading.enumerate()}")
 
 
 @pytest.mark.parametrize("prefetch", [True, False])
@@ -288,87 +199,6 @@ def test_drop_after_needs_ranks_that_know_of_each_other(
     assert thread_ids() == before
 
 
-# ---- all the ways to end ----
-
-
-def some(weights: WeightsIterator, count: int = 2) -> list[Bits]:
-    return [bits(*next(weights)) for _ in range(count)]
-
-
-def failing_consumer(weights: Iterator[Any]) -> None:
-    with pytest.raises(ZeroDivisionError):
-        for i, _ in enumerate(weights):
-            _ = 1 / (2 - i)
-
-
-@pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize("window_bytes", [None, 64 * KIB])
-def test_closed_or_dropped_early_its_threads_end(
-    shards: list[Path], iterate: MakeIterator, started: bool, window_bytes: int | None
-) -> None:
-    for close in (True, False):
-        before = thread_ids()
-        weights = iterate(shards, window_bytes=window_bytes, block_size=64 * KIB)
-        if started:
-            some(weights)
-        if close:
-            weights.close()
-            weights.close()
-            assert list(weights) == []
-        del weights
-        ends(before)
-
-
-def test_an_exception_in_the_consumer_ends_its_threads(
-    shards: list[Path], iterate: MakeIterator
-) -> None:
-    before = thread_ids()
-    failing_consumer(iterate(shards, window_bytes=64 * KIB, block_size=64 * KIB))
-    ends(before)
-
-
-def test_an_exception_in_progress_reaches_the_consumer(
-    shards: list[Path], iterate: MakeIterator
-) -> None:
-    def refuse(_: LoadProgress) -> None:
-        raise RuntimeError("enough")
-
-    before = thread_ids()
-    with pytest.raises(RuntimeError, match="enough"):
-        list(iterate(shards, progress=refuse))
-    ends(before)
-
-
-@pytest.mark.parametrize("prefetch", [True, False])
-def test_a_bad_shard_is_an_error_when_its_turn_comes(
-    tmp_path: Path, iterate: MakeIterator, prefetch: bool
-) -> None:
-    good, bad = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
-    save_file(zoo(1), good)
-    write_file(bad, 100 * KIB)
-    before = thread_ids()
-    weights = iterate(tmp_path, prefetch=prefetch)
-    assert some(weights, len(zoo(1))) == plainly(good)
-    with pytest.raises(ValueError, match=r"2\.safetensors'.*not a safetensors file"):
-        next(weights)
-    assert list(weights) == []
-    del weights
-    ends(before)
-
-
-def test_a_held_iterator_does_not_hold_up_the_exit(shards: list[Path]) -> None:
-    script = """
-import sys, shardahead
-make = getattr(shardahead, sys.argv[1])
-weights = make(sys.argv[2], window_bytes=65536, block_size=65536)
-print(next(weights)[0])
-"""
-    for make in (one_by_one, buffered):
-        name = make.__name__
-        done = finish(start_python(script, name, shards[0].parent))
-        assert (done.returncode, done.stderr) == (0, "")
-
-
 # ---- wrong arguments ----
 
 
@@ -414,67 +244,3 @@ except ImportError as error:
         text = run_python(script, module, shards[0].parent)
         assert "pip install 'shardahead[torch]'" in text
         assert module in text
-
-
-# ---- memory, and ranks ----
-
-CHECKPOINT_BYTES = 64 * MIB
-LOAD = """
-import json, sys, torch, shardahead
-def anonymous():
-    with open("/proc/self/status") as status:
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-make = getattr(shardahead, sys.argv[2])
-list(make(sys.argv[3]))  # what is loaded once stays
-before = anonymous()
-weights = make(sys.argv[1])
-held = list(weights)
-total = sum(int(tensor.sum(dtype=torch.int64)) for _, tensor in held)
-report = weights.prefetch.report().to_dict()
-print(json.dumps({"grown": anonymous() - before, "sum": total, "report": report}))
-"""
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    folder = tmp_path / "large"
-    folder.mkdir()
-    for i in range(2):
-        tensors = {
-            f"{i}.{j}": random_tensor(torch.uint8, (CHECKPOINT_BYTES // 8,), j) for j in range(4)
-        }
-        save_file(tensors, folder / f"{i}.safetensors")
-    return folder
-
-
-@pytest.mark.parametrize("make", [one_by_one, buffered])
-def test_tensors_are_views_and_not_copies(large: Path, tmp_path: Path, make: MakeIterator) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    save_file(zoo(1), small / "a.safetensors")
-    name = make.__name__
-    found = run_python(LOAD, large, name, small)
-    assert found["sum"] > 0
-    assert found["grown"] < CHECKPOINT_BYTES // 4
-
-
-@pytest.mark.parametrize("partition", ["block", "file"])
-def test_rank_processes_read_the_same(large: Path, tmp_path: Path, partition: str) -> None:
-    files = sorted(large.iterdir())
-    make_cold(*files)
-    small = tmp_path / "small"
-    small.mkdir()
-    save_file(zoo(1), small / "a.safetensors")
-    ranks = run_ranks(
-        LOAD,
-        2,
-        large,
-        "safetensors_weights_iterator",
-        small,
-        env={"SHARDAHEAD_PARTITION": partition},
-    )
-    assert ranks[0]["sum"] == ranks[1]["sum"] > 0
-    assert [rank["report"]["local_size"] for rank in ranks] == [2, 2]
-    planned = [rank["report"]["planned_bytes"] for rank in ranks]
-    assert sum(planned) == sum(os.path.getsize(path) for path in files)
-    assert all(is_resident(path) for path in files)
