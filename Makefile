@@ -64,12 +64,13 @@ wheel-test: build/wheel/.built ## build the wheel, use it in a virtual environme
 engines: build/wheel/.built ## SGLang and vLLM with the built wheel, in environments of their own (3 GB each)
 	@sh tests/integrations/make-engines.sh $(ENVIRONMENTS) build/wheel/*.whl $(ENGINES)
 
+# By file: an engine imports for long, and does so once for each process of pytest that uses it.
 # ENGINE_SOURCES: a folder with checkouts of the releases, named as in ENGINES, whose own tests are run
 # as well. Those that are in a package come by themselves.
 test-engines: engines $(VENV)/.installed build/release/.built ## the integrations, in the released engines
 	@sh tests/integrations/make-own-tests.sh $(ENVIRONMENTS) "$(ENGINE_SOURCES)" $(ENGINES)
 	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) SHARDAHEAD_ENGINE_SOURCES=$(abspath $(ENGINE_SOURCES)) \
-	  $(BIN)/python -m pytest tests/integrations $(PYTEST)
+	  $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/integrations $(PYTEST)
 
 lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
