@@ -11,8 +11,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# The static analyzer follows every CHECK of a test both ways, two thirds of the time for a test, and
-# nine tenths of it for the simulation. Both run under sanitizers as well.
+# The static analyzer follows every CHECK of a test both ways: two thirds of the time for a test,
+# nine tenths for the simulation. Both run under sanitizers as well.
 TESTS = Path(__file__).resolve().parent
 IN_TESTS = ["--checks=-clang-analyzer-*"]
 

@@ -97,7 +97,9 @@ def safetensors_weights_iterator(
         reads for itself. "auto", the default: "mmap" with a prefetch, "pread" where the mount turns
         out to keep no pages, or not to be mappable; the log says so once. There the ranks of a node
         that read the same at about the same time share what is read.
-    drop_after: drop the files from the page cache at the end; for a single rank only.
+    drop_after: drop the files from the page cache at the end, when no local rank is at them any
+        more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
+        without.
     progress: called after each tensor with a LoadProgress.
 
     Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
