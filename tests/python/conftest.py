@@ -210,11 +210,16 @@ def run_ranks(
     script: str, size: int, *arguments: StrPath, env: dict[str, str] | None = None
 ) -> list[Any]:
     """What each of `size` processes printed as JSON; all at once, with torchrun's variables."""
-    ranks = []
-    for rank in range(size):
-        ours = {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size), **(env or {})}
-        ranks.append(start_python(script, *arguments, env=ours))
+    ranks = [start_python(script, *arguments, env=ours) for ours in rank_variables(size, env)]
     return [result_of(rank) for rank in ranks]
+
+
+def rank_variables(size: int, env: dict[str, str] | None = None) -> list[dict[str, str]]:
+    """`env` with torchrun's variables, for each of `size` ranks."""
+    return [
+        {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size), **(env or {})}
+        for rank in range(size)
+    ]
 
 
 @pytest.fixture

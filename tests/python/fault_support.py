@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HANG_SECONDS, MIB, clean_environment, eventually
+from conftest import HANG_SECONDS, MIB, clean_environment, eventually, rank_variables
 
 #: What is promised of every way out: cancel(), close(), Ctrl-C, SIGTERM, exit, an exception.
 PROMISED_SECONDS = 2.0
@@ -155,6 +155,17 @@ class Nursery:
         child = Child(self, self.ask(order), out, err)
         self._children.append(child)
         return child
+
+    def run(self, script: str, *arguments: object, env: dict[str, str] | None = None) -> Any:
+        """What `script` printed in its last line, as JSON. It must end with status 0."""
+        return self.start(script, *arguments, env=env).result()
+
+    def run_ranks(
+        self, script: str, size: int, *arguments: object, env: dict[str, str] | None = None
+    ) -> list[Any]:
+        """The same of `size` processes; all at once, with torchrun's variables."""
+        ranks = [self.start(script, *arguments, env=ours) for ours in rank_variables(size, env)]
+        return [rank.result() for rank in ranks]
 
     def ask(self, order: dict[str, Any]) -> int:
         assert self._process.stdin is not None

@@ -21,11 +21,11 @@ from conftest import (
     is_resident,
     resident_bytes,
     result_of,
-    run_python,
     start_python,
     worker_threads,
     write_file,
 )
+from fault_support import Nursery
 
 from shardahead import PrefetchHandle, prefetch_files
 
@@ -128,12 +128,12 @@ def data_offset(path: Path) -> int:
 
 @pytest.mark.parametrize("make", ITERATORS)
 def test_a_tensor_that_cannot_be_read_is_an_error_when_its_turn_comes(
-    numbered: Path, make_mount: MakeMount, make: str
+    nursery: Nursery, numbered: Path, make_mount: MakeMount, make: str
 ) -> None:
     mount = make_mount(numbered)
     bad = mount.mountpoint / "model-1.safetensors"
     mount.eio(bad, data_offset(bad) + BAD_TENSOR * TENSOR_BYTES + 100 * KIB)
-    found = run_python(LOAD, make, mount.mountpoint)
+    found = nursery.run(LOAD, make, mount.mountpoint)
     assert found["found"] == names_before(1, BAD_TENSOR)
     code, filename, text = found["error"]
     assert (code, filename) == (errno.EIO, str(bad))

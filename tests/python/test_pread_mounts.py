@@ -12,7 +12,8 @@ from typing import Any
 
 import pread_support
 import pytest
-from conftest import KIB, MIB, MakeMount, make_cold, run_python, run_ranks
+from conftest import KIB, MIB, MakeMount, make_cold
+from fault_support import Nursery
 from pread_support import ITERATORS, KEEPS_NOTHING, MOUNTS
 from weights_support import Bits, MakeIterator, random_tensor, read, save_file
 
@@ -141,12 +142,12 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [make.__name__ for make in ITERATORS.values()])
 @pytest.mark.parametrize("kind", KEEPS_NOTHING)
 def test_no_more_bytes_than_plain_safetensors(
-    checkpoint: Path, make_mount: MakeMount, kind: str, name: str
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount, kind: str, name: str
 ) -> None:
     sums, served = [], []
     for mode in ("plainly", "auto", "pread"):
         mount = make_mount(checkpoint, **MOUNTS[kind])
-        sums.append(run_python(LOAD, name, mount.mountpoint, mode))
+        sums.append(nursery.run(LOAD, name, mount.mountpoint, mode))
         mount.wait_until_idle()
         served.append(mount.counters().bytes_served)
     assert sums == [sums[0]] * 3
@@ -159,10 +160,10 @@ def test_no_more_bytes_than_plain_safetensors(
 
 @pytest.mark.parametrize("kind", KEEPS_NOTHING)
 def test_ranks_out_of_step_read_about_once_each(
-    checkpoint: Path, make_mount: MakeMount, kind: str
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount, kind: str
 ) -> None:
     mount = make_mount(checkpoint, **MOUNTS[kind])
-    ranks = run_ranks(LOAD, 2, "safetensors_weights_iterator", mount.mountpoint, "auto")
+    ranks = nursery.run_ranks(LOAD, 2, "safetensors_weights_iterator", mount.mountpoint, "auto")
     assert ranks[0] == ranks[1]
     mount.wait_until_idle()
     # What one is copying when the other opens the file, it has to bring in again.
@@ -171,7 +172,7 @@ def test_ranks_out_of_step_read_about_once_each(
 
 @pytest.mark.parametrize("kind", KEEPS_NOTHING)
 def test_ranks_in_step_share_what_such_a_mount_does_not_keep(
-    tmp_path: Path, make_mount: MakeMount, kind: str
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount, kind: str
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -183,7 +184,6 @@ def test_ranks_in_step_share_what_such_a_mount_does_not_keep(
     script = """
 import json, os, sys, time, zlib, shardahead
 folder, started = sys.argv[1:]
-import torch, safetensors
 open(f"{started}-{os.environ['LOCAL_RANK']}", "w").close()
 while not all(os.path.exists(f"{started}-{rank}") for rank in range(4)):
     time.sleep(0.01)
@@ -191,7 +191,7 @@ weights = shardahead.safetensors_weights_iterator(folder)
 sums = {name: zlib.crc32(tensor.numpy().data) for name, tensor in weights}
 print(json.dumps([weights.mode, sums]))
 """
-    ranks = run_ranks(script, 4, mount.mountpoint, tmp_path / "started")
+    ranks = nursery.run_ranks(script, 4, mount.mountpoint, tmp_path / "started")
     right = {
         name: zlib.crc32(tensor.numpy().data)
         for path in source.iterdir()

@@ -17,9 +17,9 @@ from conftest import (
     eventually,
     make_cold,
     resident_bytes,
-    run_ranks,
     worker_threads,
 )
+from fault_support import Nursery
 from weights_support import Bits, bits, random_tensor, zoo
 
 import shardahead
@@ -147,7 +147,7 @@ print(json.dumps([weights.mode, sums]))
 
 @pytest.mark.parametrize("keep_cache", [True, False])
 def test_ranks_on_a_slow_filesystem(
-    tmp_path: Path, make_mount: MakeMount, keep_cache: bool
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount, keep_cache: bool
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -156,7 +156,7 @@ def test_ranks_on_a_slow_filesystem(
         torch.save(state, source / f"{i}.bin")
     file_bytes = sum(path.stat().st_size for path in source.iterdir())
     mount = make_mount(source, keep_cache=keep_cache)
-    ranks = run_ranks(LOAD, 2, mount.mountpoint)
+    ranks = nursery.run_ranks(LOAD, 2, mount.mountpoint)
     assert ranks[0] == ranks[1]
     assert ranks[0][0] == ("mmap" if keep_cache else "pread")
     mount.wait_until_idle()

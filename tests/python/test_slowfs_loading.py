@@ -12,11 +12,11 @@ from conftest import (
     MakeMount,
     finish,
     refaulted_bytes,
-    run_python,
     run_ranks,
     start_python,
     write_file,
 )
+from fault_support import Nursery
 
 from shardahead import evict, prefetch_files, residency
 from shardahead.policy import PARTITIONS
@@ -153,13 +153,13 @@ def test_advice_puts_more_requests_in_flight_than_reading(
     ],
 )
 def test_four_rank_processes_that_read_all_take_it_over_the_link_once(
-    checkpoint: Path, make_mount: MakeMount, make: str, partition: str
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount, make: str, partition: str
 ) -> None:
     expected = sha256_of(checkpoint)
     mount = make_mount(checkpoint, rate_mb_per_s=300, round_trip_ms=1)
     env = {"SHARDAHEAD_PARTITION": partition}
     before = refaulted_bytes()
-    ranks = run_ranks(LOAD, 4, make, mount.mountpoint, env=env)
+    ranks = nursery.run_ranks(LOAD, 4, make, mount.mountpoint, env=env)
     mount.wait_until_idle()
     assert [rank["sha256"] for rank in ranks] == [expected] * 4
     for rank in ranks:
@@ -173,7 +173,7 @@ def test_four_rank_processes_that_read_all_take_it_over_the_link_once(
 
 
 def test_a_load_has_more_requests_in_flight_than_page_faults_have(
-    checkpoint: Path, make_mount: MakeMount
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount
 ) -> None:
     # Not judged by major faults: the kernel counts those that meet its own readahead as minor.
     mount = make_mount(checkpoint, round_trip_ms=5)
@@ -181,13 +181,13 @@ def test_a_load_has_more_requests_in_flight_than_page_faults_have(
     for how in ([], ["plainly"]):
         mount.evict_all()
         mount.reset()
-        run_python(LOAD, "safetensors_weights_iterator", mount.mountpoint, *how)
+        nursery.run(LOAD, "safetensors_weights_iterator", mount.mountpoint, *how)
         peaks.append(mount.counters().peak_in_flight)
     assert peaks[0] >= 3 * peaks[1]
 
 
 def test_a_rank_that_wants_few_tensors_takes_few_bytes(
-    checkpoint: Path, make_mount: MakeMount
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount
 ) -> None:
     mount = make_mount(checkpoint)
     script = """
@@ -197,17 +197,17 @@ for name, tensor in shardahead.safetensors_weights_iterator(sys.argv[1], names=n
     tensor.sum()
 print(json.dumps(name))
 """
-    assert run_python(script, mount.mountpoint) == "3.3"
+    assert nursery.run(script, mount.mountpoint) == "3.3"
     mount.wait_until_idle()
     wanted = 4 * (2 * MIB + 3)
     assert wanted < mount.counters().bytes_served < wanted + 4 * MIB < size_of(checkpoint) / 4
 
 
 def test_a_mount_that_keeps_no_pages_still_gives_the_right_tensors(
-    checkpoint: Path, make_mount: MakeMount
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount
 ) -> None:
     mount = make_mount(checkpoint, keep_cache=False)
-    found = run_python(LOAD, "safetensors_weights_iterator", mount.mountpoint)
+    found = nursery.run(LOAD, "safetensors_weights_iterator", mount.mountpoint)
     assert found["sha256"] == sha256_of(checkpoint)
 
 
@@ -238,11 +238,11 @@ def test_a_mount_without_page_cache_does_no_harm(
 
 
 def test_a_rank_that_overtakes_its_prefetch_reads_by_itself(
-    checkpoint: Path, make_mount: MakeMount
+    nursery: Nursery, checkpoint: Path, make_mount: MakeMount
 ) -> None:
     mount = make_mount(checkpoint)
     script = LOAD.replace("found = hash", "weights.prefetch.stop()\nfound = hash")
-    found = run_python(script, "safetensors_weights_iterator", mount.mountpoint)
+    found = nursery.run(script, "safetensors_weights_iterator", mount.mountpoint)
     assert found["sha256"] == sha256_of(checkpoint)
     assert found["report"]["cancelled"]
     mount.wait_until_idle()
