@@ -137,5 +137,5 @@ $(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=None -DS
 build/lint/compile_commands.json: $(VENV)/.ready $(wildcard CMakeLists.txt tests/*/CMakeLists.txt benchmarks/*/CMakeLists.txt) Makefile | fuse
 	mkdir -p build/lint
 	$(BIN)/cmake -S . -B build/lint $(CMAKE_FLAGS) -DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_FUZZ=ON -DSHARDAHEAD_BENCH=ON \
-	  -DSHARDAHEAD_BENCHMARKS=ON $(WITH_PYTHON) --log-level=NOTICE
+	  -DSHARDAHEAD_BENCHMARKS=ON -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON $(WITH_PYTHON) --log-level=NOTICE
 	touch $@
