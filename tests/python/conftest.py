@@ -27,7 +27,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from fault_support import Nursery
+    from nursery import Nursery
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "slowfs"))
@@ -255,7 +255,7 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """For processes that need not import torch again."""
-    from fault_support import nursery_in
+    from nursery import nursery_in
 
     with nursery_in(tmp_path_factory.mktemp("nursery")) as made:
         yield made

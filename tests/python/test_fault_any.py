@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from conftest import MIB, PAGE_BYTES, MakeMount
-from fault_support import CHECKED, LOADS, Nursery, names_before, write_checkpoint
+from fault_support import CHECKED, LOADS, names_before, write_checkpoint
+from nursery import Nursery
 
 SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "100"))
 SHARDS = 3

@@ -11,13 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import KIB, MIB, MakeMount, eventually
-from fault_support import (
-    ITERATORS,
-    PROMISED_SECONDS,
-    Nursery,
-    within,
-    write_checkpoint,
-)
+from fault_support import ITERATORS, PROMISED_SECONDS, within, write_checkpoint
+from nursery import Nursery
 
 STALLED_SECONDS = 3600.0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import MIB
-from fault_support import ITERATORS, Nursery, write_checkpoint
+from fault_support import ITERATORS, write_checkpoint
+from nursery import Nursery
 
 SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "100"))
 

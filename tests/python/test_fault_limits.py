@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_support import (
-    CHECKED,
-    LOADS,
-    Child,
-    Nursery,
-    names_before,
-    write_checkpoint,
-)
+from fault_support import CHECKED, LOADS, names_before, write_checkpoint
+from nursery import Child, Nursery
 
 SHARDS = 500
 NO_RIGHT = 77

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import MIB, MakeMount, is_resident, write_file
-from fault_support import CHECKED, LOADS, Nursery, names_before, write_checkpoint
+from fault_support import CHECKED, LOADS, names_before, write_checkpoint
+from nursery import Nursery
 
 HELD_LOCKS = """
 import fcntl, glob, struct

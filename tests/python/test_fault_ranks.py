@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import KIB, MIB, MakeMount, eventually, refaulted_bytes, write_file
-from fault_support import CHECKED, ITERATORS, Nursery, write_checkpoint
+from fault_support import CHECKED, ITERATORS, write_checkpoint
+from nursery import Nursery
 
 SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "100"))
 RANKS = 4

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import MIB, MakeMount, write_file
-from fault_support import ITERATORS, Nursery, write_checkpoint
+from fault_support import ITERATORS, write_checkpoint
+from nursery import Nursery
 
 FILES = 100
 

@@ -31,13 +31,12 @@ from fault_support import (
     PROMISED_SECONDS,
     TENSOR_BYTES,
     TENSORS_PER_SHARD,
-    Child,
-    Nursery,
     data_offset,
     names_before,
     within,
     write_checkpoint,
 )
+from nursery import Child, Nursery
 
 from shardahead import prefetch_files
 

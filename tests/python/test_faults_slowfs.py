@@ -25,7 +25,7 @@ from conftest import (
     worker_threads,
     write_file,
 )
-from fault_support import Nursery
+from nursery import Nursery
 
 from shardahead import PrefetchHandle, prefetch_files
 

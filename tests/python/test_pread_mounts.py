@@ -13,7 +13,7 @@ from typing import Any
 import pread_support
 import pytest
 from conftest import KIB, MIB, MakeMount, make_cold
-from fault_support import Nursery
+from nursery import Nursery
 from pread_support import ITERATORS, KEEPS_NOTHING, MOUNTS
 from weights_support import Bits, MakeIterator, random_tensor, read, save_file
 

@@ -19,7 +19,7 @@ from conftest import (
     resident_bytes,
     worker_threads,
 )
-from fault_support import Nursery
+from nursery import Nursery
 from weights_support import Bits, bits, random_tensor, zoo
 
 import shardahead

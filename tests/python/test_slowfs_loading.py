@@ -16,7 +16,7 @@ from conftest import (
     start_python,
     write_file,
 )
-from fault_support import Nursery
+from nursery import Nursery
 
 from shardahead import evict, prefetch_files, residency
 from shardahead.policy import PARTITIONS
