@@ -19,6 +19,9 @@ from nursery import Nursery
 
 SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "100"))
 SHARDS = 3
+# The kernel asks again page by page for what a failed request was to bring, and each page waits:
+# the 256 of a readahead of 1 MiB take 77 s at most.
+STALL_SECONDS = (0.05, 0.3)
 
 LOAD = (
     CHECKED
@@ -48,7 +51,7 @@ def draw_faults(draw: random.Random, mount: Any, size_bytes: int) -> set[str]:
         elif kind == "rest":
             mount.eio(name, offset)
         else:
-            mount.stall(name, offset, draw.uniform(0.1, 1.0))
+            mount.stall(name, offset, draw.uniform(*STALL_SECONDS))
         if kind != "stall":
             bad.add(name)
     return bad
