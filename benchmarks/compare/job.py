@@ -27,7 +27,11 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "runai-distributed": ("streamers", "runai_distributed", ("runai-model-streamer",)),
     "shardahead": ("methods", "shardahead", ("shardahead", "safetensors")),
     "prefetching": ("methods", "prefetching", ("shardahead", "safetensors")),
+    "shardahead-before": ("methods", "shardahead", ("shardahead", "safetensors")),
 }
+
+#: Of these the interpreter has to be named: they are no method of their own.
+OF_ANOTHER_INTERPRETER = ("shardahead-before",)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cases import PRESETS, Case
-from job import METHODS
+from job import METHODS, OF_ANOTHER_INTERPRETER
 
 #: Which environment below --environments holds the package of a method.
 ENVIRONMENT_OF = {
@@ -92,8 +92,8 @@ def parse(arguments: list[str]) -> Options:
     given = parser.parse_args(arguments)
     try:
         cases = _cases(given)
-        methods = _methods(given)
         pythons = _pythons(given)
+        methods = _methods(given, pythons)
     except ValueError as error:
         parser.error(str(error))
     return Options(
@@ -135,12 +135,17 @@ def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
     return cases
 
 
-def _methods(given: argparse.Namespace) -> tuple[str, ...]:
-    names = given.methods.split(",") if given.methods else list(METHODS)
+def _methods(given: argparse.Namespace, pythons: dict[str, str]) -> tuple[str, ...]:
+    unnamed = [name for name in OF_ANOTHER_INTERPRETER if name not in pythons]
+    names = [name for name in METHODS if name not in unnamed]
+    if given.methods:
+        names = given.methods.split(",")
     variants = [f"shardahead {','.join(shardahead_options(o))}" for o in given.shardahead_option]
     for name in names:
         if name not in METHODS:
             raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        if name in unnamed:
+            raise ValueError(f"{name} takes --python {name}=INTERPRETER")
     return tuple(dict.fromkeys([*names, *variants]))
 
 

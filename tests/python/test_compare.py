@@ -121,7 +121,17 @@ def test_options_change_every_case() -> None:
     assert options.cases[0].work_s_per_gib == 1.5
     assert options.rounds == 5
     assert parse([]).cases == (Case(),)
-    assert parse([]).methods == tuple(METHODS)
+    assert parse([]).methods == tuple(name for name in METHODS if name != "shardahead-before")
+
+
+def test_another_version_of_shardahead_is_a_method_where_its_interpreter_is_named() -> None:
+    given = ["--python", "shardahead-before=other", "--methods", "shardahead,shardahead-before"]
+    options = parse(given)
+    assert options.methods == ("shardahead", "shardahead-before")
+    assert options.pythons == {"shardahead-before": "other"}
+    assert "shardahead-before" in parse(given[:2]).methods
+    with pytest.raises(SystemExit):
+        parse(given[2:])
 
 
 def test_variants_of_shardahead_are_methods_of_their_own() -> None:
