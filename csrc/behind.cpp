@@ -2,8 +2,6 @@
 // before the kernel has to choose between them and what was brought in and not read yet. It would
 // choose the latter: pages that were read through a mapping count as active. A window alone gives
 // 1.5 times the bytes there, window and dropping 1.00.
-#include <unistd.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -41,7 +39,7 @@ void Engine::State::look_at_memory() {
 void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
                       std::uint64_t releasable_bytes) {
   State& state = *state_;
-  if (state.process != ::getpid()) return;
+  if (!state.process.is_here()) return;
   std::shared_ptr<Claims> shared;
   Window window;
   {
@@ -67,7 +65,7 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
 
 bool Engine::end_consumer() {
   State& state = *state_;
-  if (state.process != ::getpid()) return false;
+  if (!state.process.is_here()) return false;
   std::shared_ptr<Claims> shared;
   {
     const MutexLock lock(state.mutex);
@@ -136,7 +134,7 @@ std::uint64_t Engine::State::drop_pages(ByteRange positions) {
 
 std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
   State& state = *state_;
-  if (state.process != ::getpid()) {
+  if (!state.process.is_here()) {
     return std::make_shared<MappedFile>(*File::open(state.io, state.files->path(file)));
   }
   const auto opened = state.files->acquire(file);
@@ -157,7 +155,7 @@ std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<Mapped
                                 std::to_string(mapped->size_bytes()) + " bytes");
   }
   State& state = *state_;
-  const bool forked = state.process != ::getpid();
+  const bool forked = !state.process.is_here();
   state.bring_into(*mapped, file, range);
   return std::make_unique<HeldBytes>(
       std::move(mapped), range, forked ? nullptr : state.consumption,
@@ -182,14 +180,13 @@ HeldBytes::HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
     : file_(std::move(file)),
       range_(range),
       consumption_(std::move(consumption)),
-      position_(position),
-      process_(::getpid()) {
+      position_(position) {
   if (consumption_) consumption_->hand_out({position_, range_.length});
 }
 
 HeldBytes::~HeldBytes() {
   // In a forked child another thread of the parent may have held its mutex.
-  if (consumption_ && process_ == ::getpid()) consumption_->release({position_, range_.length});
+  if (consumption_ && process_.is_here()) consumption_->release({position_, range_.length});
 }
 
 }  // namespace shardahead

@@ -78,6 +78,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
 }
 
 BoardClaims::~BoardClaims() {
+  if (!file_.is_here()) return;
   BoardClaims::end_consumer();
   std::uint32_t mine = file_.slot() + 1;
   memory_.header->watcher.compare_exchange_strong(mine, 0);

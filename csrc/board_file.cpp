@@ -1,16 +1,12 @@
 #include "board_file.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
-#include <atomic>
 #include <cerrno>
 #include <filesystem>
-#include <mutex>
 #include <system_error>
 
 namespace shardahead {
@@ -42,34 +38,6 @@ bool lock_now(int descriptor, off_t begin) {
 bool held_by_others(int descriptor, off_t begin, off_t length) {
   struct flock lock = lock_of(F_WRLCK, begin, length);
   return ::fcntl(descriptor, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
-}
-
-// A fork shares the open file description, hence the locks: the child would keep a dead parent
-// alive. So the child closes its copies at once. Only async-signal-safe things happen there.
-constexpr std::size_t kMaxOpenBoards = 256;
-std::array<std::atomic<int>, kMaxOpenBoards> open_boards{};  // descriptor + 1; 0 is empty
-
-void close_boards_in_child() {
-  for (auto& entry : open_boards) {
-    if (const int held = entry.exchange(0); held != 0) ::close(held - 1);
-  }
-}
-
-bool remember(int descriptor) {
-  static std::once_flag once;
-  std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, close_boards_in_child); });
-  for (auto& entry : open_boards) {
-    int empty = 0;
-    if (entry.compare_exchange_strong(empty, descriptor + 1)) return true;
-  }
-  return false;
-}
-
-void forget(int descriptor) {
-  for (auto& entry : open_boards) {
-    int held = descriptor + 1;
-    if (entry.compare_exchange_strong(held, 0)) return;
-  }
 }
 
 // Waits for the gate: it is held for microseconds, or by a process that was stopped.
@@ -108,14 +76,13 @@ void sweep_one(const std::string& path) {
   struct stat found{};
   if (::lstat(path.c_str(), &found) != 0 || !untrusted(found).empty()) return;
   const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-  const int descriptor = ::open(path.c_str(), flags);
-  if (descriptor < 0) return;
-  const bool ours = ::fstat(descriptor, &found) == 0 && untrusted(found).empty();
-  if (ours && lock_now(descriptor, kGate) && !held_by_others(descriptor, kFirstSlot, kBoardSlots) &&
+  const BoardDescriptor file(path.c_str(), flags);
+  if (file.get() < 0) return;
+  const bool ours = ::fstat(file.get(), &found) == 0 && untrusted(found).empty();
+  if (ours && lock_now(file.get(), kGate) && !held_by_others(file.get(), kFirstSlot, kBoardSlots) &&
       is_still_at(path, found)) {
     ::unlink(path.c_str());
   }
-  ::close(descriptor);
 }
 
 }  // namespace
@@ -127,12 +94,13 @@ std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::s
   constexpr int kAttempts = 100;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-    const int descriptor = ::open(path.c_str(), flags, 0600);
-    if (descriptor < 0) {
+    BoardDescriptor opened(path.c_str(), flags);
+    if (opened.get() < 0) {
       refusal.reason = path + ": " + what("open", errno);
       return std::nullopt;
     }
-    BoardFile file(path, descriptor);
+    BoardFile file(path, std::move(opened));
+    const int descriptor = file.descriptor_.get();
     struct stat found{};
     if (::fstat(descriptor, &found) != 0) {
       refusal.reason = path + ": " + what("fstat", errno);
@@ -171,82 +139,76 @@ void BoardFile::sweep(const std::string& folder, const std::string& prefix) noex
   }
 }
 
-BoardFile::BoardFile(std::string path, int descriptor) noexcept
-    : path_(std::move(path)), descriptor_(descriptor), process_(::getpid()) {}
+BoardFile::BoardFile(std::string path, BoardDescriptor descriptor) noexcept
+    : path_(std::move(path)), descriptor_(std::move(descriptor)) {}
 
 BoardFile::BoardFile(BoardFile&& other) noexcept
     : path_(std::move(other.path_)),
-      descriptor_(std::exchange(other.descriptor_, -1)),
+      descriptor_(std::move(other.descriptor_)),
       memory_(std::exchange(other.memory_, nullptr)),
       size_bytes_(other.size_bytes_),
       slot_(other.slot_),
-      first_(other.first_),
-      process_(other.process_) {}
+      first_(other.first_) {}
 
 // Called with the gate locked.
 bool BoardFile::set_up(std::size_t size_bytes, BoardRefusal& refusal) {
-  first_ = !held_by_others(descriptor_, kFirstSlot, kBoardSlots);
+  const int descriptor = descriptor_.get();
+  first_ = !held_by_others(descriptor, kFirstSlot, kBoardSlots);
   struct stat found{};
   const auto size = static_cast<off_t>(size_bytes);
-  if (first_ && ::ftruncate(descriptor_, 0) != 0) {
+  if (first_ && ::ftruncate(descriptor, 0) != 0) {
     refusal.reason = path_ + ": " + what("ftruncate", errno);
     return false;
   }
   // Takes the memory now: a full /dev/shm would be a SIGBUS later.
   if (first_) {
-    if (const int error = ::posix_fallocate(descriptor_, 0, size); error != 0) {
+    if (const int error = ::posix_fallocate(descriptor, 0, size); error != 0) {
       refusal.reason = path_ + ": " + what("fallocate", error);
       return false;
     }
   }
-  if (::fstat(descriptor_, &found) != 0 || found.st_size != size) {
+  if (::fstat(descriptor, &found) != 0 || found.st_size != size) {
     refusal.reason = path_ + ": not of the expected size";
     return false;
   }
   for (slot_ = 0; slot_ < kBoardSlots; ++slot_) {
-    if (lock_now(descriptor_, kFirstSlot + slot_)) break;
+    if (lock_now(descriptor, kFirstSlot + slot_)) break;
   }
-  if (slot_ == kBoardSlots || !remember(descriptor_)) {
+  if (slot_ == kBoardSlots) {
     refusal.reason = path_ + ": too many participants";
     return false;
   }
-  void* mapped = ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor_, 0);
-  if (mapped == MAP_FAILED) {
-    refusal.reason = path_ + ": " + what("mmap", errno);
+  const char* failed = nullptr;
+  memory_ = descriptor_.map(size_bytes, failed);
+  if (memory_ == nullptr) {
+    refusal.reason = path_ + ": " + what(failed, errno);
     return false;
   }
-  // A mapping, too, holds the open file description, and with it the lock: no child may have it.
-  if (::madvise(mapped, size_bytes, MADV_DONTFORK) != 0) {
-    refusal.reason = path_ + ": " + what("madvise", errno);
-    ::munmap(mapped, size_bytes);
-    return false;
-  }
-  memory_ = static_cast<std::byte*>(mapped);
   size_bytes_ = size_bytes;
   return true;
 }
 
 BoardFile::~BoardFile() {
-  if (memory_ != nullptr) ::munmap(memory_, size_bytes_);
-  if (descriptor_ < 0 || process_ != ::getpid()) return;
+  // A child has not inherited the mapping: at its address may be something of its own.
+  if (memory_ == nullptr || !is_here()) return;
+  ::munmap(memory_, size_bytes_);
   leave();
-  forget(descriptor_);
-  ::close(descriptor_);
 }
 
 // Without the gate nothing is removed: a board left behind is reset by the next to come.
 void BoardFile::leave() noexcept {
   struct stat found{};
-  if (memory_ == nullptr || !lock_gate(descriptor_)) return;
-  const bool last = !held_by_others(descriptor_, kFirstSlot, kBoardSlots);
-  if (last && ::fstat(descriptor_, &found) == 0 && is_still_at(path_, found)) {
+  const int descriptor = descriptor_.get();
+  if (!lock_gate(descriptor)) return;
+  const bool last = !held_by_others(descriptor, kFirstSlot, kBoardSlots);
+  if (last && ::fstat(descriptor, &found) == 0 && is_still_at(path_, found)) {
     ::unlink(path_.c_str());
   }
 }
 
 bool BoardFile::is_dead(std::uint32_t slot) const noexcept {
   return slot < kBoardSlots && slot != slot_ &&
-         !held_by_others(descriptor_, kFirstSlot + static_cast<off_t>(slot), 1);
+         !held_by_others(descriptor_.get(), kFirstSlot + static_cast<off_t>(slot), 1);
 }
 
 }  // namespace shardahead

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "board_descriptor.h"
+
 namespace shardahead {
 
 inline constexpr std::uint32_t kBoardSlots = 512;
@@ -45,21 +47,22 @@ class BoardFile {
   [[nodiscard]] std::uint32_t slot() const noexcept { return slot_; }
   // The first to come since the board was empty: its contents are all zero.
   [[nodiscard]] bool first() const noexcept { return first_; }
+  // Else this is a forked child, which has neither memory nor slot.
+  [[nodiscard]] bool is_here() const noexcept { return descriptor_.is_here(); }
   // Whether the participant in that slot is gone. False for one's own.
   [[nodiscard]] bool is_dead(std::uint32_t slot) const noexcept;
 
  private:
-  BoardFile(std::string path, int descriptor) noexcept;
+  BoardFile(std::string path, BoardDescriptor descriptor) noexcept;
   bool set_up(std::size_t size_bytes, BoardRefusal& refusal);
   void leave() noexcept;
 
   std::string path_;
-  int descriptor_ = -1;
+  BoardDescriptor descriptor_;
   std::byte* memory_ = nullptr;
   std::size_t size_bytes_ = 0;
   std::uint32_t slot_ = 0;
   bool first_ = false;
-  int process_ = 0;
 };
 
 }  // namespace shardahead

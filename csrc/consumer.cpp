@@ -1,7 +1,5 @@
 // How a consumer waits for its bytes, and reads them where waiting is in vain; and for others that
 // would empty what it reads.
-#include <unistd.h>
-
 #include <future>
 #include <system_error>
 
@@ -23,7 +21,7 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   State& state = *state_;
   // A forked child must not wait for a mutex that a thread of its parent held: neither that of the
   // files nor that of the steps. Nor can it know what failed.
-  if (state.process != ::getpid()) {
+  if (!state.process.is_here()) {
     StepTable own_steps;
     return state
         .fetch_now([&] { return File::open(state.io, state.files->path(file)); }, own_steps, range,
@@ -66,7 +64,7 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
 
 void Engine::meet(std::uint32_t expected, const Between& between) {
   State& state = *state_;
-  if (state.process != ::getpid()) return;
+  if (!state.process.is_here()) return;
   std::shared_ptr<Claims> shared;
   {
     const MutexLock lock(state.mutex);

@@ -1,7 +1,5 @@
 #include "engine.h"
 
-#include <unistd.h>
-
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -46,7 +44,7 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
 Engine::~Engine() { cancel(); }
 
 bool Engine::wait(std::chrono::nanoseconds timeout) {
-  if (state_->process != ::getpid()) return true;
+  if (!state_->process.is_here()) return true;
   State& state = *state_;
   const MutexLock lock(state.mutex);
   // wait_for adds the time to a clock, where "for ever" would wrap around.
@@ -60,7 +58,7 @@ bool Engine::wait(std::chrono::nanoseconds timeout) {
 
 void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
-  if (state_->process != ::getpid()) return;
+  if (!state_->process.is_here()) return;
   const MutexLock lock(state_->mutex);
   // A worker that sits in a read on a dead server may keep its claims for long.
   if (state_->claims && state_->options.consumer) state_->claims->end_consumer();
@@ -74,7 +72,7 @@ void Engine::cancel() {
 }
 
 bool Engine::done() const {
-  if (state_->process != ::getpid()) return true;
+  if (!state_->process.is_here()) return true;
   const MutexLock lock(state_->mutex);
   return state_->running == 0;
 }
@@ -82,14 +80,14 @@ bool Engine::done() const {
 bool Engine::cancelled() const { return state_->cancelled.load(std::memory_order_relaxed); }
 
 Progress Engine::progress() const {
-  if (state_->process != ::getpid()) return {};
+  if (!state_->process.is_here()) return {};
   const MutexLock lock(state_->mutex);
   const Report report = state_->current();
   return {report.planned_bytes, report.settled_bytes(), state_->seconds()};
 }
 
 Report Engine::report() const {
-  if (state_->process != ::getpid()) return {};
+  if (!state_->process.is_here()) return {};
   const MutexLock lock(state_->mutex);
   Report report = state_->current();
   const Step step = state_->steps.first();

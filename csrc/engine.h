@@ -15,6 +15,7 @@
 #include "keeping.h"
 #include "mapped_file.h"
 #include "plan.h"
+#include "process_mark.h"
 #include "report.h"
 #include "runtime.h"
 #include "strategy.h"
@@ -56,7 +57,7 @@ class HeldBytes {
   ByteRange range_;
   std::shared_ptr<Consumption> consumption_;  // nothing in a forked child
   std::uint64_t position_;
-  int process_;
+  ProcessMark process_;
 };
 
 class Engine {

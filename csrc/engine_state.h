@@ -2,8 +2,6 @@
 // Internal to engine.cpp, trial.cpp, worker.cpp, consumer.cpp and behind.cpp. Any thread.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <chrono>
 #include <map>
@@ -17,6 +15,7 @@
 #include "keeping.h"
 #include "mapped_file.h"
 #include "patience.h"
+#include "process_mark.h"
 #include "thread_safety.h"
 #include "window.h"
 
@@ -52,7 +51,7 @@ struct Engine::State {
   const std::shared_ptr<const Plan> plan;
   const std::shared_ptr<FileTable> files;
   const EngineOptions options;
-  const pid_t process = ::getpid();
+  const ProcessMark process;
   const Runtime::Time started = runtime.now();
   StepTable steps;
   const std::shared_ptr<Consumption> consumption;

@@ -1,7 +1,6 @@
 #include "tensor_reader.h"
 
 #include <pthread.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -13,6 +12,7 @@
 
 #include "engine.h"
 #include "piece_reader.h"
+#include "process_mark.h"
 #include "read_parts.h"
 #include "signals_blocked.h"
 #include "thread_safety.h"
@@ -30,7 +30,7 @@ struct TensorReader::State {
       : options(given), reader(io, std::move(paths), given.through_mappings) {}
 
   const TensorReaderOptions options;
-  const pid_t process = ::getpid();
+  const ProcessMark process;
   PieceReader reader;
   std::atomic<std::size_t> next_to_map{0};  // of the files
 
@@ -111,7 +111,7 @@ TensorReader::Part TensorReader::add_header(std::size_t file) {
 
 TensorReader::Part TensorReader::State::add(PartState part) {
   static_cast<void>(reader.path(part.file));  // throws where there is no such file
-  if (process != ::getpid()) return add_in_child(std::move(part));
+  if (!process.is_here()) return add_in_child(std::move(part));
   const MutexLock lock(mutex);
   parts.push_back(std::move(part));
   more_work.notify_all();
@@ -130,20 +130,20 @@ TakenPart TensorReader::State::take_in_child(Part index) NO_THREAD_SAFETY_ANALYS
 
 void TensorReader::wait_opened(const Between& between) {
   State& state = *state_;
-  if (state.process != ::getpid() || !state.options.through_mappings) return;
+  if (!state.process.is_here() || !state.options.through_mappings) return;
   MutexLock lock(state.mutex);
   state.wait_settled(lock, nullptr, between);
 }
 
 bool TensorReader::ready(Part part) const {
-  if (state_->process != ::getpid()) return true;
+  if (!state_->process.is_here()) return true;
   const MutexLock lock(state_->mutex);
   return state_->parts.at(part).settled();
 }
 
 TakenPart TensorReader::take(Part index, const Between& between) {
   State& state = *state_;
-  if (state.process != ::getpid()) return state.take_in_child(index);
+  if (!state.process.is_here()) return state.take_in_child(index);
   MutexLock lock(state.mutex);
   PartState& part = state.parts.at(index);
   if (state.threads == 0 && !part.taken) {
@@ -159,7 +159,7 @@ TakenPart TensorReader::take(Part index, const Between& between) {
 }
 
 void TensorReader::close() {
-  if (state_->process != ::getpid()) return;
+  if (!state_->process.is_here()) return;
   std::deque<PartState> freed;  // outlives the lock: there may be much to unmap
   const MutexLock lock(state_->mutex);
   state_->closed = true;
@@ -172,7 +172,7 @@ void TensorReader::close() {
 }
 
 std::uint64_t TensorReader::read_bytes() const {
-  if (state_->process != ::getpid()) return 0;
+  if (!state_->process.is_here()) return 0;
   const MutexLock lock(state_->mutex);
   return state_->read_bytes;
 }

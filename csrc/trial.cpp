@@ -1,8 +1,6 @@
 // The trial before the first block of a device: whether its mount keeps what is brought in. The
 // worker that has the block carries it out and the others wait for it, so that nothing is fetched
 // in vain.
-#include <unistd.h>
-
 #include <system_error>
 #include <utility>
 
@@ -103,7 +101,7 @@ bool Engine::State::is_in_vain() const {
 
 Keeping Engine::keeping(const std::function<void()>& between) {
   State& state = *state_;
-  if (state.process != ::getpid() || !state.options.tries_mounts) return Keeping::unknown;
+  if (!state.process.is_here() || !state.options.tries_mounts) return Keeping::unknown;
   const auto deadline = state.runtime.now() + kConsumerTrialPatience;
   MutexLock lock(state.mutex);
   while (!state.verdict() && !cancelled() && state.runtime.now() < deadline) {

@@ -1,34 +1,15 @@
 // engine: in a forked child, which has the memory of the engine and none of its threads.
 #include <doctest/doctest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "board_fixture.h"
 #include "engine.h"
-#include "test_support.h"
+#include "fork_support.h"
+#include "mapped_file.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;
 
 TEST_SUITE_BEGIN("engine_fork");
-
-namespace {
-
-// Runs `body` in a child and gives its exit status; -1 where it hung or crashed. The child leaves
-// without destructors or exit handlers: those are the parent's.
-template <typename Body>
-int exit_status_of_child(Body body) {
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    ::alarm(static_cast<unsigned>(kHangBound.count()));
-    ::_exit(body());
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-}  // namespace
 
 TEST_CASE("a child neither waits for the parent's threads nor takes their mutexes") {
   SimulatedCheckpoint checkpoint({1 * kMiB, 1 * kMiB});
@@ -66,6 +47,63 @@ TEST_CASE("a child of a parent whose prefetch is done can drop it") {
           return 0;
         }) == 0);
   CHECK(engine->report().done);
+}
+
+namespace {
+
+// An engine of two threads with a consumer, on a board in `folder`.
+std::unique_ptr<Engine> start_on_board(const SimulatedCheckpoint& checkpoint,
+                                       const TemporaryFolder& folder) {
+  return std::make_unique<Engine>(checkpoint.io, checkpoint.plan, checkpoint.files,
+                                  join(folder, checkpoint.plan),
+                                  EngineOptions{.threads = 2, .consumer = true});
+}
+
+}  // namespace
+
+TEST_CASE("a child may drop a consumer's prefetch at any stage, and its parent keeps the board") {
+  const TemporaryFolder folder;
+  SimulatedCheckpoint checkpoint({1 * kMiB, 1 * kMiB});
+  checkpoint.open({64 * kKiB, 64 * kKiB, 0});
+  const auto drop_in_child = [](std::unique_ptr<Engine>& engine) {
+    return exit_status_of_child([&] {
+      engine->cancel();
+      engine->end_consumer();
+      engine.reset();
+      return 0;
+    });
+  };
+  checkpoint.io.add({.kind = FaultKind::stall, .path_suffix = "0.shard"});
+  auto engine = start_on_board(checkpoint, folder);
+  REQUIRE(checkpoint.io.wait_until_stalled(2, kHangBound));
+  CHECK(drop_in_child(engine) == 0);
+  checkpoint.io.release_stalled();
+  REQUIRE(engine->wait(kHangBound));
+  CHECK(drop_in_child(engine) == 0);  // the workers are done, and the consumer is not
+  engine->consumed(kMiB, kMiB);
+  CHECK(drop_in_child(engine) == 0);
+  CHECK(::access(folder.path(kName).c_str(), F_OK) == 0);
+  CHECK(engine->end_consumer());
+  CHECK(drop_in_child(engine) == 0);
+  engine->cancel();
+  CHECK(::access(folder.path(kName).c_str(), F_OK) != 0);
+  CHECK(drop_in_child(engine) == 0);
+  CHECK(engine->report().failed_bytes == 0);
+}
+
+TEST_CASE("a child lets go of bytes that its parent holds, and the parent still holds them") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("file", 64 * kKiB);
+  auto consumption = std::make_shared<Consumption>();
+  const auto mapped = std::make_shared<MappedFile>(*File::open(system_file_io(), path));
+  auto held = std::make_unique<HeldBytes>(mapped, ByteRange{0, 4096}, consumption, 0);
+  CHECK(exit_status_of_child([&] {
+          held.reset();
+          return consumption->not_held({0, 4096}).empty() ? 0 : 1;
+        }) == 0);
+  CHECK(consumption->not_held({0, 4096}).empty());
+  held.reset();
+  CHECK(consumption->not_held({0, 4096}).size() == 1);
 }
 
 TEST_SUITE_END();
