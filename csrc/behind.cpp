@@ -2,6 +2,7 @@
 // before the kernel has to choose between them and what was brought in and not read yet. It would
 // choose the latter: pages that were read through a mapping count as active. A window alone gives
 // 1.5 times the bytes there, window and dropping 1.00.
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -31,7 +32,12 @@ void Engine::State::look_at_memory() {
     if (now - looked_at_memory < kBetweenLooks) return;
     looked_at_memory = now;
   }
-  const auto budget_bytes = options.memory_budget();
+  std::optional<std::uint64_t> budget_bytes;
+  try {
+    budget_bytes = options.memory_budget();
+  } catch (const std::bad_alloc&) {
+    return;  // looked at again soon
+  }
   const MutexLock lock(mutex);
   control.set_budget(budget_bytes, runtime.now());
 }
@@ -137,13 +143,18 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
   if (!state.process.is_here()) {
     return std::make_shared<MappedFile>(*File::open(state.io, state.files->path(file)));
   }
-  const auto opened = state.files->acquire(file);
+  const auto already = [&] {
+    const MutexLock lock(state.mutex);
+    return state.mappings.at(file).lock();
+  };
+  if (auto mapped = already()) return mapped;
+  // Without the lock: mmap may wait for the server.
+  auto mapped = std::make_shared<MappedFile>(*state.files->acquire(file));
+  std::shared_ptr<MappedFile> first;
   const MutexLock lock(state.mutex);
-  auto mapped = state.mappings.at(file).lock();
-  if (!mapped) {
-    mapped = std::make_shared<MappedFile>(*opened);
-    state.mappings[file] = mapped;
-  }
+  first = state.mappings[file].lock();
+  if (first) return first;
+  state.mappings[file] = mapped;
   return mapped;
 }
 
@@ -168,7 +179,7 @@ void Engine::State::bring_into(const MappedFile& mapped, std::size_t file, ByteR
   if (files->status(file).owned_or_writable || mapped.bring_in(range) != -EFAULT) return;
   const auto open = [&] { return File::open(io, files->path(file)); };
   StepTable own_steps;  // neither these nor the open files are a forked child's
-  FetchResult result = fetch_now(open, own_steps, range, true);
+  FetchResult result = fetch_now(open, files->path(file), own_steps, range, true);
   if (!result.error && mapped.bring_in(range) == -EFAULT) {
     result.error = {EIO, "madvise", files->path(file), range.offset, ""};
   }

@@ -284,14 +284,6 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
   return found;
 }
 
-std::vector<std::uint32_t> BoardClaims::failed() const {
-  std::vector<std::uint32_t> blocks;
-  for (const std::uint32_t block : wanted_) {
-    if (memory_.states[block] == kFailed) blocks.push_back(block);
-  }
-  return blocks;
-}
-
 SharedFigures BoardClaims::shared() const {
   const MutexLock lock(mutex_);
   return shared_;

@@ -43,7 +43,6 @@ class BoardClaims final : public Claims {
   bool settled(std::uint64_t limit_bytes) override;
   void recover(bool stalled) override;
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
-  [[nodiscard]] std::vector<std::uint32_t> failed() const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
   void report_consumer(const ConsumerPosition& position) override;

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <filesystem>
+#include <new>
 #include <system_error>
+
+#include "folder_names.h"
 
 namespace shardahead {
 namespace {
@@ -130,12 +132,13 @@ std::optional<BoardFile> BoardFile::join(const std::string& folder, const std::s
 
 void BoardFile::sweep(const std::string& folder, const std::string& prefix) noexcept {
   // Anyone may put files into /dev/shm: neither their number nor their kind may hold us up.
-  constexpr int kMostEntries = 10'000;
-  std::error_code error;
-  std::filesystem::directory_iterator entry(folder, error);
-  for (int seen = 0; !error && entry != end(entry) && seen < kMostEntries; ++seen) {
-    if (entry->path().filename().native().starts_with(prefix)) sweep_one(entry->path().native());
-    entry.increment(error);
+  constexpr std::size_t kMostNames = 10'000;
+  try {
+    for (const std::string& name : folder_names(folder, kMostNames)) {
+      if (name.starts_with(prefix)) sweep_one(folder + "/" + name);
+    }
+  } catch (const std::bad_alloc&) {
+    return;  // what the killed left behind is still there for the next one
   }
 }
 

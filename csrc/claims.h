@@ -73,8 +73,6 @@ class Claims {
   [[nodiscard]] virtual std::optional<Standing> standing(BlockRange /*blocks*/) const {
     return std::nullopt;
   }
-  // The wanted blocks that someone else could not bring in.
-  [[nodiscard]] virtual std::vector<std::uint32_t> failed() const { return {}; }
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }

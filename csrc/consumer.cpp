@@ -1,7 +1,7 @@
 // How a consumer waits for its bytes, and reads them where waiting is in vain; and for others that
 // would empty what it reads.
-#include <future>
-#include <system_error>
+#include <exception>
+#include <utility>
 
 #include "engine_state.h"
 #include "residency.h"
@@ -14,6 +14,12 @@ namespace {
 constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
 constexpr auto kRecoveryAfter = std::chrono::milliseconds(200);
 
+// What a thread of its own reads for a consumer, and how that ended.
+struct Errand {
+  DoorbellWord ended{0};
+  std::optional<IoError> error;
+};
+
 }  // namespace
 
 std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
@@ -24,8 +30,8 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   if (!state.process.is_here()) {
     StepTable own_steps;
     return state
-        .fetch_now([&] { return File::open(state.io, state.files->path(file)); }, own_steps, range,
-                   true)
+        .fetch_now([&] { return File::open(state.io, state.files->path(file)); },
+                   state.files->path(file), own_steps, range, true)
         .error;
   }
   const BlockRange blocks = state.plan->blocks_under(static_cast<std::uint32_t>(file), range);
@@ -36,28 +42,27 @@ std::optional<IoError> Engine::fetch_now(std::size_t file, ByteRange range,
   const auto ready = plainly ? false : state.is_up_to_date(file, range);
   if (ready == true) return std::nullopt;
   const auto fetch = [kept = state_, file, range, was_there, plainly] {
-    FetchResult result =
-        kept->fetch_now([&] { return kept->files->acquire(file); }, kept->steps, range, plainly);
+    FetchResult result = kept->fetch_now([&] { return kept->files->acquire(file); },
+                                         kept->files->path(file), kept->steps, range, plainly);
     if (was_there) kept->count_refetched(result);
     return std::move(result.error);
   };
   // What is not there may never come: a thread of its own reads it, so that the caller can leave.
   if (!between || (settled && !ready)) return fetch();
-  const auto task = std::make_shared<std::packaged_task<std::optional<IoError>()>>(fetch);
-  auto result = task->get_future();
-  const auto ended = std::make_shared<DoorbellWord>(0);
+  std::shared_ptr<Errand> errand;
   try {
+    errand = std::make_shared<Errand>();
     const SignalsBlocked blocked;
-    state.runtime.start_thread("shardahead-read", [task, ended] {
-      (*task)();
-      ring(*ended);
+    state.runtime.start_thread("shardahead-read", [errand, fetch] {
+      errand->error = fetch();
+      ring(errand->ended);
     });
-  } catch (const std::system_error&) {
-    return fetch();
+  } catch (const std::exception&) {
+    return fetch();  // no threads, or no memory for one
   }
   for (;;) {
-    state.runtime.wait_for_ring(*ended, 0, kConsumerSlice);
-    if (doorbell_seen(*ended) != 0) return result.get();
+    state.runtime.wait_for_ring(errand->ended, 0, kConsumerSlice);
+    if (doorbell_seen(errand->ended) != 0) return std::move(errand->error);
     between();
   }
 }
@@ -99,8 +104,9 @@ void Engine::State::count_refetched(const FetchResult& result) {
 
 bool Engine::State::has_failed(BlockRange blocks) const {
   const MutexLock lock(mutex);
-  const auto found = failed_blocks.lower_bound(blocks.begin);
-  if (found != failed_blocks.end() && *found < blocks.end) return true;
+  for (std::uint32_t block = blocks.begin; block < blocks.end; ++block) {
+    if (failed_blocks[block]) return true;
+  }
   const auto standing = claims ? claims->standing(blocks) : std::nullopt;
   return standing && standing->failed;
 }

@@ -1,8 +1,9 @@
 #include "engine.h"
 
+#include <exception>
 #include <stdexcept>
 #include <string>
-#include <system_error>
+#include <utility>
 
 #include "engine_state.h"
 #include "signals_blocked.h"
@@ -30,11 +31,12 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
                            [state = state_, shared = state.claims] { state->work(*shared); });
       ++state.running;
     }
-  } catch (const std::system_error& exception) {
+  } catch (const std::exception&) {
     // Fewer threads do the same work. None at all is a prefetch that failed, and says so.
-    state.figures.error_count += state.running == 0 ? 1 : 0;
     if (state.running == 0) {
-      state.figures.errors.push_back({exception.code().value(), "pthread_create", "", 0, ""});
+      IoError error = caught_error("pthread_create", "", 0);
+      error.detail.clear();
+      state.record(std::move(error));
     }
   }
   state.figures.threads = state.running;

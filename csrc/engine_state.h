@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "engine.h"
@@ -37,7 +36,9 @@ struct Engine::State {
                 : options.consumer_releases ? Follows::releasing_consumer
                                             : Follows::holding_consumer),
         mappings(files->size()),
-        counted_blocks(plan->blocks().size()) {
+        counted_blocks(plan->blocks().size()),
+        failed_blocks(plan->blocks().size()) {
+    figures.errors.reserve(Report::kMaxErrors);  // recording one must not need memory
     for (const std::uint32_t index : claims->wanted()) {
       figures.planned_bytes += plan->wanted_bytes(plan->blocks()[index]);
     }
@@ -74,7 +75,7 @@ struct Engine::State {
   Patience patience GUARDED_BY(mutex);
   std::vector<bool> counted_blocks GUARDED_BY(mutex);  // whose bytes are in the figures
   // Of this process; with those of others once claims go.
-  std::set<std::uint32_t> failed_blocks GUARDED_BY(mutex);
+  std::vector<bool> failed_blocks GUARDED_BY(mutex);
   Runtime::Time last_change GUARDED_BY(mutex) = runtime.now();
   Runtime::Time last_recovery GUARDED_BY(mutex) = runtime.now();
   Report figures GUARDED_BY(mutex);
@@ -83,27 +84,35 @@ struct Engine::State {
   std::map<std::uint64_t, std::optional<Keeping>> trials GUARDED_BY(mutex);
   // What others had found when the claims were given up.
   Keeping told_keeping GUARDED_BY(mutex) = Keeping::unknown;
-  bool tried_alone GUARDED_BY(mutex) = false;  // for the consumer, without a worker
+  bool tried_alone GUARDED_BY(mutex) = false;   // for the consumer, without a worker
+  bool trial_failed GUARDED_BY(mutex) = false;  // nothing came of that
 
-  void work(Claims& shared);
+  void work(Claims& shared) noexcept;
+  void work_to_the_end(Claims& shared);
   bool work_once(Fetcher& fetcher, Claims& shared);
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
                  std::uint64_t& tried_bytes);
   KeepingCheck try_page_of(const File& file, const std::vector<ByteRange>& ranges,
                            const std::shared_ptr<Claims>& shared);
-  void try_alone();
+  void try_alone() noexcept;
+  bool try_first_block();
   void wait_for_trial(MutexLock& lock, const std::function<void()>& between) REQUIRES(mutex);
   [[nodiscard]] std::optional<Keeping> verdict() const REQUIRES(mutex);
   [[nodiscard]] bool is_in_vain() const;
   void wait_for_change(Claims& shared, std::uint32_t seen);
-  Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
-  void add(std::uint32_t block, const std::vector<FetchResult>& results);
-  void record_failure(std::uint32_t block);
-  void leave();
-  void leave_claims() REQUIRES(mutex);
-  void give_up_claims() REQUIRES(mutex);
+  Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes) noexcept;
+  Outcome try_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
+  Outcome fail_block(std::uint32_t block, IoError error) noexcept;
+  void add(std::uint32_t block, std::vector<FetchResult> results);
+  void count(const FetchResult& result) REQUIRES(mutex);
+  void record(IoError error) noexcept REQUIRES(mutex);
+  void record_failure(std::uint32_t block) noexcept;
+  void leave() noexcept;
+  void leave_claims() noexcept REQUIRES(mutex);
+  void give_up_claims() noexcept REQUIRES(mutex);
   template <typename Open>
-  FetchResult fetch_now(const Open& open, StepTable& the_steps, ByteRange range, bool plainly);
+  FetchResult fetch_now(const Open& open, const std::string& path, StepTable& the_steps,
+                        ByteRange range, bool plainly) noexcept;
   void count_refetched(const FetchResult& result);
   void look_at_memory();
   void bring_into(const MappedFile& mapped, std::size_t file, ByteRange range);
@@ -115,21 +124,22 @@ struct Engine::State {
   [[nodiscard]] bool has_failed(BlockRange blocks) const;
   [[nodiscard]] std::optional<bool> is_up_to_date(std::size_t file, ByteRange range) const;
   [[nodiscard]] Report current() const REQUIRES(mutex);
+  void add_shared(Report& report) const noexcept REQUIRES(mutex);
   [[nodiscard]] std::uint64_t limit();
   [[nodiscard]] double seconds() const REQUIRES(mutex);
   [[nodiscard]] static std::uint64_t wanted_bytes(const Plan& plan);
 };
 
 template <typename Open>
-FetchResult Engine::State::fetch_now(const Open& open, StepTable& the_steps, ByteRange range,
-                                     bool plainly) {
+FetchResult Engine::State::fetch_now(const Open& open, const std::string& path,
+                                     StepTable& the_steps, ByteRange range, bool plainly) noexcept {
   try {
     Fetcher fetcher(io, the_steps, Strategy::automatic, never_cancelled);
     const auto file = open();
     return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range);
-  } catch (const IoException& exception) {
+  } catch (const std::exception&) {
     FetchResult result;
-    result.error = exception.error();
+    result.error = caught_error("fetch", path, range.offset);
     return result;
   }
 }

@@ -19,6 +19,10 @@ struct IoError {
   [[nodiscard]] std::string message() const;
 };
 
+// Within a catch block: what was caught, as an error of this file. Without memory for its texts
+// they are empty: whoever records what a thread met must not end the process over it.
+IoError caught_error(const char* operation, const std::string& path, std::uint64_t offset) noexcept;
+
 // Thrown only while a prefetch is being set up, on the caller's thread: workers record instead.
 class IoException : public std::runtime_error {
  public:

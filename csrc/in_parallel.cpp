@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -17,11 +17,11 @@ constexpr std::size_t kCallsOfOneThread = 4;
 void start(std::vector<std::thread>& threads, std::size_t count,
            const std::function<void()>& body) {
   const SignalsBlocked blocked;
-  threads.reserve(count);
   try {
+    threads.reserve(count);
     while (threads.size() < count) threads.emplace_back(body);
-  } catch (const std::system_error&) {
-    return;  // fewer do the same work
+  } catch (const std::exception&) {
+    return;  // no threads, or no memory for them: fewer do the same work
   }
 }
 
@@ -30,11 +30,17 @@ void start(std::vector<std::thread>& threads, std::size_t count,
 void in_parallel(std::size_t count, std::uint32_t threads,
                  const std::function<void(std::size_t)>& call) {
   std::atomic<std::size_t> next{0};  // only handed out; joining orders the rest
+  std::atomic<bool> failed{false};
+  std::exception_ptr first_failure;
   const auto work = [&] {
-    while (true) {
+    while (!failed) {
       const std::size_t index = next.fetch_add(1, std::memory_order_relaxed);
       if (index >= count) return;
-      call(index);
+      try {
+        call(index);
+      } catch (...) {
+        if (!failed.exchange(true)) first_failure = std::current_exception();
+      }
     }
   };
   const std::size_t wanted = std::min<std::size_t>(threads, count / kCallsOfOneThread);
@@ -42,6 +48,7 @@ void in_parallel(std::size_t count, std::uint32_t threads,
   if (wanted > 1) start(others, wanted - 1, work);
   work();
   for (std::thread& other : others) other.join();
+  if (first_failure) std::rethrow_exception(first_failure);
 }
 
 }  // namespace shardahead

@@ -13,7 +13,7 @@ inline constexpr std::uint32_t kLookupThreads = 16;
 
 // Calls `call(i)` once for every i below `count`, in ascending order but for those under way at the
 // same time: `threads` of them at most, fewer where there are few calls or no threads to be had.
-// `call` must not throw.
+// The first exception that `call` throws is thrown once all calls have ended; none begins after it.
 void in_parallel(std::size_t count, std::uint32_t threads,
                  const std::function<void(std::size_t)>& call);
 

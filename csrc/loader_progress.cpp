@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <memory>
-#include <system_error>
 
 #include "file_io.h"
+#include "folder_names.h"
 
 namespace shardahead {
 namespace {
@@ -35,11 +34,9 @@ class MappedPage {
 
 // The numbers of this process's descriptors.
 std::vector<int> descriptors(const std::string& folder) {
+  constexpr std::size_t kMostDescriptors = 1'000'000;
   std::vector<int> found;
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string name = entry->path().filename();
+  for (const std::string& name : folder_names(folder, kMostDescriptors)) {
     int number = -1;
     std::from_chars(name.data(), name.data() + name.size(), number);
     if (number >= 0) found.push_back(number);

@@ -7,11 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <filesystem>
 #include <utility>
 
 #include "byte_range.h"
 #include "error.h"
+#include "folder_names.h"
 #include "proc_text.h"
 
 namespace shardahead {
@@ -119,11 +119,9 @@ std::uint64_t mount_id_by_descriptor(const std::string& path) {
 // Where the kernel gives the readahead a name of its own, "btrfs-1": known only where that is the
 // one of its kind.
 std::string only_name_of_type(const std::string& folder, const std::string& type) {
+  constexpr std::size_t kMostNames = 100'000;
   std::string found;
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(folder, error); !error && entry != end(entry);
-       entry.increment(error)) {
-    std::string name = entry->path().filename().string();
+  for (std::string& name : folder_names(folder, kMostNames)) {
     if (!name.starts_with(type + "-") || !parse_count(name.substr(type.size() + 1))) continue;
     if (!found.empty()) return {};
     found = std::move(name);

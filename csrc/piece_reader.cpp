@@ -131,7 +131,7 @@ PieceResult PieceReader::copy_mapped(std::size_t index, ByteRange range, std::by
   try {
     const auto source = mapped(index);
     return {source->copy(range, to), source->size_bytes(), nullptr, std::nullopt};
-  } catch (const IoException&) {
+  } catch (const std::exception&) {
     return {};
   }
 }

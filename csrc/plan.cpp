@@ -89,10 +89,15 @@ std::vector<ByteRange> Plan::wanted(const Block& block) const {
   return intersect(*spans, block.range);
 }
 
-std::uint64_t Plan::wanted_bytes(const Block& block) const {
-  if (!files_[block.file].spans) return block.range.length;
+std::uint64_t Plan::wanted_bytes(const Block& block) const noexcept {
+  const auto& spans = files_[block.file].spans;
+  if (!spans) return block.range.length;
   std::uint64_t bytes = 0;
-  for (const ByteRange& range : wanted(block)) bytes += range.length;
+  auto span = std::ranges::partition_point(
+      *spans, [&](const ByteRange& each) { return each.end() <= block.range.offset; });
+  for (; span != spans->end() && span->offset < block.range.end(); ++span) {
+    bytes += intersect(*span, block.range).length;
+  }
   return bytes;
 }
 

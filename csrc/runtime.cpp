@@ -20,7 +20,11 @@ class SystemRuntime final : public Runtime {
   void start_thread(const std::string& name, std::function<void()> body) override {
     std::thread([name, body = std::move(body)] {
       ::pthread_setname_np(::pthread_self(), name.c_str());
-      body();
+      try {
+        body();
+      } catch (...) {
+        return;  // it has recorded what it could; nothing that a thread meets ends the process
+      }
     }).detach();
   }
 };

@@ -25,7 +25,8 @@ class Runtime {
   // As wait_for_ring of doorbell.h.
   virtual void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
                              std::chrono::nanoseconds timeout) noexcept = 0;
-  // A thread that no one joins. Throws std::system_error where there can be none.
+  // A thread that no one joins. Throws std::system_error or std::bad_alloc where there can be none.
+  // What `body` throws ends the thread, and nothing else.
   virtual void start_thread(const std::string& name, std::function<void()> body) = 0;
 };
 

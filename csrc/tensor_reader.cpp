@@ -1,19 +1,17 @@
 #include "tensor_reader.h"
 
-#include <pthread.h>
-
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <exception>
 #include <stdexcept>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "engine.h"
 #include "piece_reader.h"
 #include "process_mark.h"
 #include "read_parts.h"
+#include "runtime.h"
 #include "signals_blocked.h"
 #include "thread_safety.h"
 
@@ -55,9 +53,11 @@ struct TensorReader::State {
   PartState* next_part() REQUIRES(mutex);
   std::optional<Piece> next_piece() REQUIRES(mutex);
   bool allot(PartState& part) REQUIRES(mutex);
-  static void fail(PartState& part, IoError error);
+  static void fail(PartState& part, IoError error) noexcept;
+  bool free_memory_of(Part index) noexcept;
   void settle(const Piece& piece, PieceResult result) REQUIRES(mutex);
-  PieceResult read(const Piece& piece);
+  PieceResult read(const Piece& piece) noexcept;
+  PieceResult try_read(const Piece& piece);
   bool is_settled(const PartState* part) const REQUIRES(mutex);
   void wait_settled(MutexLock& lock, const PartState* part, const Between& between) REQUIRES(mutex);
   TakenPart take(PartState& part) REQUIRES(mutex);
@@ -77,15 +77,13 @@ TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
   try {
     for (std::uint32_t i = 0; i < options.threads; ++i) {
       // Detached, as the engine's: a join could wait for a dead server for ever.
-      std::thread([state = state_, i] {
-        const std::string name = "shardahead-r" + std::to_string(i);
-        ::pthread_setname_np(::pthread_self(), name.c_str());
+      system_runtime().start_thread("shardahead-r" + std::to_string(i), [state = state_] {
         state->map_files();
         state->work();
-      }).detach();
+      });
       ++state_->threads;
     }
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     return;  // fewer do the same work, and without any take() does it
   }
 }
@@ -160,15 +158,23 @@ TakenPart TensorReader::take(Part index, const Between& between) {
 
 void TensorReader::close() {
   if (!state_->process.is_here()) return;
-  std::deque<PartState> freed;  // outlives the lock: there may be much to unmap
-  const MutexLock lock(state_->mutex);
-  state_->closed = true;
   state_->reader.cancel();
-  for (PartState& part : state_->parts) {
-    freed.emplace_back().result.memory = std::move(part.result.memory);
+  {
+    const MutexLock lock(state_->mutex);
+    state_->closed = true;
+    state_->more_work.notify_all();
+    state_->settled.notify_all();
   }
-  state_->more_work.notify_all();
-  state_->settled.notify_all();
+  for (std::size_t i = 0; state_->free_memory_of(i); ++i) continue;
+}
+
+// False behind the last part. The memory outlives the lock: there may be much to unmap.
+bool TensorReader::State::free_memory_of(Part index) noexcept {
+  std::shared_ptr<TensorMemory> freed;
+  const MutexLock lock(mutex);
+  if (index >= parts.size()) return false;
+  freed = std::move(parts[index].result.memory);
+  return true;
 }
 
 std::uint64_t TensorReader::read_bytes() const {
@@ -243,7 +249,7 @@ bool TensorReader::State::allot(PartState& part) {
   try {
     part.result.memory = std::make_shared<TensorMemory>(part.lengths_bytes);
   } catch (const std::bad_alloc&) {
-    fail(part, {ENOMEM, "mmap", reader.path(part.file), part.offset, ""});
+    fail(part, caught_error("mmap", reader.path(part.file), part.offset));
     return false;
   }
   part.result.readable_bytes = part.length_bytes;
@@ -251,7 +257,7 @@ bool TensorReader::State::allot(PartState& part) {
   return part.length_bytes > 0;
 }
 
-void TensorReader::State::fail(PartState& part, IoError error) {
+void TensorReader::State::fail(PartState& part, IoError error) noexcept {
   part.begun_bytes = part.length_bytes;  // what follows is of no use to anyone
   if (part.result.error && part.result.error->offset <= error.offset) return;
   part.result.readable_bytes = error.offset - part.offset;
@@ -273,7 +279,18 @@ void TensorReader::State::settle(const Piece& piece, PieceResult result) {
   more_work.notify_all();  // an error may have left the part nothing to begin
 }
 
-PieceResult TensorReader::State::read(const Piece& piece) {
+// Whatever it meets, the piece is settled: someone may wait for it.
+PieceResult TensorReader::State::read(const Piece& piece) noexcept {
+  try {
+    return try_read(piece);
+  } catch (...) {
+    PieceResult result;
+    result.error = caught_error("pread", reader.path(piece.part->file), piece.range.offset);
+    return result;
+  }
+}
+
+PieceResult TensorReader::State::try_read(const Piece& piece) {
   const AddedPart& part = *piece.part;  // and no more of it: the mutex is not locked
   if (part.header) return reader.read_header(part.file);
   std::byte* const to = piece.memory->landing() + (piece.range.offset - part.offset);

@@ -1,7 +1,7 @@
 // The trial before the first block of a device: whether its mount keeps what is brought in. The
 // worker that has the block carries it out and the others wait for it, so that nothing is fetched
 // in vain.
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #include "engine_state.h"
@@ -63,21 +63,25 @@ void Engine::State::wait_for_trial(MutexLock& lock,
 }
 
 // On the first block, which others have, or have had.
-void Engine::State::try_alone() {
+void Engine::State::try_alone() noexcept {
+  try {
+    if (try_first_block()) return;
+  } catch (const std::exception&) {  // unknown
+  }
+  const MutexLock lock(mutex);
+  trial_failed = true;
+  ring(trial_bell);
+}
+
+bool Engine::State::try_first_block() {
   std::uint64_t ignored = 0;
   for (const Block& block : plan->blocks()) {
     const auto ranges = plan->wanted(block);
     if (ranges.empty()) continue;
-    try {
-      try_mount(*files->acquire(block.file), ranges, ignored);
-    } catch (const IoException&) {
-      break;  // unknown
-    }
-    return;
+    try_mount(*files->acquire(block.file), ranges, ignored);
+    return true;
   }
-  const MutexLock lock(mutex);
-  trials.try_emplace(0, Keeping::unknown);
-  ring(trial_bell);
+  return false;
 }
 
 // Called with the mutex locked. The worst of all devices, as far as they have been tried, here or
@@ -85,7 +89,7 @@ void Engine::State::try_alone() {
 std::optional<Keeping> Engine::State::verdict() const {
   const Keeping told = claims ? claims->told_keeping() : told_keeping;
   if (keeps_nothing(told)) return told;
-  std::optional<Keeping> worst;
+  std::optional<Keeping> worst = trial_failed ? std::optional(Keeping::unknown) : std::nullopt;
   for (const auto& [device, found] : trials) {
     if (!found) continue;
     if (keeps_nothing(*found)) return found;
@@ -110,8 +114,8 @@ Keeping Engine::keeping(const std::function<void()>& between) {
       try {
         const SignalsBlocked blocked;
         state.runtime.start_thread("shardahead-try", [kept = state_] { kept->try_alone(); });
-      } catch (const std::system_error&) {
-        return Keeping::unknown;
+      } catch (const std::exception&) {
+        return Keeping::unknown;  // no threads, or no memory for one
       }
     }
     state.wait_for_trial(lock, between);

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include <limits>
+#include <utility>
 
 #include "engine_state.h"
 
@@ -40,7 +41,18 @@ std::uint64_t Engine::State::limit() {
   return window_end(window_bytes, position);
 }
 
-void Engine::State::work(Claims& shared) {
+// Whatever it meets, it ends in order: the others and the consumer go on without it.
+void Engine::State::work(Claims& shared) noexcept {
+  try {
+    work_to_the_end(shared);
+  } catch (...) {
+    const MutexLock lock(mutex);
+    record(caught_error("work", "", 0));
+  }
+  leave();
+}
+
+void Engine::State::work_to_the_end(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
   double counted_seconds = 0;
   for (bool more = true; more;) {
@@ -50,7 +62,6 @@ void Engine::State::work(Claims& shared) {
     figures.cpu_seconds += cpu_seconds - counted_seconds;
     counted_seconds = cpu_seconds;
   }
-  leave();
 }
 
 // Takes one block, or waits for one. False at the end.
@@ -86,21 +97,35 @@ void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
   shared.recover(stalled);
 }
 
+// A claim is settled in any case: one that stays would hold up all who wait for the block.
 Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
-                                   std::uint64_t& read_bytes) {
+                                   std::uint64_t& read_bytes) noexcept {
   const Block& block = plan->blocks()[claim.block];
-  std::shared_ptr<const File> file;
   try {
-    file = files->acquire(block.file);
-  } catch (const IoException& exception) {
-    FetchResult result;
-    result.failed_bytes = plan->wanted_bytes(block);
-    result.error = exception.error();
-    result.error->offset = block.range.offset;
-    add(claim.block, {result});
-    record_failure(claim.block);
-    return Outcome::failed;
+    return try_block(fetcher, claim, read_bytes);
+  } catch (...) {
+    IoError error = caught_error("fetch", files->path(block.file), block.range.offset);
+    error.offset = block.range.offset;
+    return fail_block(claim.block, std::move(error));
   }
+}
+
+Outcome Engine::State::fail_block(std::uint32_t block, IoError error) noexcept {
+  FetchResult result;
+  result.failed_bytes = plan->wanted_bytes(plan->blocks()[block]);
+  result.error = std::move(error);
+  const MutexLock lock(mutex);
+  last_change = runtime.now();
+  if (!counted_blocks[block]) count(result);
+  counted_blocks[block] = true;
+  failed_blocks[block] = true;
+  record(std::move(*result.error));
+  return Outcome::failed;
+}
+
+Outcome Engine::State::try_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes) {
+  const Block& block = plan->blocks()[claim.block];
+  const std::shared_ptr<const File> file = files->acquire(block.file);
   const auto ranges = claim.whole ? std::vector{block.range} : plan->wanted(block);
   std::uint64_t tried_bytes = 0;
   if (!try_mount(*file, ranges, tried_bytes)) return Outcome::released;
@@ -129,36 +154,42 @@ Outcome Engine::State::fetch_block(Fetcher& fetcher, const Claim& claim,
     results.push_back(std::move(result));
     if (outcome == Outcome::released) break;
   }
-  add(claim.block, results);
+  add(claim.block, std::move(results));
   if (outcome == Outcome::failed) record_failure(claim.block);
   return outcome;
 }
 
-void Engine::State::record_failure(std::uint32_t block) {
+void Engine::State::record_failure(std::uint32_t block) noexcept {
   const MutexLock lock(mutex);
-  failed_blocks.insert(block);
+  failed_blocks[block] = true;
 }
 
-void Engine::State::add(std::uint32_t block, const std::vector<FetchResult>& results) {
+void Engine::State::add(std::uint32_t block, std::vector<FetchResult> results) {
   const MutexLock lock(mutex);
   last_change = runtime.now();
   // A claim that was taken over may have come back to another of these threads.
   const bool again = counted_blocks[block];
   counted_blocks[block] = true;
-  for (const FetchResult& result : results) {
-    if (!again) {
-      figures.resident_bytes += result.resident_bytes;
-      figures.read_bytes += result.read_bytes;
-      figures.lost_bytes += result.lost_bytes;
-      figures.failed_bytes += result.failed_bytes;
-    }
-    if (!result.error) continue;
-    ++figures.error_count;
-    if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(*result.error);
+  for (FetchResult& result : results) {
+    if (!again) count(result);
+    if (result.error) record(std::move(*result.error));
   }
 }
 
-void Engine::State::leave() {
+void Engine::State::count(const FetchResult& result) {
+  figures.resident_bytes += result.resident_bytes;
+  figures.read_bytes += result.read_bytes;
+  figures.lost_bytes += result.lost_bytes;
+  figures.failed_bytes += result.failed_bytes;
+}
+
+// Into memory that is there already.
+void Engine::State::record(IoError error) noexcept {
+  ++figures.error_count;
+  if (figures.errors.size() < Report::kMaxErrors) figures.errors.push_back(std::move(error));
+}
+
+void Engine::State::leave() noexcept {
   const MutexLock lock(mutex);
   if (--running == 0) {
     ended = runtime.now();
@@ -168,31 +199,37 @@ void Engine::State::leave() {
 }
 
 // A consumer that still reports keeps its place.
-void Engine::State::leave_claims() {
+void Engine::State::leave_claims() noexcept {
   if (running > 0) return;
   if (options.consumer && !cancelled.load(std::memory_order_relaxed)) return;
   give_up_claims();
 }
 
 // What the others did is of the past from now on.
-void Engine::State::give_up_claims() {
-  if (claims) {
-    for (const std::uint32_t block : claims->failed()) failed_blocks.insert(block);
-    if (keeps_nothing(claims->told_keeping())) told_keeping = claims->told_keeping();
+void Engine::State::give_up_claims() noexcept {
+  if (!claims) return;
+  for (const std::uint32_t block : claims->wanted()) {
+    const auto standing = claims->standing({block, block + 1});
+    if (standing && standing->failed) failed_blocks[block] = true;
   }
-  figures = current();
+  if (keeps_nothing(claims->told_keeping())) told_keeping = claims->told_keeping();
+  add_shared(figures);
   claims.reset();
 }
 
 // The figures of this participant with those of the others.
 Report Engine::State::current() const {
   Report report = figures;
-  if (!claims) return report;
+  add_shared(report);
+  return report;
+}
+
+void Engine::State::add_shared(Report& report) const noexcept {
+  if (!claims) return;
   const SharedFigures shared = claims->shared();
   report.shared_bytes += shared.done_bytes;
   report.inflight_bytes = claims->inflight_bytes();
   report.failed_bytes += shared.failed_bytes;
-  return report;
 }
 
 double Engine::State::seconds() const {

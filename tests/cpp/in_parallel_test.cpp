@@ -4,7 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -36,6 +38,23 @@ TEST_CASE("calls that wait do so together") {
 TEST_CASE("few calls are made by the thread that asks for them") {
   const auto here = std::this_thread::get_id();
   in_parallel(4, 16, [&](std::size_t) { CHECK(std::this_thread::get_id() == here); });
+}
+
+TEST_CASE("what a call throws comes out once, when all that were under way have ended") {
+  for (const std::uint32_t threads : {1U, 4U}) {
+    std::atomic<int> under_way{0};
+    CHECK_THROWS_AS(in_parallel(1000, threads,
+                                [&](std::size_t i) {
+                                  ++under_way;
+                                  if (i % 100 == 7) {
+                                    --under_way;
+                                    throw std::bad_alloc();
+                                  }
+                                  --under_way;
+                                }),
+                    std::bad_alloc);
+    CHECK(under_way == 0);
+  }
 }
 
 TEST_SUITE_END();

@@ -25,7 +25,6 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
     return inner_->standing(blocks);
   }
-  [[nodiscard]] std::vector<std::uint32_t> failed() const override { return inner_->failed(); }
   [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
     return inner_->inflight_bytes();
