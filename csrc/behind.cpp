@@ -198,6 +198,7 @@ HeldBytes::HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
 HeldBytes::~HeldBytes() {
   // In a forked child another thread of the parent may have held its mutex.
   if (consumption_ && process_.is_here()) consumption_->release({position_, range_.length});
+  MappedFile::let_go(std::move(file_));
 }
 
 }  // namespace shardahead

@@ -51,6 +51,8 @@ class HeldBytes {
 
   [[nodiscard]] std::byte* memory() const noexcept { return file_->memory() + range_.offset; }
   [[nodiscard]] std::uint64_t size_bytes() const noexcept { return range_.length; }
+  // No one else has the file mapped: letting go of this unmaps it.
+  [[nodiscard]] bool is_last() const noexcept { return file_.use_count() == 1; }
 
  private:
   std::shared_ptr<MappedFile> file_;

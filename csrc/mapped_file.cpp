@@ -2,6 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <utility>
+
+#include "let_go.h"
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14
 #endif
@@ -29,6 +33,13 @@ int MappedFile::bring_in(ByteRange range) const noexcept {
     if (errno != EINTR) return -errno;
   }
   return 0;
+}
+
+// The last to unmap an open file closes it, and NFS waits for the answer.
+void MappedFile::let_go(std::shared_ptr<MappedFile> mapped) noexcept {
+  if (mapped.use_count() != 1) return;
+  mapped->give_up({0, mapped->size_bytes_});
+  let_go_elsewhere(std::move(mapped));
 }
 
 void MappedFile::give_up(ByteRange range) const noexcept {

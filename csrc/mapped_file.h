@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 #include "file_table.h"
 
@@ -22,6 +23,8 @@ class MappedFile {
   // Faults in every page of the range, to be read. 0, or -errno: -EFAULT where one cannot be read,
   // -EINVAL before Linux 5.14.
   [[nodiscard]] int bring_in(ByteRange range) const noexcept;
+  // Ends it without waiting for anyone, if no one else has it. Its pages can be dropped then.
+  static void let_go(std::shared_ptr<MappedFile> mapped) noexcept;
   // Gives up this process's hold on the whole pages of the range, so that they can be dropped.
   // What was written to them is lost: no one may hold them any more.
   void give_up(ByteRange range) const noexcept;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine.h"
+#include "let_go.h"
 #include "piece_reader.h"
 #include "process_mark.h"
 #include "read_parts.h"
@@ -88,7 +89,10 @@ TensorReader::TensorReader(FileIo& io, std::vector<std::string> paths,
   }
 }
 
-TensorReader::~TensorReader() { close(); }
+TensorReader::~TensorReader() {
+  close();
+  let_go_elsewhere(std::move(state_));
+}
 
 TensorReader::Part TensorReader::add(std::size_t file, std::uint64_t offset,
                                      std::vector<std::uint64_t> lengths_bytes) {

@@ -88,6 +88,8 @@ std::optional<Command> parse_command(std::string_view line) {
     if (const auto bytes_per_s = parse_megabytes(rest)) return SetRate{*bytes_per_s};
   } else if (name == "round-trip-ms") {
     if (const auto round_trip = parse_milliseconds(rest)) return SetRoundTrip{*round_trip};
+  } else if (name == "close-ms") {
+    if (const auto delay = parse_milliseconds(rest)) return SetClose{*delay};
   } else if (name == "stall") {
     return parse_stall(rest);
   } else if (name == "bad") {

@@ -21,6 +21,9 @@ struct SetRate {
 struct SetRoundTrip {
   Nanoseconds round_trip;
 };
+struct SetClose {
+  Nanoseconds delay;
+};
 struct AddEio {
   std::string path;
   std::uint64_t offset;
@@ -40,8 +43,8 @@ struct AddTruncate {
   std::uint64_t bytes;
 };
 
-using Command = std::variant<ResetCounters, ClearFaults, SetRate, SetRoundTrip, AddEio, AddBad,
-                             AddStall, AddTruncate>;
+using Command = std::variant<ResetCounters, ClearFaults, SetRate, SetRoundTrip, SetClose, AddEio,
+                             AddBad, AddStall, AddTruncate>;
 
 // Nothing for a line that is no command. The path is everything between the first word and the
 // numbers at the end, so it may hold spaces.

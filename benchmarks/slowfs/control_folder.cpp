@@ -16,6 +16,7 @@ struct Execute {
   void operator()(const ClearFaults&) const { filer.faults.clear(); }
   void operator()(const SetRate& set) const { filer.link.set_rate(set.bytes_per_s); }
   void operator()(const SetRoundTrip& set) const { filer.link.set_round_trip(set.round_trip); }
+  void operator()(const SetClose& set) const { filer.close_delay = set.delay; }
   void operator()(const AddEio& add) const { filer.faults.of(add.path).eio_offset = add.offset; }
   void operator()(const AddBad& add) const {
     filer.faults.of(add.path).bad = ByteSpan{add.offset, add.offset + add.bytes};

@@ -26,6 +26,7 @@ struct Filer {
   LinkSchedule link;
   FaultTable faults;
   Counters counters;
+  Nanoseconds close_delay{0};
 };
 
 class ControlFolder {

@@ -30,6 +30,7 @@ TEST_CASE("commands") {
   CHECK(parse_as<SetRate>("rate 0").bytes_per_s == 0);
   CHECK(parse_as<SetRate>("rate 0.0000001").bytes_per_s == 1);
   CHECK(parse_as<SetRoundTrip>("round-trip-ms 0.5").round_trip == std::chrono::microseconds(500));
+  CHECK(parse_as<SetClose>("close-ms 20").delay == std::chrono::milliseconds(20));
 }
 
 TEST_CASE("bad commands") {

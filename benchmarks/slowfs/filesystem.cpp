@@ -50,7 +50,10 @@ void reply_part(fuse_req_t request, const std::string& text, off_t offset, size_
 Filesystem::Filesystem(const Options& options)
     : options_(options),
       tree_(options.source, ControlFolder::kFirstFree),
-      filer_{LinkSchedule(options.bytes_per_s, options.round_trip, options.seek), {}, {}},
+      filer_{LinkSchedule(options.bytes_per_s, options.round_trip, options.seek),
+             {},
+             {},
+             options.close},
       control_(options_, tree_, filer_) {}
 
 const fuse_lowlevel_ops& Filesystem::operations() {
@@ -70,6 +73,7 @@ const fuse_lowlevel_ops& Filesystem::operations() {
     ops.open = dispatch<&Filesystem::open>;
     ops.read = dispatch<&Filesystem::read>;
     ops.write = dispatch<&Filesystem::write>;
+    ops.flush = dispatch<&Filesystem::flush>;
     ops.release = dispatch<&Filesystem::release>;
     ops.mknod = refuse;
     ops.mkdir = refuse;
@@ -224,6 +228,15 @@ void Filesystem::write(fuse_req_t request, fuse_ino_t inode, const char* text, s
   if (inode != ControlFolder::kControl) return fail(request, EROFS);
   control_.execute({text, size});
   fuse_reply_write(request, size);
+}
+
+// Of every close(). Refused once, the kernel asks no more.
+void Filesystem::flush(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
+  if (options_.close == Nanoseconds{0}) return fail(request, ENOSYS);
+  if (ControlFolder::holds(inode)) return fail(request, 0);
+  queue_->push(now() + filer_.close_delay, [=](ReplyQueue::Fate fate) {
+    fuse_reply_err(request, fate == ReplyQueue::Fate::send ? 0 : EIO);
+  });
 }
 
 void Filesystem::release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {

@@ -48,6 +48,7 @@ class Filesystem {
   void read(fuse_req_t request, fuse_ino_t inode, size_t size, off_t offset, fuse_file_info* info);
   void write(fuse_req_t request, fuse_ino_t inode, const char* text, size_t size, off_t,
              fuse_file_info*);
+  void flush(fuse_req_t request, fuse_ino_t inode, fuse_file_info*);
   void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info);
   // The answer to any handler above that throws.
   void fail(fuse_req_t request, int error) noexcept;

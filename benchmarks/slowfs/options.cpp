@@ -14,6 +14,7 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --rate-mb-per-s N           rate of the one shared link in 10^6 bytes/s, 0: unlimited [300]
   --round-trip-ms X           time from a READ to the start of its transfer [1]
   --metadata-round-trip-ms X  the same for lookup, getattr and open [0]
+  --close-ms X                the same for close(); 0: it is not told to the filer [0]
   --seek-ms X                 for a READ that does not begin where the last one ended [0]
   --request-kib N             largest READ, a multiple of 4 up to 1024 [1024]
   --readahead-kib N           read_ahead_kb of the mount, a multiple of 4; above 128 needs
@@ -31,7 +32,8 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   -V, --version               show the version
 
 While mounted, MOUNTPOINT/.slowfs/counters tells what was served, and MOUNTPOINT/.slowfs/control
-takes the fault commands, "clear", "reset", "rate N" and "round-trip-ms X", one per line.
+takes the fault commands, "clear", "reset", "rate N", "round-trip-ms X" and "close-ms X", one per
+line.
 )";
 
 namespace {
@@ -40,6 +42,7 @@ enum LongOption : int {
   kRate = 256,
   kRoundTrip,
   kMetadataRoundTrip,
+  kClose,
   kSeek,
   kRequestKib,
   kReadaheadKib,
@@ -51,10 +54,11 @@ enum LongOption : int {
   kFault,
 };
 
-constexpr std::array<option, 16> kLongOptions{{
+constexpr std::array<option, 17> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
+    {"close-ms", required_argument, nullptr, kClose},
     {"seek-ms", required_argument, nullptr, kSeek},
     {"request-kib", required_argument, nullptr, kRequestKib},
     {"readahead-kib", required_argument, nullptr, kReadaheadKib},
@@ -121,6 +125,7 @@ void apply(Options& options, int code, const char* name) {
     }
     case kRoundTrip: options.round_trip = milliseconds_argument(name); break;
     case kMetadataRoundTrip: options.metadata_round_trip = milliseconds_argument(name); break;
+    case kClose: options.close = milliseconds_argument(name); break;
     case kSeek: options.seek = milliseconds_argument(name); break;
     case kRequestKib: options.request_kib = count_argument(name, {4, 1024, 4}); break;
     case kReadaheadKib: options.readahead_kib = count_argument(name, {0, 1 << 20, 4}); break;

@@ -17,6 +17,7 @@ struct Options {
   Nanoseconds round_trip = std::chrono::milliseconds(1);
   Nanoseconds metadata_round_trip{0};
   Nanoseconds seek{0};
+  Nanoseconds close{0};  // 0: the kernel does not ask at all
   unsigned request_kib = 1024;
   unsigned readahead_kib = 128;
   unsigned max_background = 64;

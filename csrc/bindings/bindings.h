@@ -41,6 +41,29 @@ class GilReleased {
 
 using NoGil = py::call_guard<GilReleased>;
 
+// How Python lets go of what may have to wait for a mutex then, or has much to take down.
+struct DeletedWithoutGil {
+  template <typename T>
+  void operator()(T* object) const noexcept {
+    const GilReleased released;
+    delete object;
+  }
+};
+template <typename T>
+using Held = std::unique_ptr<T, DeletedWithoutGil>;
+
+// The same for one of many, most of which are let go of in no time: other threads of Python would
+// take the GIL each time.
+struct LastDeletedWithoutGil {
+  template <typename T>
+  void operator()(T* object) const noexcept {
+    if (object->is_last()) return DeletedWithoutGil()(object);
+    delete object;
+  }
+};
+template <typename T>
+using HeldByMany = std::unique_ptr<T, LastDeletedWithoutGil>;
+
 // With the GIL released: throws what a signal handler raised.
 void check_signals();
 

@@ -65,9 +65,9 @@ void bind_memory(py::module_& module) {
 }
 
 void bind_loader_progress(py::module_& module) {
-  py::class_<LoaderProgress>(module, "LoaderProgress")
+  py::class_<LoaderProgress, Held<LoaderProgress>>(module, "LoaderProgress")
       .def(py::init([](const std::vector<std::string>& paths) {
-             return std::make_unique<LoaderProgress>(paths);
+             return Held<LoaderProgress>(new LoaderProgress(paths));
            }),
            py::arg("paths"), NoGil())
       .def(

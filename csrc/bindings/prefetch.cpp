@@ -6,6 +6,7 @@
 #include "../board_name.h"
 #include "../engine.h"
 #include "../in_parallel.h"
+#include "../let_go.h"
 #include "../memory_budget.h"
 #include "bindings.h"
 
@@ -51,12 +52,18 @@ class FileMapping {
  public:
   FileMapping(std::weak_ptr<Engine> engine, std::size_t file, std::shared_ptr<MappedFile> mapped)
       : engine_(std::move(engine)), file_(file), mapped_(std::move(mapped)) {}
+  ~FileMapping() { MappedFile::let_go(std::move(mapped_)); }
+  FileMapping(FileMapping&&) = default;
+  FileMapping& operator=(FileMapping&&) = delete;
+  FileMapping(const FileMapping&) = delete;
+  FileMapping& operator=(const FileMapping&) = delete;
 
-  [[nodiscard]] std::unique_ptr<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const {
+  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const {
     const auto engine = engine_.lock();
     if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
-    return engine->hold(file_, mapped_, {offset, length});
+    return HeldByMany<HeldBytes>(engine->hold(file_, mapped_, {offset, length}).release());
   }
+  [[nodiscard]] bool is_last() const noexcept { return mapped_.use_count() == 1; }
 
  private:
   std::weak_ptr<Engine> engine_;
@@ -96,6 +103,14 @@ class Prefetch {
                     {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
     engine_ = std::make_shared<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
+
+  // Cancels, and waits for nothing: closing a file may take as long as its server likes.
+  ~Prefetch() {
+    engine_.reset();
+    let_go_elsewhere(std::move(files_));
+  }
+  Prefetch(const Prefetch&) = delete;
+  Prefetch& operator=(const Prefetch&) = delete;
 
   [[nodiscard]] const Sharing& sharing() const { return sharing_; }
   bool wait(double seconds) {
@@ -191,14 +206,14 @@ void bind_report(py::module_& module) {
 
 void bind_prefetch(py::module_& module) {
   bind_report(module);
-  py::class_<HeldBytes>(module, "HeldBytes", py::buffer_protocol())
+  py::class_<HeldBytes, HeldByMany<HeldBytes>>(module, "HeldBytes", py::buffer_protocol())
       .def_buffer([](const HeldBytes& held) {
         return py::buffer_info(reinterpret_cast<std::uint8_t*>(held.memory()),
                                static_cast<py::ssize_t>(held.size_bytes()));
       });
-  py::class_<FileMapping>(module, "FileMapping")
+  py::class_<FileMapping, HeldByMany<FileMapping>>(module, "FileMapping")
       .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
-  py::class_<Prefetch>(module, "Prefetch")
+  py::class_<Prefetch, Held<Prefetch>>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
                     std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
@@ -226,7 +241,7 @@ void bind_prefetch(py::module_& module) {
       .def_property_readonly(
           "partition_reason",
           [](const Prefetch& prefetch) { return as_path(prefetch.sharing().reason); })
-      .def_property_readonly("done", &Prefetch::done)
+      .def_property_readonly("done", py::cpp_function(&Prefetch::done, NoGil()))
       .def_property_readonly("cancelled", &Prefetch::cancelled);
 }
 

@@ -29,14 +29,13 @@ class ReadPart {
   TakenPart taken_;
 };
 
-std::unique_ptr<TensorReader> make_tensor_reader(std::vector<std::string> paths,
-                                                 std::uint32_t threads, std::uint64_t ahead_bytes,
-                                                 bool through_mappings) {
+Held<TensorReader> make_tensor_reader(std::vector<std::string> paths, std::uint32_t threads,
+                                      std::uint64_t ahead_bytes, bool through_mappings) {
   TensorReaderOptions options;
   options.through_mappings = through_mappings;
   options.threads = threads;
   options.ahead_bytes = ahead_bytes;
-  return std::make_unique<TensorReader>(system_file_io(), std::move(paths), options);
+  return Held<TensorReader>(new TensorReader(system_file_io(), std::move(paths), options));
 }
 
 }  // namespace
@@ -57,7 +56,7 @@ void bind_tensor_reader(py::module_& module) {
         if (!part.taken().error) return std::nullopt;
         return as_os_error(*part.taken().error);
       });
-  py::class_<TensorReader>(module, "TensorReader")
+  py::class_<TensorReader, Held<TensorReader>>(module, "TensorReader")
       .def(py::init(&make_tensor_reader), py::kw_only(), py::arg("paths"), py::arg("threads"),
            py::arg("ahead_bytes"), py::arg("through_mappings") = false, NoGil())
       .def(
@@ -73,7 +72,7 @@ void bind_tensor_reader(py::module_& module) {
           },
           py::arg("part"), NoGil())
       .def("close", &TensorReader::close, NoGil())
-      .def_property_readonly("read_bytes", &TensorReader::read_bytes);
+      .def_property_readonly("read_bytes", py::cpp_function(&TensorReader::read_bytes, NoGil()));
 }
 
 }  // namespace shardahead
