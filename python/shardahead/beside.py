@@ -111,12 +111,20 @@ class _Follower(threading.Thread):
         self._sizes = [shard.size_bytes for shard in handle.shards]
         self._paths = [os.fsencode(shard.path) for shard in handle.shards]
         self._stopped = threading.Event()
+        self._process = os.getpid()
         self.start()
 
     def stop(self) -> None:
-        self._stopped.set()
+        if os.getpid() == self._process:  # a forked child has no such thread, which may hold a lock
+            self._stopped.set()
 
     def run(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # the prefetch stays where it is, and the load goes on
+            logger.info("the progress of the loader is not followed any more: %s", error)
+
+    def _follow(self) -> None:
         progress = _core.LoaderProgress(self._paths)
         finished = Finished(self._sizes)
         while True:

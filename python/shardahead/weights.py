@@ -263,6 +263,7 @@ def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, Non
     stopped = threading.Event()
     indices = iter(range(len(load.shards)))
     take = threading.Lock()
+    process = os.getpid()
 
     def prepare() -> None:
         while True:
@@ -282,9 +283,14 @@ def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, Non
             except BaseException as error:  # it belongs to the consumer, whatever it is
                 queues[index].items.put(error)
 
+    def let_workers_go_on(permits: int) -> None:
+        if os.getpid() == process:  # a forked child has none, and one may have held this lock
+            ahead.release(permits)
+
     def stop() -> None:
-        stopped.set()
-        ahead.release(max_workers)
+        if os.getpid() == process:
+            stopped.set()
+        let_workers_go_on(max_workers)
 
     try:
         if not _start_workers(min(max_workers, len(load.shards)), prepare, stop):
@@ -293,6 +299,6 @@ def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, Non
         for index, items in enumerate(queues):
             yield index, items.drain()
             items.items = queue.SimpleQueue()
-            ahead.release()
+            let_workers_go_on(1)
     finally:
         stop()
