@@ -25,7 +25,8 @@ _WAIT_SLICE_SECONDS = 0.05  # between two looks at Ctrl-C
 
 
 class PrefetchHandle:
-    """A running prefetch. Dropping the last reference cancels it.
+    """A running prefetch. Dropping the last reference cancels it, and so does the end of a `with`
+    block, however it ends; neither waits for reads in flight, or for anything else.
 
     All methods may be called from any thread. In a forked child the handle is inert.
     """
@@ -59,8 +60,9 @@ class PrefetchHandle:
         self._core.cancel()
 
     def stop(self, timeout: float | None = 60.0) -> None:
-        """Cancels and waits up to `timeout` seconds for the threads to end. Never raises for what
-        the prefetch did, nor when they have not ended: they then end with their last read.
+        """Cancels and waits up to `timeout` seconds, None for ever, for the threads to end: for
+        reads in flight, on a server that may not answer. Never raises for what the prefetch did,
+        nor when they have not ended: they then end with their last read.
         """
         self.cancel()
         self._wait(timeout)
@@ -177,7 +179,7 @@ class PrefetchHandle:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.stop(timeout=0)
 
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled else "done" if self.done else "running"

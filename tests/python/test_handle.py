@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_cancel_and_stop(tmp_path: Path) -> None:
         assert "cancelled" in str(report.incomplete_reason())
         handle.stop()
         handle.cancel()
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_the_end_of_a_with_block_cancels_and_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None
+) -> None:
+    waited: list[float | None] = []
+    monkeypatch.setattr(PrefetchHandle, "_wait", lambda _self, timeout: waited.append(timeout))
+    with suppress(ValueError), held(write_file(tmp_path / "a", MIB)) as handle:
+        if error is not None:
+            raise error
+    assert handle.cancelled
+    assert waited == [0]
+    monkeypatch.undo()
+    handle.wait(60)
 
 
 def test_stop_after_the_end_changes_nothing(files: list[Path]) -> None:
