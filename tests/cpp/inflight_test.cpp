@@ -3,8 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <random>
+#include <vector>
 
 using namespace shardahead;
 
@@ -30,6 +33,34 @@ std::uint64_t climb_on(InflightClimb& climb, const Storage& storage, int epochs)
     CHECK(climb.bytes() <= kMaxInflightBytes);
   }
   return climb.bytes();
+}
+
+// The ends and the most ever of climbs on a link that `filled_by` in flight fill, whose rate varies
+// by 15 % from epoch to epoch.
+struct Climbs {
+  std::vector<std::uint64_t> ends;
+  std::vector<std::uint64_t> most;
+};
+
+Climbs climbs_on_noise(double filled_by, int epochs) {
+  Climbs found;
+  for (unsigned seed = 0; seed < 500; ++seed) {
+    std::mt19937_64 random(seed);
+    std::uniform_real_distribution<double> noise(0.85, 1.15);
+    InflightClimb climb(kBlock);
+    std::uint64_t most = 0;
+    for (int i = 0; i < epochs; ++i) {
+      const auto noisy = [&](double inflight) {
+        return std::min(5e8, 5e8 * inflight / filled_by) * noise(random);
+      };
+      most = std::max(most, climb_on(climb, noisy, 1));
+    }
+    found.ends.push_back(climb.bytes());
+    found.most.push_back(most);
+  }
+  std::ranges::sort(found.ends);
+  std::ranges::sort(found.most);
+  return found;
 }
 
 }  // namespace
@@ -75,6 +106,35 @@ TEST_CASE("noise does not starve a link that needs two blocks in flight") {
     }
     CHECK(starved == 0);
   }
+}
+
+TEST_CASE("noise does not drive it upwards") {
+  const Climbs full = climbs_on_noise(64.0 * kMiB, 100);
+  CHECK(full.ends[full.ends.size() / 2] == 64 * kMiB);
+  CHECK(full.ends[full.ends.size() * 9 / 10] <= 128 * kMiB);
+  CHECK(full.most.back() <= 512 * kMiB);
+}
+
+TEST_CASE("what is needed is found through noise") {
+  const Climbs found = climbs_on_noise(256.0 * kMiB, 20);
+  CHECK(found.ends[found.ends.size() / 10] >= 256 * kMiB);
+  CHECK(found.ends[found.ends.size() / 2] <= 256 * kMiB);
+}
+
+TEST_CASE("a small gain is taken once it was seen three times") {
+  InflightClimb climb(kBlock);
+  // A fifth more with each doubling.
+  const Storage slope = [](double inflight) {
+    return 1e8 * std::pow(1.2, std::log2(inflight / (16.0 * kMiB)));
+  };
+  CHECK(climb_on(climb, slope, 1) == 2 * kBlock);  // less is tried first
+  CHECK(climb_on(climb, slope, 1) == 8 * kBlock);
+  for (int again = 0; again < 2; ++again) {
+    CHECK(climb_on(climb, slope, 1) == 4 * kBlock);
+    CHECK(climb_on(climb, slope, 1) == 8 * kBlock);
+  }
+  CHECK(climb_on(climb, slope, 5) == 8 * kBlock);
+  CHECK(climb_on(climb, slope, 150) >= 16 * kBlock);
 }
 
 TEST_CASE("less is left again where it costs a round trip per block, then more is tried") {
