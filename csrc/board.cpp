@@ -11,6 +11,8 @@ namespace {
 
 // The least that is worth a call: the kernel takes a while for each, however little it drops.
 constexpr std::uint64_t kDroppedAtOnceBytes = 16 * kMiB;
+// A block of the living is taken over when it has been held for so many times what one takes.
+constexpr int kLongHeldBlocks = 3;
 
 std::uint64_t largest_block_bytes(const Plan& plan, const std::vector<std::uint32_t>& wanted) {
   std::uint64_t bytes = kMinBlockBytes;
@@ -53,10 +55,14 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       own_(wanted_.size()),
       in_hand_(wanted_.size()),
       watches_(kBoardSlots),
+      lives_(kBoardSlots),
+      held_(wanted_.size()),
       largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
       climb_(largest_block_bytes_, set_inflight_bytes),
       epoch_started_(runtime.now()) {
-  if (file_.first() || set_inflight_bytes != 0) memory_.header->inflight_bytes = climb_.bytes();
+  if (file_.first()) memory_.header->inflight_bytes = climb_.bytes();
+  if (set_inflight_bytes != 0) memory_.set_inflight_bytes(set_inflight_bytes);
+  show_life();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
   memory_.header->consumers[file_.slot()].active = 0;
   memory_.header->consumers[file_.slot()].opened = 0;
@@ -86,14 +92,16 @@ BoardClaims::~BoardClaims() {
 
 std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
+  show_life();
   advance();
+  const auto now = runtime_.now();
   const auto mine = claimed_by(file_.slot());
   const std::uint64_t most_bytes = memory_.inflight_bytes();
   std::uint64_t in_flight_bytes = 0;
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
     // Counted from the claims themselves: no death can leave a counter wrong.
-    in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block);
+    in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block, now);
     if (in_flight_bytes >= most_bytes) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     std::uint16_t state = kFree;
@@ -103,21 +111,23 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
       own_[i] = true;
       in_hand_[i] = taken;
       // Asked after the claim: whoever joins says what it wants before it looks for claims.
-      return Claim{block, memory_.wants[block] == kWantedWhole, !taken};
+      return Claim{block, memory_.wants[block] == kWantedWhole, !taken, now};
     }
-    in_flight_bytes += claimed_bytes(block, block + 1);
+    in_flight_bytes += claimed_bytes(block, block + 1, now);
   }
   return std::nullopt;
 }
 
 void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
+  show_life();
   watch_throughput(claim.block, read_bytes);
   if (claim.done_before) return;
   put_down(claim.block);
   // It may have been taken over meanwhile: then it is another's to settle.
   auto expected = claimed_by(file_.slot());
   const std::uint16_t settled = state_after(outcome);
-  memory_.states[claim.block].compare_exchange_strong(expected, settled);
+  const bool ours = memory_.states[claim.block].compare_exchange_strong(expected, settled);
+  if (ours && outcome != Outcome::released) note_pace(claim.taken);
   ring(memory_.header->doorbell);
 }
 
@@ -127,46 +137,9 @@ void BoardClaims::put_down(std::uint32_t block) {
   in_hand_[static_cast<std::size_t>(found - wanted_.begin())] = false;
 }
 
-void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes) {
-  const std::uint64_t all_bytes = memory_.header->read_bytes.fetch_add(read_bytes) + read_bytes;
-  const MutexLock lock(mutex_);
-  const std::uint32_t mine = file_.slot() + 1;
-  std::uint32_t watcher = 0;
-  if (memory_.header->watcher != mine) {
-    if (!memory_.header->watcher.compare_exchange_strong(watcher, mine)) return;
-    climb_.resume(memory_.inflight_bytes());
-  }
-  const auto now = runtime_.now();
-  const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
-  if (epoch_started_bytes_ == 0) {
-    // The first epoch begins with the first block of the full size: many small ones at the head
-    // say nothing of the large ones that follow.
-    if (plan_->blocks()[block].range.length < largest_block_bytes_ / 2) return;
-    epoch_started_bytes_ = all_bytes;
-    epoch_started_ = now;
-    return;
-  }
-  const double seconds = std::chrono::duration<double>(now - epoch_started_).count();
-  if (climb_.is_epoch(bytes, seconds)) {
-    climb_.epoch(bytes, seconds);
-    memory_.header->inflight_bytes = climb_.bytes();
-    epoch_started_bytes_ = all_bytes;
-    epoch_started_ = now;
-  }
-}
-
-std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end) const {
-  std::uint64_t bytes = 0;
-  for (std::uint32_t block = begin; block < end; ++block) {
-    if (is_claimed(memory_.states[block])) bytes += plan_->blocks()[block].range.length;
-  }
-  return bytes;
-}
-
-std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
-
 bool BoardClaims::settled(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
+  show_life();
   advance();
   return first_open_ == wanted_.size() ||
          plan_->position(plan_->blocks()[wanted_[first_open_]]) >= limit_bytes;
@@ -185,25 +158,30 @@ void BoardClaims::advance() {
 
 void BoardClaims::recover(bool stalled) {
   const MutexLock lock(mutex_);
+  show_life();
+  const auto now = runtime_.now();
+  // Where blocks take that long, they are what does not change.
+  const auto long_held = kLongHeldBlocks * memory_.block_time();
   bool freed = false;
   std::array<bool, kBoardSlots> asked{};  // each slot once
-  std::array<bool, kBoardSlots> dead{};
+  std::array<bool, kBoardSlots> gone{};   // dead, or as good as
   for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
     BlockState& state = memory_.states[wanted_[i]];
     std::uint16_t seen = state;
+    const auto since = held_since(i, seen, now);
     if (seen == kFree || is_settled(seen)) continue;
     const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
     const bool own = slot == file_.slot();
     if (is_claimed(seen) && (!own || in_hand_[i])) {  // else no one can have claimed it
-      if (!asked[slot]) dead[slot] = file_.is_dead(slot);
+      if (!asked[slot]) gone[slot] = is_silent(slot, now) || file_.is_dead(slot);
       asked[slot] = true;
-      if (own || (!dead[slot] && !stalled)) continue;
-      if (!dead[slot]) stalled = false;
+      if (own || (!gone[slot] && (!stalled || now - since < long_held))) continue;
     }
     freed |= state.compare_exchange_strong(seen, kFree);
   }
   std::uint32_t watcher = memory_.header->watcher;
-  if (watcher > kBoardSlots || (watcher != 0 && file_.is_dead(watcher - 1))) {
+  if (watcher > kBoardSlots ||
+      (watcher != 0 && (is_silent(watcher - 1, now) || file_.is_dead(watcher - 1)))) {
     memory_.header->watcher.compare_exchange_strong(watcher, 0);
   }
   bury_consumers();
@@ -211,6 +189,7 @@ void BoardClaims::recover(bool stalled) {
 }
 
 void BoardClaims::report_consumer(const ConsumerPosition& position) {
+  show_life();
   ConsumerSlot& mine = memory_.header->consumers[file_.slot()];
   mine.consumed_bytes = position.consumed_bytes;
   mine.needed_bytes = position.needed_bytes;
@@ -247,6 +226,7 @@ void BoardClaims::bury_consumers() {
 std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
     std::chrono::steady_clock::time_point now) {
   const MutexLock lock(mutex_);
+  show_life();
   std::optional<ConsumerPosition> slowest;
   const auto consumers = memory_.used_consumers();
   for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
@@ -271,7 +251,9 @@ std::optional<ByteRange> BoardClaims::take_dropping(std::uint64_t until_bytes) {
 }
 
 std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
+  show_life();
   Standing found;
+  std::uint16_t first_state = kFree;
   for (std::uint32_t block = blocks.begin; block < blocks.end; ++block) {
     const std::uint16_t state = memory_.states[block];
     found.failed |= state == kFailed;
@@ -280,7 +262,14 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
     if (found.unsettled++ > 0) continue;
     found.first_unsettled = block;
     found.claimed = is_claimed(state);
+    first_state = state;
   }
+  if (!found.claimed) return found;
+  const MutexLock lock(mutex_);
+  const auto at = std::ranges::lower_bound(wanted_, found.first_unsettled);
+  if (at == wanted_.end() || *at != found.first_unsettled) return found;
+  const Held& held = held_[static_cast<std::size_t>(at - wanted_.begin())];
+  if (held.state == first_state) found.held_since = held.since;
   return found;
 }
 

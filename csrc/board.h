@@ -13,6 +13,7 @@
 #include "board_memory.h"
 #include "claims.h"
 #include "inflight.h"
+#include "life.h"
 #include "runtime.h"
 #include "thread_safety.h"
 #include "window.h"
@@ -60,8 +61,16 @@ class BoardClaims final : public Claims {
   BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
               std::uint64_t set_inflight_bytes, Runtime& runtime);
 
-  // Claimed by anyone, from block `begin` up to `end`.
-  [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end) const;
+  // Claimed by anyone who shows life, from block `begin` up to `end`.
+  [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end,
+                                            Runtime::Time now) REQUIRES(mutex_);
+  // For the others, who would take it for stopped.
+  void show_life() const noexcept;
+  [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);
+  // Since when wanted_[i] has been seen in that state.
+  Runtime::Time held_since(std::size_t i, std::uint16_t state, Runtime::Time now) REQUIRES(mutex_);
+  // A block has been settled that was taken then.
+  void note_pace(Runtime::Time taken);
   // One participant watches the throughput for all; when it is gone, the next to settle does.
   void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
   // Takes the consumers of the dead off the board.
@@ -86,6 +95,12 @@ class BoardClaims final : public Claims {
       GUARDED_BY(mutex_);  // into wanted_: taken by this participant and not settled yet
   SharedFigures shared_ GUARDED_BY(mutex_);
   std::vector<ConsumerWatch> watches_ GUARDED_BY(mutex_);  // of the consumers, by slot
+  std::vector<LifeWatch> lives_ GUARDED_BY(mutex_);        // by slot
+  struct Held {
+    Runtime::Time since;
+    std::uint16_t state = kFree;
+  };
+  std::vector<Held> held_ GUARDED_BY(mutex_);  // into wanted_: as recover() has seen them
   const std::uint64_t largest_block_bytes_;
   InflightClimb climb_ GUARDED_BY(mutex_);
   std::uint64_t epoch_started_bytes_ GUARDED_BY(mutex_) = 0;

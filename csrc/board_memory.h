@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -13,11 +14,12 @@
 #include "board_file.h"
 #include "claims.h"
 #include "doorbell.h"
+#include "life.h"
 
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 4;
+inline constexpr std::uint32_t kBoardVersion = 5;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -72,13 +74,17 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint64_t> magic;
   std::atomic<std::uint32_t> version;
   std::atomic<std::uint32_t> block_count;
-  std::atomic<std::uint64_t> inflight_bytes;  // what may be in flight on this node
-  std::atomic<std::uint64_t> read_bytes;      // brought in so far, by anyone
-  std::atomic<std::uint32_t> watcher;         // slot + 1 of who watches the throughput
-  std::atomic<std::uint32_t> consumer_slots;  // all slots with a consumer are below this
-  std::atomic<std::uint64_t> dropped_bytes;   // everything before has been dropped
-  std::atomic<std::uint32_t> keeping;         // of a mount that keeps nothing; a Keeping
+  std::atomic<std::uint64_t> inflight_bytes;      // what may be in flight on this node
+  std::atomic<std::uint64_t> read_bytes;          // brought in so far, by anyone
+  std::atomic<std::uint32_t> watcher;             // slot + 1 of who watches the throughput
+  std::atomic<std::uint32_t> consumer_slots;      // all slots with a consumer are below this
+  std::atomic<std::uint64_t> dropped_bytes;       // everything before has been dropped
+  std::atomic<std::uint32_t> keeping;             // of a mount that keeps nothing; a Keeping
+  std::atomic<std::uint64_t> set_inflight_bytes;  // by a participant, for all; 0: by none
+  std::atomic<std::uint32_t> block_microseconds;  // that a block takes at present; 0: not known
   std::array<ConsumerSlot, kBoardSlots> consumers;
+  // Of each participant: changes whenever it does anything here.
+  std::array<std::atomic<std::uint32_t>, kBoardSlots> life;
   alignas(64) DoorbellWord doorbell;
   alignas(64) std::byte end;
 };
@@ -109,7 +115,19 @@ struct BoardMemory {
   }
   // Never 0: then no one would ever claim a block.
   [[nodiscard]] std::uint64_t inflight_bytes() const {
-    return std::max<std::uint64_t>(header->inflight_bytes, 1);
+    const std::uint64_t set_bytes = header->set_inflight_bytes;
+    return std::max<std::uint64_t>(set_bytes != 0 ? set_bytes : header->inflight_bytes.load(), 1);
+  }
+  // Of several the least: it is there for the storage's sake. No order of coming decides.
+  void set_inflight_bytes(std::uint64_t bytes) const {
+    std::uint64_t set_bytes = header->set_inflight_bytes;
+    while ((set_bytes == 0 || bytes < set_bytes) &&
+           !header->set_inflight_bytes.compare_exchange_weak(set_bytes, bytes)) {
+    }
+  }
+  [[nodiscard]] std::chrono::microseconds block_time() const {
+    return std::min<std::chrono::microseconds>(
+        std::chrono::microseconds(header->block_microseconds.load()), kMostBlockTime);
   }
 
   BoardHeader* header;

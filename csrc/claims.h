@@ -27,6 +27,7 @@ struct Claim {
   // participant wants of it.
   bool whole = false;
   bool done_before = false;  // settled already; only whether it is still resident is open
+  std::chrono::steady_clock::time_point taken = {};  // on the clock of who took it
 };
 
 // How it stands with some blocks, for one who waits for them.
@@ -35,6 +36,8 @@ struct Standing {
   std::uint32_t first_unsettled = 0;  // which is the first of them
   bool claimed = false;               // someone is at work on that one
   bool failed = false;                // some byte could not be read
+  // Since when the first has been seen with whoever is at work on it, where that was looked at.
+  std::optional<std::chrono::steady_clock::time_point> held_since = {};
   friend bool operator==(const Standing&, const Standing&) = default;
 };
 
@@ -66,8 +69,8 @@ class Claims {
   virtual void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) = 0;
   // Whether all wanted blocks that begin before `limit_bytes` are settled, by whomever.
   virtual bool settled(std::uint64_t limit_bytes) = 0;
-  // Gives back what the dead had taken; where all is `stalled`, also the first block that a living
-  // other has. For a worker that finds nothing to take.
+  // Gives back what the dead had taken, and whoever shows no life; where nothing has changed for
+  // long (`stalled`) also what the living others have. For a worker that finds nothing to take.
   virtual void recover(bool /*stalled*/) {}
   // Nothing where it is not known what the others do, or where no one wants one of the blocks.
   [[nodiscard]] virtual std::optional<Standing> standing(BlockRange /*blocks*/) const {

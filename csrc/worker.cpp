@@ -12,9 +12,11 @@ namespace {
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 // How often a worker that finds nothing to do looks for claims of the dead.
 constexpr auto kRecoveryInterval = std::chrono::milliseconds(100);
-// After this long without any change on the board a claim of the living is taken over: its owner
+// After this long without any change on the board the claims of the living are taken over: an owner
 // may be stopped, or sit in a read that never ends.
 constexpr auto kStallTime = std::chrono::seconds(10);
+// Whoever has not looked for this long was at work, or stopped itself, and has not seen a stall.
+constexpr auto kBetweenLooks = std::chrono::seconds(1);
 
 double thread_cpu_seconds() noexcept {
   timespec now{};
@@ -88,7 +90,9 @@ void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
   {
     const MutexLock lock(mutex);
     const auto now = runtime.now();
-    if (doorbell_seen(shared.doorbell()) != seen) last_change = now;
+    if (doorbell_seen(shared.doorbell()) != seen || now - last_recovery > kBetweenLooks) {
+      last_change = now;
+    }
     if (now - last_recovery < kRecoveryInterval) return;
     last_recovery = now;
     stalled = now - last_change > kStallTime;

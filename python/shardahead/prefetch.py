@@ -56,7 +56,8 @@ def prefetch_files(
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
     inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
-        default, is found by measuring: from 4 blocks, less or more.
+        default, is found by measuring: from 4 blocks, less or more. A value that one process sets
+        holds for all that load the same files meanwhile; of several the least.
     consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
 
     Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and

@@ -59,6 +59,29 @@ TEST_CASE("a block that someone has for ever is given up, whatever else moves") 
   CHECK(now - kStart < kBlockPatience + kConsumerPatience);
 }
 
+TEST_CASE("a block that someone is known to have for long is not waited for once more") {
+  Patience patience;
+  Standing standing = claimed(5);
+  standing.held_since = kStart;
+  auto now = kStart + kBlockPatience - kHalf;
+  auto wait = patience.begin(standing, 0, now);
+  CHECK(patience.go_on(wait, standing, 1, now));
+  CHECK_FALSE(patience.go_on(wait, standing, 2, now + kHalf));
+  standing = claimed(6);  // the next of the same owner
+  standing.held_since = kStart;
+  auto next = patience.begin(standing, 3, now + kHalf);
+  CHECK_FALSE(patience.go_on(next, standing, 3, now + kHalf));
+}
+
+TEST_CASE("that it is known since when someone has a block is no change") {
+  Patience patience;
+  Standing standing = claimed(5);
+  auto wait = patience.begin(standing, 0, kStart);
+  standing.held_since = kStart + kHalf;
+  CHECK(patience.go_on(wait, standing, 0, kStart + kHalf));
+  CHECK_FALSE(patience.go_on(wait, standing, 0, kStart + kConsumerPatience));
+}
+
 TEST_CASE("each block that settles starts the wait anew") {
   Patience patience;
   auto wait = patience.begin(claimed(0, 9), 0, kStart);

@@ -71,6 +71,7 @@ struct Totals {
   std::uint64_t events = 0;
   std::uint64_t ranks = 0;
   std::uint64_t deaths = 0;
+  std::uint64_t stops = 0;
   std::uint64_t read_bytes = 0;
   std::uint64_t evicted_bytes = 0;
   std::uint64_t dropped_bytes = 0;
@@ -84,6 +85,7 @@ void add(Totals& totals, const SimulationResult& result) {
   totals.events += result.events;
   totals.ranks += result.ranks;
   totals.deaths += result.deaths;
+  totals.stops += result.stops;
   totals.read_bytes += result.read_bytes;
   totals.evicted_bytes += result.evicted_bytes;
   totals.dropped_bytes += result.dropped_bytes;
@@ -94,9 +96,10 @@ void add(Totals& totals, const SimulationResult& result) {
 
 void print(const Totals& totals, std::uint64_t seeds, double wall_seconds) {
   const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
-  std::printf("%llu seeds, %llu failed, %llu ranks, %llu of them killed, %llu events\n",
-              number(seeds), number(totals.failed), number(totals.ranks), number(totals.deaths),
-              number(totals.events));
+  std::printf(
+      "%llu seeds, %llu failed, %llu ranks, %llu of them killed, %llu stopped, %llu events\n",
+      number(seeds), number(totals.failed), number(totals.ranks), number(totals.deaths),
+      number(totals.stops), number(totals.events));
   std::printf("%.0f virtual s in %.1f s; the longest wait of a consumer %.1f s\n",
               totals.virtual_seconds, wall_seconds, totals.longest_wait_seconds);
   std::printf("MiB: %llu read, %llu evicted, %llu dropped behind, %llu reported as failed\n",

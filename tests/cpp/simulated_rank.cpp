@@ -185,9 +185,12 @@ void SimulatedRank::consume(const Tensor& tensor) {
   const std::uint64_t begin = plan_->position(tensor.file, tensor.range.offset);
   const std::uint64_t end = begin + tensor.range.length;
   engine_->consumed(begin, end);
-  const auto asked = threads.now();
+  const auto asked = looked_ = threads.now();
+  const auto stopped_before = stopped_for_;
+  waits_for_ = plan_->blocks_under(tensor.file, tensor.range);
   const auto error = engine_->fetch_now(tensor.file, tensor.range, [this] { look_up(); });
-  check_wait(seconds_of(threads.now() - asked), tensor, error);
+  const auto waited = threads.now() - asked - (stopped_for_ - stopped_before);
+  check_wait(seconds_of(waited), tensor, error);
   if (!error) {
     // It is mapped while it is worked on; what is not there is faulted in.
     node_.cache.map(tensor.file, tensor.range, 1);
@@ -206,6 +209,8 @@ void SimulatedRank::consume(const Tensor& tensor) {
 void SimulatedRank::look_up() {
   if (node_.threads.burying()) throw Buried();
   if (++looks_ == scenario_.interrupted_at) throw Interrupted();
+  const auto now = node_.threads.now();
+  node_.ledger.wait(index_, waits_for_, now - std::exchange(looked_, now));
 }
 
 void SimulatedRank::check_wait(double waited_seconds, const Tensor& tensor,
@@ -256,6 +261,28 @@ void SimulatedRank::step() {
   if (dead_ || ended_) return;
   if (steps_ == scenario_.killed_at) kill();
   if (steps_ == scenario_.cancelled_at) cancel();
+  if (steps_ == scenario_.stopped_at && !dead_) stop();
+}
+
+// As by SIGSTOP: it keeps its locks, its claims and its mappings.
+void SimulatedRank::stop() {
+  ++node_.result.stops;
+  const auto until = node_.threads.now() + scenario_.stopped_for;
+  node_.ledger.stop(index_, until);
+  stopped_for_ += scenario_.stopped_for;
+  node_.threads.hold(index_, until + milliseconds(1));
+  if (scenario_.continues) return;
+  later(scenario_.stopped_for, [this] {
+    if (!dead_ && !ended_) kill();
+  });
+}
+
+// On a thread of no rank.
+void SimulatedRank::later(nanoseconds wait, const std::function<void()>& what) {
+  node_.threads.start(static_cast<std::uint32_t>(node_.scenario.ranks.size()), [this, wait, what] {
+    node_.threads.sleep(wait);
+    if (!node_.threads.burying()) what();
+  });
 }
 
 void SimulatedRank::cancel() {
@@ -275,13 +302,23 @@ void SimulatedRank::kill() {
     const std::string name = "/proc/self/fd/" + std::to_string(board_descriptor_);
     dead_board_ = ::open(name.c_str(), O_RDWR | O_CLOEXEC);
     dead_board_bytes_ = ::lseek(dead_board_, 0, SEEK_END);
-    struct flock all{};
-    all.l_type = F_UNLCK;
-    all.l_whence = SEEK_SET;
-    ::fcntl(board_descriptor_, F_OFD_SETLK, &all);
   }
   unmap();
   node_.ledger.die(index_);
+  if (scenario_.locks_outlive_by == nanoseconds(0)) {
+    drop_locks();
+  } else {
+    later(scenario_.locks_outlive_by, [this] { drop_locks(); });
+  }
+}
+
+void SimulatedRank::drop_locks() {
+  node_.ledger.drop_locks(index_);
+  if (dead_board_ < 0) return;
+  struct flock all{};
+  all.l_type = F_UNLCK;
+  all.l_whence = SEEK_SET;
+  ::fcntl(board_descriptor_, F_OFD_SETLK, &all);
 }
 
 void SimulatedRank::bury() {

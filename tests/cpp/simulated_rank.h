@@ -62,6 +62,9 @@ class SimulatedRank {
   void check_wait(double waited_seconds, const Tensor& tensor, const std::optional<IoError>& error);
   void check_report();
   void kill();
+  void stop();
+  void drop_locks();
+  void later(std::chrono::nanoseconds wait, const std::function<void()>& what);
   void unmap();
   [[nodiscard]] std::vector<Tensor> tensors(Random& random) const;
 
@@ -82,6 +85,9 @@ class SimulatedRank {
   std::uint64_t steps_ = 0;
   std::uint64_t looks_ = 0;
   std::uint64_t tensors_begun_ = 0;
+  BlockRange waits_for_;  // its consumer
+  Runtime::Time looked_;
+  std::chrono::nanoseconds stopped_for_{0};
   bool cancelled_ = false;
   bool dead_ = false;
   bool ended_ = false;

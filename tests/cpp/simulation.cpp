@@ -50,7 +50,9 @@ std::unique_ptr<BoardClaims> prepare_board(SimulatedNode& node, Random& random) 
 SimulationResult simulate(const SimulationOptions& options) {
   const Scenario scenario(options.seed);
   std::deque<SimulatedRank> ranks;
-  SimulatedNode node(scenario, options, [&](std::uint32_t rank) { ranks[rank].step(); });
+  SimulatedNode node(scenario, options, [&](std::uint32_t rank) {
+    if (rank < ranks.size()) ranks[rank].step();
+  });
   Random random(options.seed + 2);
   const auto keeper = prepare_board(node, random);
   for (const FileRange& warm : scenario.warm) node.cache.load(warm.file, warm.range, {});

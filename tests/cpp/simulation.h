@@ -26,6 +26,7 @@ struct SimulationResult {
   double longest_wait_seconds = 0;  // of a consumer
   std::uint32_t ranks = 0;
   std::uint32_t deaths = 0;
+  std::uint32_t stops = 0;
   std::uint64_t read_bytes = 0;     // from the storage
   std::uint64_t evicted_bytes = 0;  // by the kernel, for want of memory
   std::uint64_t dropped_bytes = 0;  // by ranks, behind their consumers

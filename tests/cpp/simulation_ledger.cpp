@@ -3,11 +3,18 @@
 #include <algorithm>
 #include <limits>
 
+#include "life.h"
+
 namespace shardahead::testing {
 namespace {
 
 // A claim of the living is taken over after 10 s without a change anywhere, seen every 100 ms.
 constexpr auto kStallTime = std::chrono::milliseconds(9700);
+// Whoever has looked at one that shows no life for that long takes over what it has.
+constexpr auto kLooks = kMostSilence + std::chrono::milliseconds(300);
+constexpr auto kBetweenLooks = std::chrono::milliseconds(250);
+// What a stopped one may cost a consumer.
+constexpr auto kMostWait = std::chrono::seconds(12);
 
 }  // namespace
 
@@ -36,11 +43,11 @@ void Ledger::join(std::uint32_t rank, Joining joining) {
 
 void Ledger::joined(std::uint32_t rank, const Claims& claims) {
   Participant& self = ranks_[rank];
-  self.present = true;
+  self.present = self.locks = true;
   trace_.add(threads_.now(), rank, "join", self.joining.on_board ? 1 : 0, claims.wanted().size());
   if (!self.joining.on_board) return;
   const auto others = std::ranges::count_if(
-      ranks_, [](const Participant& each) { return each.present && each.joining.on_board; });
+      ranks_, [](const Participant& each) { return each.locks && each.joining.on_board; });
   // An empty board is begun anew.
   if (others == 1) records_.assign(self.joining.plan->blocks().size(), {});
   // It may sit where one of the dead was: then what that one had is free.
@@ -55,7 +62,7 @@ void Ledger::leave(std::uint32_t rank, const Claims& claims) {
   Participant& self = ranks_[rank];
   self.consumes = false;
   if (closed_ || !self.present) return;
-  self.present = false;
+  self.present = self.locks = false;
   trace_.add(threads_.now(), rank, "leave");
   const Plan& plan = *self.joining.plan;
   for (const std::uint32_t index : claims.wanted()) {
@@ -79,7 +86,53 @@ void Ledger::leave(std::uint32_t rank, const Claims& claims) {
 void Ledger::die(std::uint32_t rank) {
   ranks_[rank].present = ranks_[rank].consumes = false;
   cancel(rank);
+  stop(rank, Time::max());
   trace_.add(threads_.now(), rank, "die");
+}
+
+void Ledger::stop(std::uint32_t rank, Time until) {
+  Participant& self = ranks_[rank];
+  self.stopped_until = until;
+  self.seen_by.assign(ranks_.size(), {});
+  trace_.add(threads_.now(), rank, "stop");
+}
+
+bool Ledger::is_stopped(std::uint32_t rank) const {
+  return ranks_[rank].locks && threads_.now() < ranks_[rank].stopped_until;
+}
+
+bool Ledger::some_are_stopped() const {
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    if (is_stopped(rank)) return true;
+  }
+  return false;
+}
+
+void Ledger::look_at_stopped(std::uint32_t rank) {
+  const auto now = threads_.now();
+  for (std::uint32_t one = 0; one < ranks_.size(); ++one) {
+    if (!is_stopped(one)) continue;
+    Participant::Seen& seen = ranks_[one].seen_by[rank];
+    seen.looked_for +=
+        std::min<std::chrono::nanoseconds>(now - seen.looked.value_or(now), kBetweenLooks);
+    seen.looked = now;
+  }
+}
+
+void Ledger::wait(std::uint32_t rank, BlockRange blocks, std::chrono::nanoseconds waited) {
+  if (!ranks_[rank].joining.on_board || is_stopped(rank)) return;
+  for (std::uint32_t block = blocks.begin;
+       block < std::min<std::size_t>(blocks.end, records_.size()); ++block) {
+    const Record& record = records_[block];
+    if (record.settled) continue;
+    if (record.claimant == kNoOne || !is_stopped(record.claimant)) return;
+    Participant::Seen& seen = ranks_[record.claimant].seen_by[rank];
+    seen.waited_for += std::min<std::chrono::nanoseconds>(waited, kBetweenLooks);
+    if (seen.waited_for > kMostWait) {
+      broken(rank, "has waited for the stopped rank " + std::to_string(record.claimant));
+    }
+    return;
+  }
 }
 
 bool Ledger::is_claimed(std::uint32_t block, const Claims& claims) const {
@@ -188,19 +241,25 @@ void Ledger::recover(std::uint32_t rank, bool stalled, const Claims& claims) {
   if (stalled && threads_.now() - last_ring_ < kStallTime) {
     broken(rank, "takes over from the living, though something moves");
   }
-  std::uint32_t taken_over = 0;
+  look_at_stopped(rank);
   for (const std::uint32_t block : claims.wanted()) {
     Record& record = records_[block];
     if (record.claimant == kNoOne || record.claimant == rank) continue;
-    const bool dead = !ranks_[record.claimant].present;
-    const bool claimed = is_claimed(block, claims);
-    if (dead && claimed) broken(rank, "the dead keep block " + std::to_string(block));
-    if (claimed) continue;
-    if (!dead) ++taken_over;
+    const Participant& other = ranks_[record.claimant];
+    const bool dead = !other.locks;
+    if (is_claimed(block, claims)) {
+      if (dead) broken(rank, "the dead keep block " + std::to_string(block));
+      if (is_stopped(record.claimant) && other.seen_by[rank].looked_for > kLooks) {
+        broken(rank, "the stopped keep block " + std::to_string(block));
+      }
+      continue;
+    }
+    if (!dead && !stalled && threads_.now() - other.lived < kLeastSilence) {
+      broken(rank, "takes from the living what they work on");
+    }
     record.claimant = kNoOne;
     trace_.add(threads_.now(), rank, dead ? "bury" : "take over", block);
   }
-  if (taken_over > (stalled ? 1U : 0U)) broken(rank, "takes from the living what they work on");
 }
 
 void Ledger::consume(std::uint32_t rank, const ConsumerPosition& position) {

@@ -43,7 +43,15 @@ class Ledger {
   // Its claims are gone. Unless it was cancelled, all that it wanted must have come.
   void leave(std::uint32_t rank, const Claims& claims);
   void cancel(std::uint32_t rank) { ranks_[rank].joining.complete = false; }
+  // Its locks may stay for a while: then it looks stopped.
   void die(std::uint32_t rank);
+  void drop_locks(std::uint32_t rank) { ranks_[rank].locks = false; }
+  void stop(std::uint32_t rank, Time until);
+  [[nodiscard]] bool some_are_stopped() const;
+  // It does something on the board.
+  void live(std::uint32_t rank) { ranks_[rank].lived = threads_.now(); }
+  // Its consumer has waited so long for these blocks since it was last seen to.
+  void wait(std::uint32_t rank, BlockRange blocks, std::chrono::nanoseconds waited);
   [[nodiscard]] bool is_on_board(std::uint32_t rank) const {
     return ranks_[rank].present && ranks_[rank].joining.on_board;
   }
@@ -72,6 +80,16 @@ class Ledger {
     bool consumes = false;
     ConsumerPosition position;
     Time moved;
+    bool locks = false;  // it is on the board, or holds the locks of who was
+    Time lived;
+    Time stopped_until;
+    // Since it stopped, by rank: how long that one has looked at it, and has waited for it.
+    struct Seen {
+      std::optional<Time> looked;
+      std::chrono::nanoseconds looked_for{0};
+      std::chrono::nanoseconds waited_for{0};
+    };
+    std::vector<Seen> seen_by;
     std::vector<bool> taken;   // without a board
     std::vector<bool> failed;  // its own part of what was done before: on no board, in its report
   };
@@ -80,6 +98,8 @@ class Ledger {
   void check_window(std::uint32_t rank, std::uint64_t position, std::uint64_t limit_bytes);
   void check_order(std::uint32_t rank, std::uint32_t block, const Claims& claims);
   [[nodiscard]] bool is_claimed(std::uint32_t block, const Claims& claims) const;
+  [[nodiscard]] bool is_stopped(std::uint32_t rank) const;
+  void look_at_stopped(std::uint32_t rank);
 
   VirtualThreads& threads_;
   PageCache& cache_;

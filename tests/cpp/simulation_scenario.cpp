@@ -123,7 +123,11 @@ RankScenario Scenario::draw_rank(Random& random, bool faulty) {
   if (random.chance(5)) rank.pauses_at = random.between(1, 20);
   if (random.chance(5)) rank.interrupted_at = random.between(1, 10);
   if (random.chance(15)) rank.killed_at = random.spread(1, 4000);
+  if (random.chance(30)) rank.locks_outlive_by = microseconds_of(random.spread(10'000, 60'000'000));
   if (random.chance(10)) rank.cancelled_at = random.spread(1, 4000);
+  if (random.chance(12)) rank.stopped_at = random.spread(1, 4000);
+  rank.stopped_for = microseconds_of(random.spread(5'000'000, 600'000'000));
+  rank.continues = random.chance(70);
   if (faulty) draw_faults(random, rank);
   return rank;
 }

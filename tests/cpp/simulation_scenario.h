@@ -37,6 +37,11 @@ struct RankScenario {
   std::uint64_t pauses_at = 0;       // 60 s, before that tensor; 0 is never
   std::uint64_t interrupted_at = 0;  // in that look of a waiting consumer; 0 is never
   std::uint64_t killed_at = 0;       // in that step; 0 is never
+  // So long a child that was forked meanwhile holds the locks of the dead.
+  std::chrono::nanoseconds locks_outlive_by{0};
+  std::uint64_t stopped_at = 0;  // in that step; 0 is never
+  std::chrono::nanoseconds stopped_for{0};
+  bool continues = true;  // after that, or it is killed
   std::uint64_t cancelled_at = 0;
   std::vector<Fault> faults;
   std::vector<std::uint64_t> stalls;  // calls

@@ -30,6 +30,7 @@ TEST_CASE("whatever goes wrong, all rules hold") {
     INFO("shardahead_simulate --seed " << seed << " --trace");
     REQUIRE(rules_broken(result) == std::string());
     all.deaths += result.deaths;
+    all.stops += result.stops;
     all.evicted_bytes += result.evicted_bytes;
     all.dropped_bytes += result.dropped_bytes;
     all.failed_bytes += result.failed_bytes;
@@ -37,6 +38,7 @@ TEST_CASE("whatever goes wrong, all rules hold") {
   }
   // All of it was met.
   CHECK(all.deaths > kSeeds / 100);
+  CHECK(all.stops > kSeeds / 100);
   CHECK(all.evicted_bytes > 0);
   CHECK(all.dropped_bytes > 0);
   CHECK(all.failed_bytes > 0);

@@ -86,6 +86,14 @@ void VirtualThreads::kill(std::uint32_t rank) {
   for (const auto& thread : threads_) thread->dead |= thread->rank == rank;
 }
 
+void VirtualThreads::hold(std::uint32_t rank, Time until) {
+  for (const auto& thread : threads_) {
+    if (thread->rank != rank) continue;
+    thread->due = std::max(thread->due, until);
+    thread->word = nullptr;  // it looks for itself then
+  }
+}
+
 bool VirtualThreads::bury() {
   burying_ = true;
   constexpr int kRounds = 8;

@@ -38,6 +38,8 @@ class VirtualThreads {
   void stop() noexcept { stopped_ = true; }
   // Its threads stop where they are, as those of a killed process.
   void kill(std::uint32_t rank);
+  // Its threads go on at `until`, not before, as those of a stopped process.
+  void hold(std::uint32_t rank, Time until);
   // Lets all threads that are left run to their end, in no time, so that they return what they
   // hold. False where one does not end.
   bool bury();

@@ -51,8 +51,8 @@ class ForwardingClaims : public Claims {
 // Does what the canary asks for, and says nothing of it.
 class BuggyClaims final : public ForwardingClaims {
  public:
-  BuggyClaims(std::unique_ptr<Claims> claims, Bug bug)
-      : ForwardingClaims(std::move(claims)), bug_(bug) {}
+  BuggyClaims(std::unique_ptr<Claims> claims, const Ledger& ledger, Bug bug)
+      : ForwardingClaims(std::move(claims)), ledger_(ledger), bug_(bug) {}
 
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
     if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
@@ -73,10 +73,12 @@ class BuggyClaims final : public ForwardingClaims {
     inner().settle(claim, outcome, read_bytes);
   }
   void recover(bool stalled) override {
-    if (bug_ != Bug::dead_kept) inner().recover(stalled);
+    if (bug_ == Bug::dead_kept || (bug_ == Bug::stopped_kept && ledger_.some_are_stopped())) return;
+    inner().recover(stalled || bug_ == Bug::living_robbed);
   }
 
  private:
+  const Ledger& ledger_;
   Bug bug_;
 };
 
@@ -91,19 +93,35 @@ class WatchedClaims final : public ForwardingClaims {
   ~WatchedClaims() override { ledger_.leave(rank_, inner()); }
 
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
+    ledger_.live(rank_);
     auto claim = inner().take(limit_bytes);
     if (claim) ledger_.take(rank_, *claim, limit_bytes, inner());
     return claim;
   }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
+    ledger_.live(rank_);
     inner().settle(claim, outcome, read_bytes);
     ledger_.settle(rank_, claim, outcome, inner());
   }
+  bool settled(std::uint64_t limit_bytes) override {
+    ledger_.live(rank_);
+    return inner().settled(limit_bytes);
+  }
+  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override {
+    ledger_.live(rank_);
+    return inner().standing(blocks);
+  }
+  std::optional<ConsumerPosition> slowest_consumer(Runtime::Time now) override {
+    ledger_.live(rank_);
+    return inner().slowest_consumer(now);
+  }
   void recover(bool stalled) override {
+    ledger_.live(rank_);
     inner().recover(stalled);
     ledger_.recover(rank_, stalled, inner());
   }
   void report_consumer(const ConsumerPosition& position) override {
+    ledger_.live(rank_);
     inner().report_consumer(position);
     ledger_.consume(rank_, position);
   }
@@ -126,14 +144,14 @@ class WatchedClaims final : public ForwardingClaims {
 
 const char* to_string(Bug bug) noexcept {
   constexpr std::array<const char*, kBugs> kNames = {
-      "none",           "taken_twice",   "beyond_window", "dead_kept",
-      "done_unfetched", "never_settled", "failure_hidden"};
+      "none",          "taken_twice",    "beyond_window", "dead_kept",    "done_unfetched",
+      "never_settled", "failure_hidden", "stopped_kept",  "living_robbed"};
   return kNames[static_cast<std::size_t>(bug)];
 }
 
 std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
                                 Bug bug) {
-  if (bug != Bug::none) claims = std::make_unique<BuggyClaims>(std::move(claims), bug);
+  if (bug != Bug::none) claims = std::make_unique<BuggyClaims>(std::move(claims), ledger, bug);
   return std::make_unique<WatchedClaims>(std::move(claims), ledger, rank);
 }
 

@@ -17,8 +17,10 @@ enum class Bug {
   done_unfetched,  // a block is marked done that no one has fetched
   never_settled,   // what became of a block is not said
   failure_hidden,  // a block that failed is marked done
+  stopped_kept,    // the claims of the stopped stay theirs
+  living_robbed,   // the living lose their claims
 };
-inline constexpr std::uint32_t kBugs = 7;
+inline constexpr std::uint32_t kBugs = 9;
 
 const char* to_string(Bug bug) noexcept;
 

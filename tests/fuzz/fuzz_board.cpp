@@ -46,12 +46,27 @@ const std::string& folder() {
   return made.path();
 }
 
+// Moved by the operations, so that an input always does the same.
+class InputClock final : public Runtime {
+ public:
+  void pass(std::chrono::seconds time) { now_ += time; }
+  Time now() noexcept override { return now_; }
+  void wait_for_ring(const DoorbellWord&, std::uint32_t,
+                     std::chrono::nanoseconds) noexcept override {}
+  void start_thread(const std::string&, std::function<void()>) override { std::abort(); }
+
+ private:
+  Time now_;
+};
+
 // Never more than a plan's share of it is wanted.
-std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::uint8_t every) {
+std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::uint8_t every,
+                                  std::uint64_t set_inflight_bytes, Runtime& clock) {
   std::vector<std::uint32_t> wanted;
   for (std::uint32_t i = 0; i < plan->blocks().size(); i += every) wanted.push_back(i);
   BoardRefusal refusal;
-  return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal);
+  return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal, set_inflight_bytes,
+                           clock);
 }
 
 // What any process of the user could do to the file at any time.
@@ -70,14 +85,15 @@ void check(const Claim& claim, const Plan& plan) {
 }
 
 // Comes to an end within rounds, not within a time: nothing here waits.
-void bring_to_the_end(BoardClaims& board, const Plan& plan) {
+void bring_to_the_end(BoardClaims& board, const Plan& plan, InputClock& clock) {
   for (std::size_t round = 0; round < 4 * plan.blocks().size() + 8; ++round) {
     if (board.settled(kNoLimit)) return;
     if (const auto claim = board.take(kNoLimit)) {
       check(*claim, plan);
       board.settle(*claim, Outcome::done, 1);
     } else {
-      board.recover(true);  // as after 10 s without any change
+      board.recover(true);  // as after long without any change
+      clock.pass(3 * kMostBlockTime);
     }
   }
   require(false, "all blocks are settled in the end");
@@ -105,15 +121,18 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
 
   std::vector<std::unique_ptr<BoardClaims>> participants(2);
   std::vector<std::vector<Claim>> in_hand(2);  // of each
+  InputClock clock;
   const auto no_time = std::chrono::steady_clock::time_point();
   while (!input.empty()) {
     const std::uint8_t operation = input.byte();
+    clock.pass(std::chrono::seconds(operation / 32));
     auto& board = participants[operation / 16 % 2];
     auto& claims = in_hand[operation / 16 % 2];
     if (operation % 16 == 0) {
       board.reset();
       claims.clear();
-      board = join(plan, 1 + input.byte() % 4);
+      const std::uint8_t how = input.byte();
+      board = join(plan, 1 + how % 4, how / 4 * kKiB, clock);
       require(board || !memory.is_board(), "a board of this plan is joined");
     } else if (operation % 16 < 6) {
       scribble(input, whole);
@@ -154,7 +173,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   for (std::size_t i = 0; i < participants.size(); ++i) {
     if (!participants[i]) continue;
     for (const Claim& claim : in_hand[i]) participants[i]->settle(claim, Outcome::done, 0);
-    bring_to_the_end(*participants[i], *plan);
+    bring_to_the_end(*participants[i], *plan, clock);
   }
   return 0;
 }
