@@ -78,6 +78,7 @@ struct Totals {
   std::uint64_t failed_bytes = 0;
   double virtual_seconds = 0;
   double longest_wait_seconds = 0;
+  double longest_for_stopped_seconds = 0;
 };
 
 void add(Totals& totals, const SimulationResult& result) {
@@ -92,6 +93,8 @@ void add(Totals& totals, const SimulationResult& result) {
   totals.failed_bytes += result.failed_bytes;
   totals.virtual_seconds += result.virtual_seconds;
   totals.longest_wait_seconds = std::max(totals.longest_wait_seconds, result.longest_wait_seconds);
+  totals.longest_for_stopped_seconds =
+      std::max(totals.longest_for_stopped_seconds, result.longest_for_stopped_seconds);
 }
 
 void print(const Totals& totals, std::uint64_t seeds, double wall_seconds) {
@@ -100,8 +103,11 @@ void print(const Totals& totals, std::uint64_t seeds, double wall_seconds) {
       "%llu seeds, %llu failed, %llu ranks, %llu of them killed, %llu stopped, %llu events\n",
       number(seeds), number(totals.failed), number(totals.ranks), number(totals.deaths),
       number(totals.stops), number(totals.events));
-  std::printf("%.0f virtual s in %.1f s; the longest wait of a consumer %.1f s\n",
-              totals.virtual_seconds, wall_seconds, totals.longest_wait_seconds);
+  std::printf(
+      "%.0f virtual s in %.1f s; the longest wait of a consumer %.1f s, for a stopped rank %.1f "
+      "s\n",
+      totals.virtual_seconds, wall_seconds, totals.longest_wait_seconds,
+      totals.longest_for_stopped_seconds);
   std::printf("MiB: %llu read, %llu evicted, %llu dropped behind, %llu reported as failed\n",
               number(totals.read_bytes / kMiB), number(totals.evicted_bytes / kMiB),
               number(totals.dropped_bytes / kMiB), number(totals.failed_bytes / kMiB));

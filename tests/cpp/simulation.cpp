@@ -78,6 +78,8 @@ SimulationResult simulate(const SimulationOptions& options) {
   result.events = node.trace.events();
   result.trace = node.trace.text();
   result.virtual_seconds = std::chrono::duration<double>(ended.time_since_epoch()).count();
+  result.longest_for_stopped_seconds =
+      std::chrono::duration<double>(node.ledger.most_waited()).count();
   result.ranks = static_cast<std::uint32_t>(scenario.ranks.size());
   result.read_bytes = node.cache.read_bytes();
   result.evicted_bytes = node.cache.evicted_bytes();

@@ -23,7 +23,8 @@ struct SimulationResult {
   std::uint64_t events = 0;
   std::string trace;  // if it is kept
   double virtual_seconds = 0;
-  double longest_wait_seconds = 0;  // of a consumer
+  double longest_wait_seconds = 0;         // of a consumer
+  double longest_for_stopped_seconds = 0;  // that one waited for one stopped rank, in all
   std::uint32_t ranks = 0;
   std::uint32_t deaths = 0;
   std::uint32_t stops = 0;

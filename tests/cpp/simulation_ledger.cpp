@@ -128,6 +128,7 @@ void Ledger::wait(std::uint32_t rank, BlockRange blocks, std::chrono::nanosecond
     if (record.claimant == kNoOne || !is_stopped(record.claimant)) return;
     Participant::Seen& seen = ranks_[record.claimant].seen_by[rank];
     seen.waited_for += std::min<std::chrono::nanoseconds>(waited, kBetweenLooks);
+    most_waited_ = std::max(most_waited_, seen.waited_for);
     if (seen.waited_for > kMostWait) {
       broken(rank, "has waited for the stopped rank " + std::to_string(record.claimant));
     }

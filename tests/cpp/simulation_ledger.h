@@ -52,6 +52,8 @@ class Ledger {
   void live(std::uint32_t rank) { ranks_[rank].lived = threads_.now(); }
   // Its consumer has waited so long for these blocks since it was last seen to.
   void wait(std::uint32_t rank, BlockRange blocks, std::chrono::nanoseconds waited);
+  // The most that one stopped rank has cost a consumer.
+  [[nodiscard]] std::chrono::nanoseconds most_waited() const noexcept { return most_waited_; }
   [[nodiscard]] bool is_on_board(std::uint32_t rank) const {
     return ranks_[rank].present && ranks_[rank].joining.on_board;
   }
@@ -110,6 +112,7 @@ class Ledger {
   bool all_exempt_ = false;
   bool closed_ = false;
   Time last_ring_;
+  std::chrono::nanoseconds most_waited_{0};
   std::vector<std::string> violations_;
 };
 
