@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,16 @@ def run_round(draw: random.Random, nursery: Nursery, mount: Any) -> dict[str, in
     killed = draw.random() < 0.3
     if killed:
         ranks.pop(draw.randrange(len(ranks))).kill()
+    # The last to be asked for its result: the others come to theirs while it stands still.
+    stopped = len(ranks) > 1 and draw.random() < 0.3
+    if stopped:
+        ranks[-1].kill(signal.SIGSTOP)
     if draw.random() < 0.2:
         mount.clear()  # what has failed by then need not have failed for all
     errors = 0
     for rank in ranks:
+        if stopped and rank is ranks[-1]:
+            rank.kill(signal.SIGCONT)
         found, error = rank.result()
         assert found == names_before(SHARDS)[: len(found)]
         assert (error is None) == (found == names_before(SHARDS)), (found, error)
@@ -78,7 +85,8 @@ def run_round(draw: random.Random, nursery: Nursery, mount: Any) -> dict[str, in
             errors += 1
             assert error[0] == errno.EIO
             assert Path(error[1]).name in bad
-    return {"ranks": len(ranks), "killed": int(killed), "errors": errors, "bad files": len(bad)}
+    count = {"ranks": len(ranks), "killed": int(killed), "stopped": int(stopped)}
+    return {**count, "errors": errors, "bad files": len(bad)}
 
 
 def way(draw: random.Random, mount: Any) -> tuple[str, Path, str]:
