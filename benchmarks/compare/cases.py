@@ -30,6 +30,7 @@ class Case:
     resident: bool = False
     memory_mib: int | None = None
     hog_mib: int | None = None
+    window_mib: int | None = None
 
     def text(self) -> str:
         """The conditions in one line."""
@@ -61,6 +62,8 @@ class Case:
             parts.append(f"{self.memory_mib} MiB of memory")
         if self.hog_mib is not None:
             parts.append(f"a hog of up to {self.hog_mib} MiB")
+        if self.window_mib is not None:
+            parts.append(f"a window of {self.window_mib} MiB")
         if self.kill_rank is not None:
             parts.append(f"rank {self.kill_rank} killed after {self.kill_after:g}")
         return ", ".join(parts)
@@ -68,6 +71,7 @@ class Case:
 
 _RANKS = Case("ranks")
 _LARGE = Case("large", shards=16, rate_mb_per_s=500)
+_SMALL = Case("small-tensors", ranks=8, shards=2, size_mib=64)
 _MEMORY = replace(_LARGE, name="memory", ranks=2, memory_mib=2750)
 PRESETS = {
     case.name: case
@@ -79,6 +83,8 @@ PRESETS = {
         replace(_RANKS, name="kill", kill_rank=0),
         replace(_RANKS, name="queue", max_background=12, congestion_threshold=9),
         Case("disk", size_mib=64, rate_mb_per_s=100, round_trip_ms=0.1, seek_ms=8),
+        _SMALL,
+        replace(_SMALL, name="small-tensors-window", window_mib=64),
         Case("resident", ranks=1, shards=40, resident=True),
         _MEMORY,
         replace(_MEMORY, name="memory-one-file", shards=1, size_mib=4096),

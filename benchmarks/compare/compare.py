@@ -120,6 +120,7 @@ class Comparison:
             kill_rank=case.kill_rank,
             kill_after=case.kill_after,
             hog_mib=case.hog_mib,
+            window_mib=case.window_mib,
         )
 
     def _load(self, result: CaseResult, method: MethodResult, storage: Storage, job: Job) -> None:
@@ -134,7 +135,7 @@ class Comparison:
         kind = method.method.split()[0]
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             job = replace(job, method=method.method, folder=folder)
-            variables = shardahead_variables(method.method)
+            variables = shardahead_variables(method.method, job.window_mib)
             with Ranks(job, self._python(kind), variables) as ranks:
                 ready = ranks.wait_ready()
                 if ready.problem:

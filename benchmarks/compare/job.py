@@ -39,7 +39,8 @@ class Job:
     """One load. `folder` is for what the ranks tell each other, never for the checkpoint.
 
     `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's;
-    `hog_mib` what another process in it takes and gives back meanwhile.
+    `hog_mib` what another process in it takes and gives back meanwhile, `window_mib` how far
+    Shardahead may be ahead.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Job:
     verify: bool = False
     memory_group: str = ""
     hog_mib: int | None = None
+    window_mib: int | None = None
 
     @property
     def kind(self) -> str:

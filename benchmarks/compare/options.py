@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kill-after", type=float, help="after this share of its bytes")
     add("--memory-mib", type=int, help="in a memory cgroup with this limit, for all ranks")
     add("--hog-mib", type=int, help="beside a process that takes and gives back this much of it")
+    add("--window-mib", type=int, help="of Shardahead: how far it may be ahead of the slowest rank")
     add("--folder", type=Path, help="load this checkpoint, without the slow filesystem")
     add("--link-mb-per-s", type=float, help="with --folder: the rate for the ratio")
     add("--time-limit-s", type=float, default=600.0, help="of one load")
@@ -130,6 +131,8 @@ def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
             raise ValueError("--memory-mib is at least 1")
         if case.hog_mib is not None and case.hog_mib < 1:
             raise ValueError("--hog-mib is at least 1")
+        if case.window_mib is not None and case.window_mib < 1:
+            raise ValueError("--window-mib is at least 1")
         if case.resident and given.folder:
             raise ValueError("the case resident makes its own files: not with --folder")
     return cases
@@ -159,13 +162,14 @@ def shardahead_options(text: str) -> list[str]:
     return options
 
 
-def shardahead_variables(method: str) -> dict[str, str]:
-    """The environment variables of a variant of shardahead; none for other methods."""
+def shardahead_variables(method: str, window_mib: int | None = None) -> dict[str, str]:
+    """The environment variables of a method; those without Shardahead do not look at them."""
+    window = {} if window_mib is None else {"SHARDAHEAD_WINDOW_BYTES": f"{window_mib}MiB"}
     kind, _, text = method.partition(" ")
     if kind != "shardahead" or not text:
-        return {}
+        return window
     pairs = (option.partition("=") for option in shardahead_options(text))
-    return {f"SHARDAHEAD_{name.upper()}": value for name, _, value in pairs}
+    return window | {f"SHARDAHEAD_{name.upper()}": value for name, _, value in pairs}
 
 
 def _pythons(given: argparse.Namespace) -> dict[str, str]:

@@ -101,12 +101,15 @@ def versions_of(method: str) -> dict[str, str]:
     return found
 
 
-def used() -> tuple[int, float]:
-    """Major faults of this thread, which consumes; processor seconds of it and of what it ran."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt, seconds
+def used() -> dict[str, float]:
+    """Major faults of this thread, which consumes; the rest of its process and of what that ran."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "major_faults": resource.getrusage(resource.RUSAGE_THREAD).ru_majflt,
+        "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in both),
+        "voluntary_switches": sum(one.ru_nvcsw for one in both),
+        "involuntary_switches": sum(one.ru_nivcsw for one in both),
+    }
 
 
 def run(job: Job, rank: int, say: Callable[[dict[str, Any]], None]) -> None:
@@ -119,11 +122,11 @@ def run(job: Job, rank: int, say: Callable[[dict[str, Any]], None]) -> None:
     say({"ready": rank, "versions": versions_of(job.method)})
     if not sys.stdin.readline():
         return
-    faults, cpu_seconds = used()
+    before = used()
     weights = start()
     consumer.consume(weights)
     ended = time.monotonic()
-    faults_after, cpu_seconds_after = used()
+    after = used()
     report = getattr(weights, "report", lambda: None)
     names = set(consumer.names)
     say(
@@ -135,8 +138,7 @@ def run(job: Job, rank: int, say: Callable[[dict[str, Any]], None]) -> None:
             "unexpected": sorted(names - job.tensors.keys())[:10],
             "bytes": consumer.bytes,
             "expected_bytes": part_bytes(job.tensors.values(), rank, job.size),
-            "major_faults": faults_after - faults,
-            "cpu_seconds": cpu_seconds_after - cpu_seconds,
+            **{name: after[name] - before[name] for name in after},
             "report": report(),
             "checksums": consumer.checksums,
         }

@@ -23,6 +23,7 @@ class Load:
     rank_seconds: list[float] = field(default_factory=list)
     major_faults: list[int] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+    switches: list[int] = field(default_factory=list)
     waited_seconds: list[float] = field(default_factory=list)
     prefetch_cpu_s_per_gib: float | None = None
     ranks: list[dict[str, Any]] = field(default_factory=list)
@@ -91,6 +92,7 @@ def make_load(
         rank_seconds=[rank["seconds"] for rank in ranks if "seconds" in rank],
         major_faults=[rank["major_faults"] for rank in ranks],
         cpu_seconds=[rank["cpu_seconds"] for rank in ranks],
+        switches=[rank["voluntary_switches"] + rank["involuntary_switches"] for rank in ranks],
         waited_seconds=[report["waited_seconds"] for report in reports],
         prefetch_cpu_s_per_gib=prefetch_cpu / (file_bytes / GIB) if reports else None,
         ranks=[{key: rank[key] for key in rank if key != "checksums"} for rank in ranks],

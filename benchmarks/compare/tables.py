@@ -18,6 +18,7 @@ _HEADS = (
     "bytes served / files",
     "major faults",
     "CPU s of the ranks",
+    "switches",
     "CPU s/GiB of the prefetch",
     "waited s",
 )
@@ -63,6 +64,7 @@ def _cells(method: MethodResult) -> list[str]:
         _spread(method.values("served_ratio"), 3),
         _spread(method.sums("major_faults"), 0),
         _spread(method.sums("cpu_seconds"), 2),
+        _spread(method.sums("switches"), 0),
         _spread(method.values("prefetch_cpu_s_per_gib"), 2),
         _spread(method.sums("waited_seconds"), 2),
     ]

@@ -33,7 +33,8 @@ REPORT = {"cpu_seconds": 0.25, "waited_seconds": 1.5}
 
 def rank_result(rank: int, seconds: float, report: Any = None) -> dict[str, Any]:
     figures = {"major_faults": 3, "cpu_seconds": 0.5, "checksums": {"a": 1}}
-    return {"rank": rank, "seconds": seconds, "report": report, **figures}
+    switches = {"voluntary_switches": 20, "involuntary_switches": 1}
+    return {"rank": rank, "seconds": seconds, "report": report, **figures, **switches}
 
 
 def case_result(*methods: MethodResult, **options: Any) -> CaseResult:
@@ -57,6 +58,7 @@ def test_a_load_is_told_in_ratios() -> None:
     assert load.ratio == pytest.approx(1.5)
     assert load.served_ratio == pytest.approx(1.5)
     assert load.rank_seconds == [2.0, 3.0]
+    assert load.switches == [21, 21]
     assert load.prefetch_cpu_s_per_gib == pytest.approx(0.25)
     assert load.waited_seconds == [1.5, 1.5]
     assert all("checksums" not in rank for rank in load.ranks)
@@ -110,6 +112,11 @@ def test_presets_are_what_they_are_called() -> None:
     queue = replace(ranks, name="queue", max_background=12, congestion_threshold=9)
     assert PRESETS["queue"] == queue
     assert PRESETS["disk"] == Case("disk", 4, 8, 64, 100, 0.1, seek_ms=8)
+    small = Case("small-tensors", 8, 2, 64)
+    assert PRESETS["small-tensors"] == small
+    window = replace(small, name="small-tensors-window", window_mib=64)
+    assert PRESETS["small-tensors-window"] == window
+    assert "8 ranks, a window of 64 MiB" in window.text()
     assert PRESETS["resident"].shards * PRESETS["resident"].size_mib == 10 * 1024
     assert parse(["--case", "all"]).cases == tuple(PRESETS.values())
 
@@ -141,6 +148,8 @@ def test_variants_of_shardahead_are_methods_of_their_own() -> None:
     expected = {"SHARDAHEAD_PARTITION": "block", "SHARDAHEAD_THREADS": "8"}
     assert shardahead_variables(variant) == expected
     assert shardahead_variables("plain") == {}
+    assert shardahead_variables("shardahead", 64) == {"SHARDAHEAD_WINDOW_BYTES": "64MiB"}
+    assert shardahead_variables(variant, 64) == expected | {"SHARDAHEAD_WINDOW_BYTES": "64MiB"}
 
 
 def test_the_command_repeats_what_was_measured_and_not_where() -> None:
@@ -170,6 +179,7 @@ def test_interpreters_come_from_the_environments_that_are_there(tmp_path: Path) 
         ["--shardahead-option", "threads"],
         ["--python", "none=python3"],
         ["--case", "resident", "--folder", "x"],
+        ["--window-mib", "0"],
     ],
 )
 def test_options_without_sense_are_refused(

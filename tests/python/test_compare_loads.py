@@ -88,6 +88,17 @@ def test_each_method_gets_everything(tmp_path: Path) -> None:
 
 
 @needs_slowfs
+def test_a_window_is_in_force_and_switches_are_counted(tmp_path: Path) -> None:
+    chosen = ["--methods", "shardahead", "--window-mib", "1"]
+    (method,) = run_compare(tmp_path, *SMALL, *chosen)["methods"]
+    (load,) = method["loads"]
+    assert load["problem"] == ""
+    assert [rank["report"]["window_bytes"] for rank in load["ranks"]] == [2**20] * 2
+    assert [rank["voluntary_switches"] > 0 for rank in load["ranks"]] == [True] * 2
+    assert min(load["switches"]) > 0
+
+
+@needs_slowfs
 def test_slices_and_a_killed_rank(tmp_path: Path) -> None:
     chosen = ["--methods", "plain,shardahead", "--slices", "--kill-rank", "0", "--verify"]
     for method in run_compare(tmp_path, *SMALL, *chosen)["methods"]:
