@@ -2,6 +2,7 @@
 // before the kernel has to choose between them and what was brought in and not read yet. It would
 // choose the latter: pages that were read through a mapping count as active. A window alone gives
 // 1.5 times the bytes there, window and dropping 1.00.
+#include <algorithm>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -57,16 +58,35 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
   const ConsumerPosition position = state.consumption->pass(
       std::min(position_bytes, end), std::min(needed_bytes, end),
       window.ahead_bytes > 0 ? window.ahead_bytes : Consumption::kNoEnd, releasable_bytes);
+  ConsumerPosition before;
   {
     const MutexLock lock(state.mutex);
-    state.consumer = position;
+    before = std::exchange(state.consumer, position);
   }
   if (!shared || !state.options.consumer || cancelled()) return;
   // What a process has mapped is not dropped: so first its own hold on it goes.
   if (window.keep_bytes) state.give_up_released(position.released_bytes);
   shared->report_consumer(position);
-  if (window.ahead_bytes > 0) ring(shared->doorbell());
+  if (window.ahead_bytes > 0) state.ring_if_opened(*shared, window.ahead_bytes, before, position);
   if (window.keep_bytes) state.drop_behind(*shared, *window.keep_bytes);
+}
+
+// Where this report moves the end of the window past the beginning of a block, whoever waits for
+// one is woken; else nothing is new for them, and there are many tensors to a block. Of several
+// ranks that report at the same time the last one sees the others' positions, and rings.
+void Engine::State::ring_if_opened(Claims& shared, std::uint64_t window_bytes,
+                                   const ConsumerPosition& before,
+                                   const ConsumerPosition& position) {
+  const ConsumerPosition slowest = shared.slowest_consumer(runtime.now()).value_or(position);
+  const std::uint64_t end = window_end(window_bytes, slowest);
+  const auto begin_of = [&](const Block& block) { return plan->position(block); };
+  const auto opened = std::ranges::lower_bound(
+      plan->blocks(), window_end(window_bytes, slower_of(before, slowest)), {}, begin_of);
+  if (opened != plan->blocks().end() && begin_of(*opened) < end) {
+    ring(shared.doorbell());
+  } else {
+    runtime.ring_unheard(shared.doorbell());
+  }
 }
 
 bool Engine::end_consumer() {

@@ -9,11 +9,21 @@
 
 namespace shardahead {
 
+namespace {
+
 // std::atomic::wait has no timeout, and is for the threads of one process only.
-void ring(DoorbellWord& word) noexcept {
+void wake(DoorbellWord& word, int most) noexcept {
   word.fetch_add(1, std::memory_order_acq_rel);
-  ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  ::syscall(SYS_futex, &word, FUTEX_WAKE, most, nullptr, nullptr, 0);
 }
+
+}  // namespace
+
+void ring(DoorbellWord& word) noexcept { wake(word, INT_MAX); }
+
+void ring_one(DoorbellWord& word) noexcept { wake(word, 1); }
+
+void ring_unheard(DoorbellWord& word) noexcept { word.fetch_add(1, std::memory_order_acq_rel); }
 
 void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
                    std::chrono::nanoseconds timeout) noexcept {

@@ -17,6 +17,10 @@ inline std::uint32_t doorbell_seen(const DoorbellWord& word) noexcept {
 }
 
 void ring(DoorbellWord& word) noexcept;
+// Wakes one of those that wait, if any does; who reads the word later sees the ring as ever.
+void ring_one(DoorbellWord& word) noexcept;
+// Wakes no one, for there is nothing to do; but who reads the word sees that something moves.
+void ring_unheard(DoorbellWord& word) noexcept;
 
 // Returns at a ring after `seen` was read, after `timeout`, or for no reason.
 void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,

@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "fetch.h"
 #include "keeping.h"
+#include "lookout.h"
 #include "mapped_file.h"
 #include "patience.h"
 #include "process_mark.h"
@@ -60,6 +61,7 @@ struct Engine::State {
   std::atomic<bool> cancelled{false};
   DoorbellWord trial_bell{0};  // rung once, when it is known what the trial gave
   const std::atomic<bool> never_cancelled{false};
+  Lookout lookout{runtime};
 
   mutable Mutex mutex;
   Condition ended_or_left;
@@ -77,6 +79,7 @@ struct Engine::State {
   // Of this process; with those of others once claims go.
   std::vector<bool> failed_blocks GUARDED_BY(mutex);
   Runtime::Time last_change GUARDED_BY(mutex) = runtime.now();
+  std::uint32_t last_rings GUARDED_BY(mutex) = 0;
   Runtime::Time last_recovery GUARDED_BY(mutex) = runtime.now();
   Report figures GUARDED_BY(mutex);
   Runtime::Time ended GUARDED_BY(mutex);
@@ -89,7 +92,7 @@ struct Engine::State {
 
   void work(Claims& shared) noexcept;
   void work_to_the_end(Claims& shared);
-  bool work_once(Fetcher& fetcher, Claims& shared);
+  bool work_once(Fetcher& fetcher, Claims& shared, Lookout::Worker& worker);
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
                  std::uint64_t& tried_bytes);
   KeepingCheck try_page_of(const File& file, const std::vector<ByteRange>& ranges,
@@ -99,7 +102,7 @@ struct Engine::State {
   void wait_for_trial(MutexLock& lock, const std::function<void()>& between) REQUIRES(mutex);
   [[nodiscard]] std::optional<Keeping> verdict() const REQUIRES(mutex);
   [[nodiscard]] bool is_in_vain() const;
-  void wait_for_change(Claims& shared, std::uint32_t seen);
+  void wait_for_change(Claims& shared, std::uint32_t seen, Lookout::Worker& worker);
   Outcome fetch_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_block(Fetcher& fetcher, const Claim& claim, std::uint64_t& read_bytes);
   Outcome fail_block(std::uint32_t block, IoError error) noexcept;
@@ -116,6 +119,8 @@ struct Engine::State {
   void count_refetched(const FetchResult& result);
   void look_at_memory();
   void bring_into(const MappedFile& mapped, std::size_t file, ByteRange range);
+  void ring_if_opened(Claims& shared, std::uint64_t window_bytes, const ConsumerPosition& before,
+                      const ConsumerPosition& position);
   void give_up_released(std::uint64_t released_bytes);
   void drop_behind(Claims& shared, std::uint64_t keep_bytes);
   void give_up_pages(ByteRange positions);

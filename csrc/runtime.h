@@ -25,6 +25,9 @@ class Runtime {
   // As wait_for_ring of doorbell.h.
   virtual void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
                              std::chrono::nanoseconds timeout) noexcept = 0;
+  // As those of doorbell.h.
+  virtual void ring_one(DoorbellWord& word) noexcept { shardahead::ring_one(word); }
+  virtual void ring_unheard(DoorbellWord& word) noexcept { shardahead::ring_unheard(word); }
   // A thread that no one joins. Throws std::system_error or std::bad_alloc where there can be none.
   // What `body` throws ends the thread, and nothing else.
   virtual void start_thread(const std::string& name, std::function<void()> body) = 0;

@@ -56,9 +56,10 @@ void Engine::State::work(Claims& shared) noexcept {
 
 void Engine::State::work_to_the_end(Claims& shared) {
   Fetcher fetcher(io, steps, options.strategy, cancelled);
+  Lookout::Worker worker(lookout);
   double counted_seconds = 0;
   for (bool more = true; more;) {
-    more = work_once(fetcher, shared);
+    more = work_once(fetcher, shared, worker);
     const double cpu_seconds = thread_cpu_seconds();
     const MutexLock lock(mutex);
     figures.cpu_seconds += cpu_seconds - counted_seconds;
@@ -67,12 +68,14 @@ void Engine::State::work_to_the_end(Claims& shared) {
 }
 
 // Takes one block, or waits for one. False at the end.
-bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
+bool Engine::State::work_once(Fetcher& fetcher, Claims& shared, Lookout::Worker& worker) {
+  worker.look();
   const std::uint32_t seen = doorbell_seen(shared.doorbell());
   if (cancelled.load(std::memory_order_relaxed) || is_in_vain()) return false;
   look_at_memory();
   const std::uint64_t end = limit();
   if (const auto claim = shared.take(end)) {
+    worker.work();
     std::uint64_t read_bytes = 0;
     const Outcome outcome = fetch_block(fetcher, *claim, read_bytes);
     shared.settle(*claim, outcome, read_bytes);
@@ -80,19 +83,21 @@ bool Engine::State::work_once(Fetcher& fetcher, Claims& shared) {
   }
   // Without a consumer nothing moves the window: its end is the end.
   if (shared.settled(options.consumer ? kNoLimit : end)) return false;
-  wait_for_change(shared, seen);
+  wait_for_change(shared, seen, worker);
   return true;
 }
 
-void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen) {
-  runtime.wait_for_ring(shared.doorbell(), seen, kRecoveryInterval);
+// The dead are looked for by the one that waits for the doorbell.
+void Engine::State::wait_for_change(Claims& shared, std::uint32_t seen, Lookout::Worker& worker) {
+  if (!worker.wait(shared.doorbell(), seen, kRecoveryInterval)) return;
   bool stalled = false;
   {
     const MutexLock lock(mutex);
     const auto now = runtime.now();
-    if (doorbell_seen(shared.doorbell()) != seen || now - last_recovery > kBetweenLooks) {
-      last_change = now;
-    }
+    // Not that this one was woken by: it may have been at work, or another have listened.
+    const std::uint32_t rings = doorbell_seen(shared.doorbell());
+    if (rings != last_rings || now - last_recovery > kBetweenLooks) last_change = now;
+    last_rings = rings;
     if (now - last_recovery < kRecoveryInterval) return;
     last_recovery = now;
     stalled = now - last_change > kStallTime;

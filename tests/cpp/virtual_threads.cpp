@@ -35,6 +35,30 @@ void VirtualThreads::wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
   give_way();
 }
 
+// Changes the word, and returns who waits for that. Every rank has a mapping of its own: where the
+// word lies does not tell. Those that were rung before are on their way already.
+std::vector<VirtualThreads::Thread*> VirtualThreads::change(DoorbellWord& word) {
+  const auto has_changed = [](Thread* each) { return doorbell_seen(*each->word) != each->seen; };
+  std::vector<Thread*> waiting;
+  for (const auto& thread : threads_) {
+    if (thread->dead || thread->word == nullptr || has_changed(thread.get())) continue;
+    waiting.push_back(thread.get());
+  }
+  ++word;
+  std::erase_if(waiting, [&](Thread* each) { return !has_changed(each); });
+  return waiting;
+}
+
+void VirtualThreads::ring_one(DoorbellWord& word) {
+  const std::vector<Thread*> waiting = change(word);
+  const Thread* const rung = waiting.empty() ? nullptr : waiting[random_.below(waiting.size())];
+  for (Thread* each : waiting) each->seen += each == rung ? 0U : 1U;
+}
+
+void VirtualThreads::ring_unheard(DoorbellWord& word) {
+  for (Thread* each : change(word)) ++each->seen;
+}
+
 void VirtualThreads::give_way() {
   at_step_(running_->rank);
   Thread& self = *running_;

@@ -31,6 +31,9 @@ class VirtualThreads {
   // Called by a virtual thread. Both come back at once when all is being buried.
   void sleep(Duration duration);
   void wait_for_ring(const DoorbellWord& word, std::uint32_t seen, Duration timeout);
+  // As the kernel does: of those that wait already the others do not see that the word changes.
+  void ring_one(DoorbellWord& word);
+  void ring_unheard(DoorbellWord& word);
 
   // Until no thread is left but those of the dead (true), until `end`, or until stop().
   bool run(Time end);
@@ -56,6 +59,7 @@ class VirtualThreads {
   };
 
   void give_way();
+  std::vector<Thread*> change(DoorbellWord& word);
   Thread* next();
   void resume(Thread& thread);
 
@@ -81,6 +85,8 @@ class RankRuntime final : public Runtime {
                      std::chrono::nanoseconds timeout) noexcept override {
     threads_.wait_for_ring(word, seen, timeout);
   }
+  void ring_one(DoorbellWord& word) noexcept override { threads_.ring_one(word); }
+  void ring_unheard(DoorbellWord& word) noexcept override { threads_.ring_unheard(word); }
   void start_thread(const std::string& name, std::function<void()> body) override;
 
  private:

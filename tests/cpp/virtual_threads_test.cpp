@@ -64,6 +64,30 @@ TEST_CASE("a ring ends a wait, and so does time") {
   CHECK(timed_out - rung == seconds(7));
 }
 
+TEST_CASE("of several that wait one is rung, or none, and who comes later sees every ring") {
+  VirtualThreads threads(1, [](std::uint32_t) {});
+  DoorbellWord word{0};
+  std::string order;
+  const auto wait = [&](char name, std::uint32_t seen) {
+    threads.wait_for_ring(word, seen, seconds(100));
+    order += since_start(threads) < seconds(100) ? name : '-';
+  };
+  for (int i = 0; i < 3; ++i) threads.start(0, [&] { wait('a', 0); });
+  threads.start(1, [&] {
+    threads.sleep(seconds(1));
+    threads.ring_unheard(word);
+    threads.sleep(seconds(1));
+    order += '1';
+    threads.ring_one(word);
+    threads.sleep(seconds(1));
+    order += '2';
+    wait('b', 1);
+    threads.ring_one(word);
+  });
+  CHECK(threads.run(kEnd));
+  CHECK(order == "1a2ba-");
+}
+
 TEST_CASE("the dead stop where they are, and give back what they hold when all are buried") {
   VirtualThreads* all = nullptr;
   VirtualThreads threads(1, [&](std::uint32_t rank) {
