@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "mount.h"
+#include "mount_number.h"
 #include "proc_text.h"
 
 #ifndef MADV_POPULATE_READ
@@ -26,6 +28,10 @@
 
 namespace shardahead {
 namespace {
+
+static_assert(sizeof(off_t) == 8, "files of 2 GiB and more take -D_FILE_OFFSET_BITS=64");
+
+constexpr auto kOverlayMagic = 0x794c7630;  // OVERLAYFS_SUPER_MAGIC
 
 template <typename Call>
 auto retry_interrupted(Call&& call) noexcept {
@@ -44,30 +50,34 @@ void copy_status(const struct stat& from, FileStatus& to) noexcept {
   to.mode = from.st_mode;
 }
 
-// What is known of some mounts, each at its id modulo the size: the id, then whether it is an
+// What is known of some mounts, each at its key modulo the size: the key, then whether it is an
 // overlay, then a bit that is set. No lock: a fork may take place while a thread is here, and the
 // child would wait for it for ever. Relaxed: each word says all that it means.
 std::array<std::atomic<std::uint64_t>, 64> known_mounts{};
 
-// The type of the mount, looked up once for each: its id is not used again while it is mounted.
-bool is_overlay(std::uint64_t mount_id) {
-  auto& known = known_mounts[mount_id % known_mounts.size()];
-  const std::uint64_t seen = known.load(std::memory_order_relaxed);
-  if ((seen & 1U) != 0 && seen >> 2U == mount_id) return (seen & 2U) != 0;
+bool find_overlay(int descriptor) {
+  MountNumber listed;
+  if (mount_number(descriptor, WantedNumber::listed, listed) < 0) return false;
   const auto mounts = parse_mountinfo(file_text("/proc/self/mountinfo").value_or(""));
-  const auto mount = std::ranges::find(mounts, mount_id, &Mount::id);
-  const bool overlay = mount != mounts.end() && mount->type == "overlay";
-  known.store(mount_id << 2U | (overlay ? 2U : 0U) | 1U, std::memory_order_relaxed);
-  return overlay;
+  const auto mount = std::ranges::find(mounts, listed.number, &Mount::id);
+  if (mount != mounts.end()) return mount->type == "overlay";
+  // Detached, or of another mount namespace. Not asked first: it may cost a round trip.
+  struct statfs found{};
+  return ::fstatfs(descriptor, &found) == 0 && found.f_type == kOverlayMagic;
 }
 
+// Looked up once for each mount.
 bool lies_on_overlay(int descriptor) noexcept {
-  struct statx found{};
-  const int flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
-  if (::statx(descriptor, "", flags, STATX_MNT_ID, &found) < 0) return false;
-  if ((found.stx_mask & STATX_MNT_ID) == 0) return false;  // before Linux 5.8
+  MountNumber mount;
+  if (mount_number(descriptor, WantedNumber::unique, mount) < 0) return false;
+  const std::uint64_t key = key_of(mount);
+  auto& known = known_mounts[key % known_mounts.size()];
+  const std::uint64_t seen = known.load(std::memory_order_relaxed);
+  if ((seen & 1U) != 0 && seen >> 2U == key) return (seen & 2U) != 0;
   try {
-    return is_overlay(found.stx_mnt_id);
+    const bool overlay = find_overlay(descriptor);
+    known.store(key << 2U | (overlay ? 2U : 0U) | 1U, std::memory_order_relaxed);
+    return overlay;
   } catch (const std::exception&) {
     return false;
   }
@@ -173,7 +183,8 @@ int SystemFileIo::populate(int descriptor, ByteRange range) noexcept {
 
 std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {
   constexpr std::uint64_t kMappedBytes = 64 * kMiB;  // bounds the vector, whatever the file
-  unsigned char pages[kMappedBytes / 4096];          // 16 KiB
+  constexpr std::uint64_t kLeastPageBytes = 4 * kKiB;
+  unsigned char pages[kMappedBytes / kLeastPageBytes];  // 16 KiB
   std::int64_t resident = 0;
   for (std::uint64_t at = range.offset; at < range.end(); at += kMappedBytes) {
     const std::uint64_t length = std::min(kMappedBytes, range.end() - at);

@@ -1,7 +1,6 @@
 #include "mount.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "byte_range.h"
 #include "error.h"
 #include "folder_names.h"
+#include "mount_number.h"
 #include "proc_text.h"
 
 namespace shardahead {
@@ -276,12 +276,12 @@ std::vector<MountLayer> overlay_layers(const std::vector<std::string>& options) 
 }
 
 std::uint64_t mount_id_of(const std::string& path) {
-  struct statx found{};
-  if (::statx(AT_FDCWD, path.c_str(), 0, STATX_MNT_ID, &found) == 0) {
-    if ((found.stx_mask & STATX_MNT_ID) != 0) return found.stx_mnt_id;
-  } else if (errno != ENOSYS &&
-             errno != EPERM) {  // how old kernels and old seccomp profiles refuse
-    throw_errno("statx", path);
+  MountNumber found;
+  const int result = mount_number(path.c_str(), WantedNumber::listed, found);
+  if (result == 0) return found.number;
+  // How old kernels and old seccomp profiles refuse.
+  if (result != -ENODATA && result != -ENOSYS && result != -EPERM) {
+    throw IoException(IoError{-result, "statx", path, 0, {}});
   }
   return mount_id_by_descriptor(path);
 }
