@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cerrno>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,31 @@ bool lies_on_overlay(int descriptor) noexcept {
   }
 }
 
+// What the kernel claims of a page that is not there: nothing where it cannot be asked.
+std::optional<bool> claims_page(int descriptor, std::uint64_t offset) noexcept {
+  void* mapped = ::mmap(nullptr, page_bytes(), PROT_NONE, MAP_SHARED, descriptor,
+                        static_cast<off_t>(offset));
+  if (mapped == MAP_FAILED) return std::nullopt;
+  unsigned char claimed = 1;
+  const int result = ::mincore(mapped, page_bytes(), &claimed);
+  ::munmap(mapped, page_bytes());
+  return result < 0 || (claimed & 1U) != 0;
+}
+
+// Only the kernel knows to whom it tells the truth: owners who are not of the user namespace, and
+// those of mounts with mapped ids, are shown as the overflow uid, and a read-only mount refuses
+// writers whom it tells. So it is asked about a page behind the end of the file: first about one that
+// no huge page at the end reaches, which may be too far for the filesystem.
+bool is_told_residency(int descriptor, const struct stat& file) noexcept {
+  constexpr uid_t kOverflowUid = 65534;  // may be anyone's
+  if (!S_ISREG(file.st_mode)) return false;
+  const auto size_bytes = static_cast<std::uint64_t>(file.st_size);
+  auto claims = claims_page(descriptor, align_up(size_bytes, kGiB));
+  if (!claims) claims = claims_page(descriptor, align_up(size_bytes, page_bytes()));
+  // Not to be mapped, so mincore will fail: all that is left to tell is why.
+  return claims ? !*claims : file.st_uid == ::geteuid() && file.st_uid != kOverflowUid;
+}
+
 // Linux's struct cachestat_range and struct cachestat, which older headers lack.
 struct CachestatRange {
   std::uint64_t offset;
@@ -98,8 +124,6 @@ class SystemFileIo final : public FileIo {
     struct stat found{};
     if (retry_interrupted([&] { return ::stat(path.c_str(), &found); }) < 0) return -errno;
     copy_status(found, status);
-    status.owned_or_writable =
-        found.st_uid == ::geteuid() || ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0;
     return 0;
   }
 
@@ -107,6 +131,7 @@ class SystemFileIo final : public FileIo {
     struct stat found{};
     if (::fstat(descriptor, &found) < 0) return -errno;
     copy_status(found, status);
+    status.owned_or_writable = is_told_residency(descriptor, found);
     status.overlay = lies_on_overlay(descriptor);
     return 0;
   }

@@ -55,11 +55,8 @@ std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {
   require_regular(path, status);
   const int descriptor = io.open(path);
   if (descriptor < 0) throw IoException({-descriptor, "open", path, 0, ""});
-  // Whether its residency may be asked for was a question about the path; the rest may have
-  // changed.
-  FileStatus opened;
+  FileStatus opened;  // by now another file may have the path
   const int result = io.status(descriptor, opened);
-  opened.owned_or_writable = status.owned_or_writable;
   auto file = std::make_shared<const File>(io, path, descriptor, opened);
   if (result < 0) throw IoException({-result, "fstat", path, 0, ""});
   require_regular(path, opened);

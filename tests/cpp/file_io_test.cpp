@@ -94,13 +94,20 @@ TEST_CASE("results are -errno") {
   CHECK(io.close(-1) == -EBADF);
 }
 
-TEST_CASE("status tells size, kind and ownership") {
+TEST_CASE("status tells size, kind, and whether the kernel tells more") {
   const TemporaryFolder folder;
-  FileStatus status;
-  REQUIRE(system_file_io().status(folder.write("a", 12345), status) == 0);
-  CHECK(status.size_bytes == 12345);
-  CHECK(S_ISREG(status.mode));
-  CHECK(status.owned_or_writable);
+  FileIo& io = system_file_io();
+  for (const std::uint64_t size_bytes : {std::uint64_t{0}, std::uint64_t{12345}, kMiB}) {
+    FileStatus status;
+    const std::string path = folder.write("a" + std::to_string(size_bytes), size_bytes);
+    REQUIRE(io.status(path, status) == 0);
+    CHECK(status.size_bytes == size_bytes);
+    CHECK(S_ISREG(status.mode));
+    const int descriptor = io.open(path);
+    CHECK(io.status(descriptor, status) == 0);
+    CHECK(status.owned_or_writable);
+    CHECK(io.close(descriptor) == 0);
+  }
 }
 
 TEST_CASE("opening a FIFO does not wait for a writer") {

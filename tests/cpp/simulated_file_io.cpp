@@ -131,7 +131,6 @@ int SimulatedFileIo::status(const std::string& path, FileStatus& status) noexcep
   const SimulatedFile* file = find(path);
   if (file == nullptr) return -ENOENT;
   describe(*file, status);
-  status.owned_or_writable = kernel_.owner;
   return 0;
 }
 
@@ -141,6 +140,7 @@ int SimulatedFileIo::status(int descriptor, FileStatus& status) noexcept {
   if (file == nullptr) return -EBADF;
   record(Operation::status, file->path);
   describe(*file, status);
+  status.owned_or_writable = kernel_.owner;
   return 0;
 }
 
