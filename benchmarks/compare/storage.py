@@ -37,9 +37,11 @@ class Storage(Protocol):
 
 
 def resident_bytes(folder: Path) -> int | None:
-    """Of all shards in the folder; None where the kernel does not say."""
-    parts = [file.resident_bytes for file in shardahead.residency(folder)]
-    return None if None in parts else sum(part or 0 for part in parts)
+    """Of all shards in the folder, with what is being read; None where the kernel does not say."""
+    files = shardahead.residency(folder)
+    if any(file.resident_bytes is None for file in files):
+        return None
+    return sum((file.resident_bytes or 0) + (file.pending_bytes or 0) for file in files)
 
 
 class SlowStorage:

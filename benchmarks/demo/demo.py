@@ -56,7 +56,8 @@ def make_cold(folder: Path, mount: SlowFs | None) -> None:
     """Empties the page cache of the checkpoint, and says so if that did not work."""
     if mount is not None:
         mount.evict_all()
-    left = sum(file.resident_bytes or 0 for file in shardahead.evict(folder))
+    evicted = shardahead.evict(folder)
+    left = sum((file.resident_bytes or 0) + (file.pending_bytes or 0) for file in evicted)
     if left:
         print(f"not cold: {left} bytes stayed in the page cache")
     if mount is not None:

@@ -17,7 +17,7 @@ struct FileResidency {
 
 FileResidency residency_of(const std::string& path) {
   const auto file = File::open(system_file_io(), path);
-  return {file->status().size_bytes, residency(system_file_io(), *file)};
+  return {file->status().size_bytes, usable_residency(system_file_io(), *file)};
 }
 
 FileResidency evict_file(const std::string& path) {
@@ -26,7 +26,7 @@ FileResidency evict_file(const std::string& path) {
   if (const int result = evict(system_file_io(), *file, whole); result < 0) {
     throw IoException(file->error(-result, "fadvise", 0));
   }
-  return {file->status().size_bytes, residency(system_file_io(), *file)};
+  return {file->status().size_bytes, usable_residency(system_file_io(), *file)};
 }
 
 using Ranges = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
@@ -68,6 +68,8 @@ void bind_residency(py::module_& module) {
       .def_readonly("size_bytes", &FileResidency::size_bytes)
       .def_property_readonly(
           "resident_bytes", [](const FileResidency& file) { return file.residency.resident_bytes; })
+      .def_property_readonly(
+          "pending_bytes", [](const FileResidency& file) { return file.residency.pending_bytes; })
       .def_property_readonly(
           "source", [](const FileResidency& file) { return to_string(file.residency.source); })
       .def_property_readonly("reason",

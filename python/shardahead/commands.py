@@ -51,7 +51,12 @@ def warm(options: argparse.Namespace) -> int:
     reason = "interrupted" if interrupted else report.incomplete_reason()
     if reason and report.left_out_bytes and report.window_source == "memory":
         reason += "; --force reads on"
-    after = None if reason else _resident_after(handle, report)
+    after = None
+    if not reason:
+        try:
+            after = _resident_after(handle, report)
+        except OSError as error:
+            reason = str(error)
     if after is not None and after < report.planned_bytes // 2:
         reason = (
             f"only {format_bytes(after)} of {format_bytes(report.planned_bytes)} stayed in the "
@@ -68,14 +73,21 @@ def warm(options: argparse.Namespace) -> int:
 
 
 def _resident_after(handle: PrefetchHandle, report: Report) -> int | None:
-    """What is resident once the only rank is done; None where it cannot be told."""
+    """What is resident once the only rank is done; None where it cannot be told.
+
+    Waits for pages that are still being read. Raises OSError for the first that cannot be read: it
+    stays in the page cache, where it was taken for resident.
+    """
     if report.local_size > 1 or report.planned_bytes == 0:
         return None
     total = 0
-    for file in residency([shard.path for shard in handle.shards]):
+    for index, file in enumerate(residency([shard.path for shard in handle.shards])):
         if file.resident_bytes is None:
             return None
         total += file.resident_bytes
+        if file.pending_bytes:
+            handle.fetch_now(index, 0, file.size_bytes)
+            total += file.pending_bytes
     return total
 
 
@@ -119,7 +131,7 @@ def status(options: argparse.Namespace) -> int:
 def evict(options: argparse.Namespace) -> int:
     files = evict_files(_files(options))
     _show_residency(options, files)
-    left = sum(file.resident_bytes or 0 for file in files)
+    left = sum((file.resident_bytes or 0) + (file.pending_bytes or 0) for file in files)
     if left:
         complain(
             f"incomplete: {format_bytes(left)} stayed: pages that a process has mapped, or that "
@@ -148,6 +160,9 @@ def _show_residency(options: argparse.Namespace, files: list[FileResidency]) -> 
     )
     for reason in sorted(reasons):
         print(f"unknown: {reason}")
+    pending = sum(file.pending_bytes or 0 for file in files)
+    if pending:
+        print(f"not usable: {format_bytes(pending)} more are being read, or could not be read")
 
 
 def _residency_dict(file: FileResidency) -> dict[str, Any]:
@@ -155,6 +170,7 @@ def _residency_dict(file: FileResidency) -> dict[str, Any]:
         "path": printable(file.path),
         "size_bytes": file.size_bytes,
         "resident_bytes": file.resident_bytes,
+        "pending_bytes": file.pending_bytes,
         "source": file.source,
         "reason": file.reason,
     }

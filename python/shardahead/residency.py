@@ -20,8 +20,12 @@ _EVICT_PAUSE_SECONDS = 0.02
 class FileResidency:
     """How much of one file is in the page cache.
 
-    `resident_bytes` is None where the kernel does not say; `reason` then tells why. `source` is
-    "cachestat", "mincore" or "unknown". Pages still being read count as resident with cachestat.
+    `resident_bytes` is what can be used at once, and None where the kernel does not say; `reason`
+    then tells why. `pending_bytes` is what is there and cannot be used: pages that are being read,
+    and those whose read failed, which stay. None where that is not known; then `resident_bytes` may
+    count them. `source` is "cachestat", "mincore" where that told less or was all that answered, or
+    "unknown". `cachestat_errno` is why cachestat did not answer, EOPNOTSUPP on an overlay, of which
+    it tells nothing; else 0.
     """
 
     path: str
@@ -29,6 +33,8 @@ class FileResidency:
     resident_bytes: int | None
     source: str
     reason: str
+    pending_bytes: int | None = 0
+    cachestat_errno: int = 0
 
 
 def residency(files: Files) -> list[FileResidency]:
@@ -57,7 +63,7 @@ def _evict_file(path: str) -> FileResidency:
         if attempt:
             time.sleep(_EVICT_PAUSE_SECONDS)  # reads in flight hold their pages
         found = _core.evict(os.fsencode(path))
-        if not found.resident_bytes:
+        if not found.resident_bytes and not found.pending_bytes:
             break
     return _file_residency(path, found)
 
@@ -66,4 +72,12 @@ def _file_residency(path: str, found: _core.FileResidency) -> FileResidency:
     reason = found.reason
     if reason and found.errno_value:
         reason = f"{reason} (cachestat: {os.strerror(found.errno_value)})"
-    return FileResidency(path, found.size_bytes, found.resident_bytes, found.source, reason)
+    return FileResidency(
+        path,
+        found.size_bytes,
+        found.resident_bytes,
+        found.source,
+        reason,
+        found.pending_bytes,
+        found.errno_value,
+    )

@@ -88,6 +88,37 @@ TEST_CASE("what is on its way, or failed, is not up to date") {
   CHECK_FALSE(up_to_date_bytes(anothers.io, *anothers.files->acquire(0), {0, 100}));
 }
 
+TEST_CASE("pages that cannot be used are told apart from those that can") {
+  const HalfResident half({});
+  const Residency before = usable_residency(half.checkpoint.io, *half.file);
+  CHECK(before.resident_bytes == kMiB / 2);
+  CHECK(before.pending_bytes == 0);
+  CHECK(before.source == ResidencySource::cachestat);
+  half.checkpoint.kernel.spoil("0.shard", {0, 3 * page_bytes()});
+  const Residency spoiled = usable_residency(half.checkpoint.io, *half.file);
+  CHECK(spoiled.resident_bytes == kMiB / 2 - 3 * page_bytes());
+  CHECK(spoiled.pending_bytes == 3 * page_bytes());
+  CHECK(spoiled.source == ResidencySource::mincore);
+}
+
+TEST_CASE("nothing is pending where nothing is there, nor known to be where mincore cannot be asked") {
+  SimulatedCheckpoint cold({kFileBytes});
+  cold.open();
+  const Residency found = usable_residency(cold.io, *cold.files->acquire(0));
+  CHECK(found.resident_bytes == 0);
+  CHECK(found.pending_bytes == 0);
+  CHECK(cold.io.calls(Operation::mincore) == 0);
+  const HalfResident anothers({.owner = false});
+  const Residency told = usable_residency(anothers.checkpoint.io, *anothers.file);
+  CHECK(told.resident_bytes == kMiB / 2);
+  CHECK_FALSE(told.pending_bytes);
+  const HalfResident old({.cachestat_errno = ENOSYS});
+  const Residency usable = usable_residency(old.checkpoint.io, *old.file);
+  CHECK(usable.resident_bytes == kMiB / 2);
+  CHECK_FALSE(usable.pending_bytes);
+  CHECK(usable.errno_value == ENOSYS);
+}
+
 TEST_CASE("where both calls fail nothing is known") {
   const HalfResident half({.cachestat_errno = ENOSYS});
   half.checkpoint.io.add({.operation = Operation::mincore, .errno_value = ENODEV});
