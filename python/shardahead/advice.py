@@ -5,6 +5,7 @@ Each piece of advice says what is wrong, the commands that change it now, and wh
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardahead.facts import Facts, MountFacts
+from shardahead.limits import UNSEEN_OWNER
 from shardahead.units import format_bytes
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -23,6 +25,7 @@ _OPEN_FILES = 1024
 _SPARE_PIDS = 64
 _ONE_TARGET_BYTES = GIB  # what is larger is better read from several
 _BOARD_BYTES = MIB
+_CACHESTAT_LINUX = (6, 5)
 # They read ahead by settings of their own, not by that of the kernel.
 _OWN_READ_AHEAD = ("lustre", "gpfs", "mmfs", "weka", "wekafs", "beegfs")
 
@@ -82,7 +85,8 @@ def _keeps_pages(found: MountFacts) -> Iterator[Advice]:
 def _untold(facts: Facts, found: MountFacts) -> Iterator[Advice]:
     if not found.untold:
         return
-    owner = next((name for name, _ in found.owners if name != facts.limits.user), None)
+    others = [name for name, _ in found.owners if name not in (facts.limits.user, UNSEEN_OWNER)]
+    owner = others[0] if others else None
     paths = shlex.join(facts.paths)
     commands = (f"sudo -u {shlex.quote(owner)} shardahead doctor {paths}",) if owner else ()
     yield Advice(
@@ -192,19 +196,26 @@ def _stripes(found: MountFacts) -> Iterator[Advice]:
 
 
 def _cachestat(facts: Facts, found: MountFacts) -> Iterator[Advice]:
-    if found.residency_source != "mincore":
+    """Where it does not answer. Of an overlay it cannot: nothing is wrong with the kernel there."""
+    if found.residency_source != "mincore" or found.cachestat_errno == errno.EOPNOTSUPP:
         return
-    if _version(facts.limits.kernel) >= (6, 5) and facts.limits.seccomp == "filter":
+    if found.mount.type == "overlay" and not found.cachestat_errno:
+        return
+    unseen = "pages on their way cannot be seen"
+    # What mincore answers the kernel would let cachestat answer, too.
+    filtered = found.cachestat_errno in (errno.EPERM, errno.EACCES)
+    if filtered or (
+        _version(facts.limits.kernel) >= _CACHESTAT_LINUX and facts.limits.seccomp == "filter"
+    ):
         yield Advice(
-            "cachestat(2) is refused by a seccomp filter: pages on their way cannot be seen, so "
-            "what an advise call brings in is assumed, not measured",
+            f"cachestat(2) is refused by a seccomp filter: {unseen}, so what an advise call brings "
+            "in is assumed, not measured",
             keep=("the container's seccomp profile: allow cachestat (451)",),
         )
+    elif _version(facts.limits.kernel) < _CACHESTAT_LINUX:
+        yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2): {unseen}. Linux 6.5 has it")
     else:
-        yield Advice(
-            f"Linux {facts.limits.kernel} has no cachestat(2): pages on their way cannot be seen. "
-            "Linux 6.5 has it"
-        )
+        yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2) here: {unseen}")
 
 
 def _memory(facts: Facts) -> Iterator[Advice]:

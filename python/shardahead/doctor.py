@@ -87,7 +87,10 @@ def _stripes(found: MountFacts) -> str:
 def _resident(found: MountFacts) -> str:
     if found.resident_bytes is None:
         return f"residency unknown: {found.residency_reason}"
-    return f"{format_bytes(found.resident_bytes)} resident ({found.residency_source})"
+    source = found.residency_source
+    if found.mount.type == "overlay" and source == "mincore":
+        source += "; of an overlay cachestat tells nothing"
+    return f"{format_bytes(found.resident_bytes)} resident ({source})"
 
 
 def _owners(found: MountFacts, user: str) -> str:

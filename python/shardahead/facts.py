@@ -9,9 +9,10 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from shardahead.launcher import LocalTopology
-from shardahead.limits import Limits, current_limits, user_name
+from shardahead.limits import Limits, current_limits, owner_name
 from shardahead.measure import Measurement, measure
 from shardahead.memory import MemoryBudget, memory_budget
 from shardahead.mounts import Mount, mounts_of
@@ -26,10 +27,10 @@ class MountFacts:
     """One mount with the files that lie on it.
 
     `resident_bytes` is None where the kernel does not tell it for all files, `residency_reason`
-    then says why. `residency_source` is "cachestat", "mincore" or "unknown". `owners` has the names
-    of the files' owners and how many files each has; `untold` is how many files the kernel does not
-    tell this user about. `disk` is the name of the block device's disk, or "". `stripes`
-    has the layout of each file on Lustre.
+    then says why. `residency_source` is "cachestat", "mincore" or "unknown", `cachestat_errno` why
+    cachestat did not answer, or 0. `owners` has the names of the files' owners and how many files
+    each has; `untold` is how many files the kernel does not tell this user about. `disk` is the
+    name of the block device's disk, or "". `stripes` has the layout of each file on Lustre.
     """
 
     mount: Mount
@@ -43,6 +44,7 @@ class MountFacts:
     disk: str
     stripes: tuple[FileStripes, ...]
     measurement: Measurement
+    cachestat_errno: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
     found = residency([shard.path for shard in shards])
     untold = [file for file in found if file.resident_bytes is None]
     sources = {file.source for file in untold or found}
-    owners = Counter(user_name(os.stat(shard.path).st_uid) for shard in shards)
+    owners = Counter(owner_name(os.stat(shard.path).st_uid, Path("/")) for shard in shards)
     in_memory = mount.mount_class == "memory"
     return MountFacts(
         mount=mount,
@@ -100,6 +102,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         measurement=Measurement(reason="the files are in memory")
         if in_memory
         else measure(shards, read_bytes),
+        cachestat_errno=next((file.cachestat_errno for file in found if file.cachestat_errno), 0),
     )
 
 

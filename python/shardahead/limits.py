@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shardahead.policy import is_disabled, resolve_options
 
+UNSEEN_OWNER = "nobody or someone whom this user namespace does not show"
 _SECCOMP_MODES = {"0": "none", "1": "strict", "2": "filter"}
 
 
@@ -72,6 +73,15 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def owner_name(uid: int, root: Path) -> str:
+    """As user_name(), of who owns a file; `root` stands before every path. A user namespace shows
+    all owners from outside it as one uid, whose name says nothing.
+    """
+    shows_all = _text(root / "proc/self/uid_map").split() == ["0", "0", "4294967295"]
+    overflow_uid = _text(root / "proc/sys/kernel/overflowuid").strip()
+    return UNSEEN_OWNER if str(uid) == overflow_uid and not shows_all else user_name(uid)
 
 
 def seccomp_mode(status: str) -> str:

@@ -5,6 +5,7 @@ What it finds on this machine is in test_doctor.py.
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from dataclasses import replace
@@ -17,7 +18,7 @@ from shardahead import LocalTopology, MemoryBudget, MemoryLimit, Mount
 from shardahead.advice import Advice, advise
 from shardahead.doctor import as_dict, as_text
 from shardahead.facts import Facts, MountFacts
-from shardahead.limits import Limits, PidsLimit
+from shardahead.limits import UNSEEN_OWNER, Limits, PidsLimit
 from shardahead.measure import Measurement, Rate
 from shardahead.stripes import FileStripes
 
@@ -240,6 +241,46 @@ def test_a_device_that_gets_slower_with_more_streams() -> None:
 def test_without_cachestat(kernel: str, seccomp: str, words: str) -> None:
     limits = {"kernel": kernel, "seccomp": seccomp}
     assert words in only(facts(on(NFS, residency_source="mincore"), limits=limits)).problem
+
+
+@pytest.mark.parametrize(
+    ("kernel", "seccomp", "errno_value", "words"),
+    [
+        ("6.8.0", "filter", errno.ENOSYS, "seccomp filter"),
+        ("6.8.0", "none", errno.EPERM, "seccomp filter"),  # the kernel itself would not refuse it
+        ("6.8.0", "none", errno.ENOSYS, "has no cachestat"),
+        ("5.15.0", "filter", errno.ENOSYS, "Linux 6.5 has it"),
+    ],
+)
+def test_why_cachestat_does_not_answer(
+    kernel: str, seccomp: str, errno_value: int, words: str
+) -> None:
+    found = on(NFS, residency_source="mincore", cachestat_errno=errno_value)
+    assert words in only(facts(found, limits={"kernel": kernel, "seccomp": seccomp})).problem
+
+
+@pytest.mark.parametrize("seccomp", ["none", "filter"])
+@pytest.mark.parametrize("errno_value", [0, errno.EOPNOTSUPP])
+def test_of_an_overlay_cachestat_tells_nothing_and_nothing_is_wrong(
+    seccomp: str, errno_value: int
+) -> None:
+    overlay = replace(NFS, type="overlay", mount_class="local", options=("rw",))
+    found = on(overlay, residency_source="mincore", cachestat_errno=errno_value)
+    said = facts(found, limits={"kernel": "6.18.0", "seccomp": seccomp})
+    assert advise(said) == []
+    assert "(mincore; of an overlay cachestat tells nothing)" in as_text(said, [])
+
+
+def test_no_command_for_an_owner_who_is_not_shown() -> None:
+    found = on(
+        NFS,
+        resident_bytes=None,
+        residency_source="unknown",
+        owners=((UNSEEN_OWNER, 4),),
+        untold=4,
+        measurement=Measurement(reason="residency unknown"),
+    )
+    assert only(facts(found)).commands == ()
 
 
 @pytest.mark.parametrize(
