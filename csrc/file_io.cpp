@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <exception>
 #include <optional>
 #include <string>
@@ -109,6 +110,24 @@ bool is_told_residency(int descriptor, const struct stat& file) noexcept {
   return claims ? !*claims : file.st_uid == ::geteuid() && file.st_uid != kOverflowUid;
 }
 
+// Someone holds a lease on the file, and has been told to give it up: waits for that as any open()
+// does. By the descriptor of what was looked at, so that it is no FIFO.
+int open_leased(const std::string& path) noexcept {
+  const int looked_at =
+      retry_interrupted([&] { return ::open(path.c_str(), O_PATH | O_CLOEXEC | O_NOCTTY); });
+  if (looked_at < 0) return -errno;
+  struct stat found{};
+  int result = ::fstat(looked_at, &found) < 0 ? -errno : -EWOULDBLOCK;
+  if (result == -EWOULDBLOCK && S_ISREG(found.st_mode)) {
+    std::array<char, 32> name{};
+    std::snprintf(name.data(), name.size(), "/proc/self/fd/%d", looked_at);
+    result = or_errno(
+        retry_interrupted([&] { return ::open(name.data(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+  }
+  ::close(looked_at);
+  return result;
+}
+
 // Linux's struct cachestat_range and struct cachestat, which older headers lack.
 struct CachestatRange {
   std::uint64_t offset;
@@ -138,7 +157,11 @@ class SystemFileIo final : public FileIo {
 
   int open(const std::string& path) noexcept override {
     const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    return or_errno(retry_interrupted([&] { return ::open(path.c_str(), flags); }));
+    const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), flags); });
+    if (descriptor < 0) return errno == EWOULDBLOCK ? open_leased(path) : -errno;
+    // From here on as if it had not been there: it may be passed on to a server.
+    ::fcntl(descriptor, F_SETFL, O_RDONLY);
+    return descriptor;
   }
 
   // Not retried: on Linux the descriptor is gone even when close says EINTR.

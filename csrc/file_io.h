@@ -43,7 +43,8 @@ class FileIo {
   // Follows symlinks; never opens, so that a FIFO or a tape drive is left alone.
   virtual int status(const std::string& path, FileStatus& status) noexcept = 0;
   virtual int status(int descriptor, FileStatus& status) noexcept = 0;
-  // Read-only, close-on-exec, and without waiting for a writer if the path became a FIFO.
+  // Read-only, close-on-exec, and without waiting for a writer if the path became a FIFO. Waits for
+  // whoever holds a lease on the file.
   virtual int open(const std::string& path) noexcept = 0;
   virtual int close(int descriptor) noexcept = 0;
   // May be short; 0 is end of file.

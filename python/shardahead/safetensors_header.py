@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+from shardahead.opening import open_regular
 from shardahead.units import quoted
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -57,7 +58,7 @@ def read_header(
     Raises OSError as open and read do, and ValueError, naming the file, where it is not a
     safetensors file or its header contradicts its size.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor, status = open_regular(path)
 
     def read(length: int, offset: int) -> bytes:
         if before_read is not None:
@@ -65,7 +66,6 @@ def read_header(
         return _pread_full(descriptor, length, offset)
 
     try:
-        status = os.fstat(descriptor)
         if opened is not None:
             opened(status)
         size_bytes = status.st_size

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from shardahead import _core
+from shardahead.opening import open_regular
 from shardahead.units import quoted
 
 PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -211,10 +212,9 @@ def _paths_of_index(path: str) -> list[str]:
 
 def _read_index(path: str) -> bytes:
     _refuse_irregular(_status(path)[0], path)
-    # The file may have been replaced by a FIFO since: O_NONBLOCK keeps open() from waiting.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    # The file may have been replaced by a FIFO since.
+    descriptor, _ = open_regular(path)
     with open(descriptor, "rb") as file:
-        _refuse_irregular(os.fstat(descriptor).st_mode, path)
         content = bytearray()
         # In pieces: read(n) allocates n bytes, however few there are.
         while piece := file.read(_PIECE_BYTES):

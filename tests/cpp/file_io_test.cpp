@@ -104,6 +104,7 @@ TEST_CASE("status tells size, kind, and whether the kernel tells more") {
     CHECK(status.size_bytes == size_bytes);
     CHECK(S_ISREG(status.mode));
     const int descriptor = io.open(path);
+    CHECK((::fcntl(descriptor, F_GETFL) & O_NONBLOCK) == 0);  // as a plain open() leaves it
     CHECK(io.status(descriptor, status) == 0);
     CHECK(status.owned_or_writable);
     CHECK(io.close(descriptor) == 0);
