@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import (
@@ -42,7 +43,7 @@ def mounts() -> Iterator[ExitStack]:
         yield stack
 
 
-def in_user_namespace(script: str, path: Path, user: int) -> object:
+def in_user_namespace(script: str, path: Path, user: int) -> Any:
     found = run_python(script, path, env={"USER_ID": str(user)})
     if found is None:
         pytest.skip("user namespaces are not allowed here")
@@ -62,7 +63,7 @@ def owned_by(path: Path, user: int) -> Path:
 def test_an_owner_who_is_not_shown_proves_nothing(open_folder: Path) -> None:
     path = owned_by(write_file(open_folder / "a.safetensors", SIZE_BYTES), OWNER)
     make_cold(path)
-    ((found),) = in_user_namespace(ASK, path, STRANGER)  # type: ignore[misc]
+    (found,) = in_user_namespace(ASK, path, STRANGER)
     assert found["resident_bytes"] in (None, 0)  # 0: a kernel whose cachestat answers all
     assert found["resident_bytes"] == 0 or "owner" in found["reason"]
 
@@ -74,7 +75,7 @@ def test_the_true_owner_is_told_though_not_shown(open_folder: Path) -> None:
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         os.pread(file.fileno(), 1, MIB)
-    ((found),) = in_user_namespace(ASK, path, OWNER)  # type: ignore[misc]
+    (found,) = in_user_namespace(ASK, path, OWNER)
     assert (found["resident_bytes"], found["pending_bytes"]) == (PAGE_BYTES, 0)
 
 
@@ -83,7 +84,6 @@ def test_warm_reads_where_residency_is_not_told(open_folder: Path) -> None:
     path = owned_by(write_file(open_folder / "a.safetensors", SIZE_BYTES), OWNER)
     make_cold(path)
     found = in_user_namespace(WARM, path, STRANGER)
-    assert isinstance(found, dict)
     assert (found["resident_bytes"], found["read_bytes"]) == (0, SIZE_BYTES)
     assert resident_bytes(path) == SIZE_BYTES
 
@@ -92,7 +92,6 @@ def test_warm_reads_where_residency_is_not_told(open_folder: Path) -> None:
 def test_doctor_does_not_send_to_an_owner_who_is_not_shown(open_folder: Path) -> None:
     path = owned_by(write_file(open_folder / "a.safetensors", SIZE_BYTES), OWNER)
     found = in_user_namespace(LOOK, path, STRANGER)
-    assert isinstance(found, dict)
     ((owner, _),) = found["mounts"][0]["owners"]
     assert "user namespace" in owner
     assert not any("sudo" in line for advice in found["advice"] for line in advice["commands"])
