@@ -5,6 +5,8 @@ once per node, in the order in which they are read. This module is the public su
 done in the C++ core. Importing it needs neither torch nor safetensors; the weight iterators do.
 """
 
+# First: the core would hang, or share its state, in an interpreter beside the main one.
+from shardahead import main_interpreter  # noqa: F401
 from shardahead.beside import prefetching
 from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
