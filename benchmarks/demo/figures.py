@@ -11,6 +11,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from shardahead.report import describe_method
+
 
 @dataclass(frozen=True)
 class Run:
@@ -111,9 +113,9 @@ def draw(rounds: dict[str, list[Run]], rate_mb_per_s: float | None, path: Path) 
 
 def report_line(run: Run) -> str:
     report = run.ranks[0]["report"]
+    method = describe_method(report["strategy_used"], report["step_bytes"], report["step_source"])
     return (
         f"{report['read_bytes'] / 2**20:.0f} MiB of its own share read, "
         f"{report['waited_seconds']:.2f} s waited for bytes, "
-        f"{report['strategy_used']} in steps of {report['step_bytes'] // 1024} KiB "
-        f"({report['step_source']}), {report['cpu_seconds']:.2f} s of processor time"
+        f"{method}, {report['cpu_seconds']:.2f} s of processor time"
     )

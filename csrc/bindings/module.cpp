@@ -29,6 +29,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   module.attr("MAX_THREADS") = kMaxThreads;
   module.attr("DEFAULT_BLOCK_BYTES") = PlanOptions{}.block_bytes;
   module.attr("DEFAULT_THREADS") = EngineOptions{}.threads;
+  module.attr("POPULATE_BYTES") = kPopulateBytes;
   module.attr("DEFAULT_AHEAD_BYTES") = TensorReaderOptions{}.ahead_bytes;
   bind_plan(module);
   bind_prefetch(module);

@@ -119,10 +119,10 @@ class Report:
             parts.append(f"{format_bytes(self.refetched_bytes)} fetched twice")
         if self.waited_seconds:
             parts.append(f"consumer waited {self.waited_seconds:.2f} s")
+        method = describe_method(self.strategy_used, self.step_bytes, self.step_source)
         parts.append(
             f"local rank {self.local_rank} of {self.local_size} ({self.topology_source}), "
-            f"{self.threads} threads, {self._method()}, "
-            f"{self.cpu_seconds:.2f} s of processor time"
+            f"{self.threads} threads, {method}, {self.cpu_seconds:.2f} s of processor time"
         )
         return "; ".join(parts)
 
@@ -147,11 +147,14 @@ class Report:
         ]
         return fields
 
-    def _method(self) -> str:
-        if self.strategy_used in ("populate", "pread"):
-            return self.strategy_used
-        step = format_bytes(self.step_bytes)
-        return f"{self.strategy_used} in steps of {step} ({self.step_source})"
+
+def describe_method(strategy_used: str, step_bytes: int, step_source: str) -> str:
+    """How bytes were brought in: each strategy with the unit that it works in."""
+    if strategy_used == "pread":
+        return strategy_used
+    if strategy_used == "populate":
+        return f"populate in windows of {format_bytes(_core.POPULATE_BYTES)}"
+    return f"{strategy_used} in steps of {format_bytes(step_bytes)} ({step_source})"
 
 
 def describe_error(error: OSError) -> str:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -247,6 +248,26 @@ def test_the_text_is_one_line_with_what_there_is_to_say(report: Report) -> None:
     ):
         assert part in changed.text()
     assert "\n" not in changed.text()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "method"),
+    [
+        ("populate", "populate in windows of 4.00 MiB,"),
+        ("fadvise", "fadvise in steps of 128 KiB (measured),"),
+        ("readahead", "readahead in steps of 128 KiB (measured),"),
+        ("pread", "0 threads, pread,"),
+    ],
+)
+def test_each_strategy_is_told_with_its_own_unit(
+    report: Report, strategy: str, method: str
+) -> None:
+    changed = dataclasses.replace(
+        report, strategy_used=strategy, step_bytes=128 * 1024, step_source="measured"
+    )
+    assert method in changed.text()
+    if strategy == "populate":
+        assert method in (REPOSITORY / "README.md").read_text()
 
 
 def test_the_report_survives_json_whatever_the_path(report: Report) -> None:
