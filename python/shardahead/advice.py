@@ -44,7 +44,7 @@ class Advice:
 
 def advise(facts: Facts) -> list[Advice]:
     """What to change, the most helpful first. Empty where there is nothing."""
-    found = [*_disabled(facts)]
+    found = [*_disabled(facts), *_unread_variables(facts)]
     for mount in facts.mounts:
         found += [*_keeps_pages(mount), *_untold(facts, mount)]
         if _kept(mount):  # else the rates speak of dropped pages
@@ -57,6 +57,15 @@ def _disabled(facts: Facts) -> Iterator[Advice]:
     if facts.limits.disabled:
         yield Advice(
             "SHARDAHEAD_DISABLE is set: nothing is prefetched", ("unset SHARDAHEAD_DISABLE",)
+        )
+
+
+def _unread_variables(facts: Facts) -> Iterator[Advice]:
+    if names := facts.limits.unread_variables:
+        yield Advice(
+            f"{', '.join(names)}: nothing reads such a variable; docs/settings.md has those that "
+            "are read",
+            tuple(f"unset {shlex.quote(name)}" for name in names),
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from shardahead import _core
+from shardahead.arguments import seconds, whole_number
 from shardahead.keeping import keeping_reason, keeps_pages
 from shardahead.launcher import LocalTopology
 from shardahead.policy import PrefetchOptions
@@ -123,6 +124,11 @@ class PrefetchHandle:
         page cache; not from `shards[held_from_file]` on, where given, for what is still mapped
         cannot be dropped. Raises IndexError where there is no such file.
         """
+        file, offset = whole_number("file", file), whole_number("offset", offset)
+        if needed_offset is not None:
+            needed_offset = whole_number("needed_offset", needed_offset)
+        if held_from_file is not None:
+            held_from_file = whole_number("held_from_file", held_from_file)
         needed = offset if needed_offset is None else needed_offset
         self._core.consumed(file, offset, needed, held_from_file)
 
@@ -190,6 +196,7 @@ class PrefetchHandle:
         )
 
     def _wait(self, timeout: float | None) -> bool:
+        timeout = seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _WAIT_SLICE_SECONDS if deadline is None else deadline - time.monotonic()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardahead.environment import unread_variables
 from shardahead.policy import is_disabled, resolve_options
 
 UNSEEN_OWNER = "nobody or someone whom this user namespace does not show"
@@ -35,7 +36,7 @@ class Limits:
 
     `seccomp` is "none", "strict", "filter" or "unknown"; `open_files` and `processes` are the soft
     limits of this process (RLIMIT_NOFILE, RLIMIT_NPROC); `board_free_bytes` is what the filesystem
-    of `board_folder` has left.
+    of `board_folder` has left. `unread_variables` look like ours, and nothing reads them.
     """
 
     kernel: str
@@ -48,6 +49,7 @@ class Limits:
     board_writable: bool
     board_free_bytes: int | None
     disabled: bool
+    unread_variables: tuple[str, ...] = ()
 
 
 def current_limits() -> Limits:
@@ -64,6 +66,7 @@ def current_limits() -> Limits:
         board_writable=os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK),
         board_free_bytes=_free_bytes(folder),
         disabled=is_disabled(),
+        unread_variables=tuple(unread_variables(os.environ)),
     )
 
 

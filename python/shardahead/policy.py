@@ -6,12 +6,15 @@ where the argument is not given.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from shardahead import _core
+from shardahead.arguments import number_between, parse_count, shown
+from shardahead.environment import PREFIX, is_on, new_warning
 from shardahead.units import parse_bytes
 
 STRATEGIES = ("auto", "populate", "fadvise", "readahead", "pread")
@@ -19,7 +22,8 @@ PARTITIONS = ("dynamic", "block", "file")
 DEFAULT_PARTITION = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"
 MODES = ("auto", "mmap", "pread")
-ENVIRONMENT_PREFIX = "SHARDAHEAD_"
+
+logger = logging.getLogger("shardahead")
 
 T = TypeVar("T", int, str)
 
@@ -46,14 +50,10 @@ class PrefetchOptions:
 
 
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether SHARDAHEAD_DISABLE asks for no prefetching at all: set, not empty, not "0"."""
-    environ = os.environ if environ is None else environ
-    return environ.get(ENVIRONMENT_PREFIX + "DISABLE", "").strip().lower() not in (
-        "",
-        "0",
-        "false",
-        "no",
-    )
+    """Whether SHARDAHEAD_DISABLE asks for no prefetching at all. Raises ValueError where it is
+    neither yes nor no: `environment.is_on`.
+    """
+    return is_on(PREFIX + "DISABLE", os.environ if environ is None else environ)
 
 
 def is_prefetched_unasked(mount_classes: Iterable[str]) -> bool:
@@ -76,11 +76,22 @@ def resolve_options(
     """The options in force: argument, else environment, else default.
 
     Raises ValueError with the argument (or variable) and its value where one is out of range or
-    unknown, and TypeError where it has the wrong type.
+    unknown, and TypeError where it has the wrong type. Variables that nothing reads are logged
+    once, at WARNING.
     """
     environ = os.environ if environ is None else environ
+    if warning := new_warning(environ):
+        logger.warning("%s", warning)
     return PrefetchOptions(
-        threads=_number("threads", threads, environ, _core.DEFAULT_THREADS, 1, _core.MAX_THREADS),
+        threads=_number(
+            "threads",
+            threads,
+            environ,
+            _core.DEFAULT_THREADS,
+            1,
+            _core.MAX_THREADS,
+            parse=parse_count,
+        ),
         block_bytes=_number(
             "block_size",
             block_size,
@@ -95,7 +106,7 @@ def resolve_options(
         partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
         window_bytes=_number_or_none("window_bytes", window_bytes, environ, 0, 2**63 - 1),
         inflight_bytes=_number("inflight_bytes", inflight_bytes, environ, 0, 0, 2**63 - 1),
-        board_folder=environ.get(ENVIRONMENT_PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
+        board_folder=environ.get(PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
         memory_budget_bytes=_number_or_none("memory_budget_bytes", None, environ, 0, 2**63 - 1),
     )
 
@@ -108,7 +119,7 @@ def resolve_mode(mode: str | None, environ: Mapping[str, str] | None = None) -> 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """`value` where it is one of `choices`; else ValueError with `name`, choices and value."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
     return value
 
 
@@ -116,7 +127,7 @@ def _from_environment(
     name: str, environ: Mapping[str, str], parse: Callable[[str], T]
 ) -> tuple[str, T] | None:
     """The variable that counts and its value; what is empty is not set."""
-    variable = ENVIRONMENT_PREFIX + name.upper()
+    variable = PREFIX + name.upper()
     unit = ""
     if name == "block_size" and not environ.get(variable):
         variable, unit = variable + "_MB", "MiB"
@@ -136,24 +147,19 @@ def _number(
     default: int,
     least: int,
     most: int,
+    *,
+    parse: Callable[[str], int] = parse_bytes,
 ) -> int:
-    value = argument
-    if value is None:
-        found = _from_environment(name, environ, parse_bytes)
-        if found is None:
-            return default
-        name, value = found
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be between {least} and {most}, not {value}")
-    return value
+    if argument is not None:
+        return number_between(name, argument, least, most)
+    found = _from_environment(name, environ, parse)
+    return default if found is None else number_between(*found, least, most)
 
 
 def _number_or_none(
     name: str, argument: int | None, environ: Mapping[str, str], least: int, most: int
 ) -> int | None:
-    if argument is None and not environ.get(ENVIRONMENT_PREFIX + name.upper()):
+    if argument is None and not environ.get(PREFIX + name.upper()):
         return None
     return _number(name, argument, environ, 0, least, most)
 

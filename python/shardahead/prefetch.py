@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from shardahead import _core
+from shardahead.arguments import shown, whole_number
 from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_options
@@ -89,11 +90,13 @@ def start_prefetch(
     consumer: bool,
     consumer_releases: bool = True,
     tries_mounts: bool = True,
+    even_disabled: bool = False,
 ) -> PrefetchHandle:
     """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
     consumer that does not release may hold what it has passed, which cannot be dropped then.
+    `even_disabled`: SHARDAHEAD_DISABLE does not count.
     """
-    if is_disabled():
+    if not even_disabled and is_disabled():
         spans = [[] for _ in shards]
     options = fit_blocks(options, shards)
     core = _core.Prefetch(
@@ -134,8 +137,15 @@ def _spans_of(
 
 def _checked_ranges(path: str, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     checked = []
-    for offset, length in ranges:
+    for entry in ranges:
+        try:
+            offset, length = entry
+        except (TypeError, ValueError):
+            message = f"spans of {path!r}: not an (offset, length): {shown(entry)}"
+            raise ValueError(message) from None
+        offset = whole_number(f"spans of {path!r}: offset", offset)
+        length = whole_number(f"spans of {path!r}: length", length)
         if offset < 0 or length < 0 or offset + length >= 2**63:
             raise ValueError(f"spans of {path!r}: not an (offset, length): {(offset, length)}")
-        checked.append((int(offset), int(length)))
+        checked.append((offset, length))
     return checked

@@ -7,7 +7,6 @@ is not imported here. Thread-safe.
 
 from __future__ import annotations
 
-import operator
 import os
 import socket
 import sys
@@ -16,8 +15,9 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from shardahead.arguments import whole_number
 from shardahead.launcher import LocalTopology, from_mpi, from_rank_variables, from_slurm
 
 #: How long a process waits for the other ranks on torch.distributed's store, in seconds. Once
@@ -94,9 +94,8 @@ def _from_arguments(rank: int | None, size: int | None) -> LocalTopology:
     for name, value in (("local_rank", rank), ("local_size", size)):
         if value is None:
             raise ValueError(f"{name} is missing: local_rank={rank!r}, local_size={size!r}")
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer, not {value!r}")
-    rank, size = operator.index(cast("int", rank)), operator.index(cast("int", size))
+    rank = whole_number("local_rank", rank, "an integer")
+    size = whole_number("local_size", size, "an integer")
     if size < 1:
         raise ValueError(f"local_size must be at least 1, not {size}")
     if not 0 <= rank < size:

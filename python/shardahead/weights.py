@@ -18,6 +18,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from shardahead.arguments import number_between
 from shardahead.checkpoint_pass import CheckpointPass, Names
 from shardahead.load import Load, LoadProgress
 from shardahead.policy import resolve_options
@@ -88,7 +89,7 @@ def safetensors_weights_iterator(
     files, local_rank, local_size, threads, block_size: as for `prefetch_files`.
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
-        there is none where all that is wanted fits `memory_budget()`, else half of that budget.
+        there is none where all that is wanted fits `memory_budget()`, else a quarter of it.
     names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
         that no shard holds are passed over.
     mode: "mmap": tensors are views of a private mapping of the file. "pread": `threads` threads
@@ -138,7 +139,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them; in mode
     "pread", which has `threads` of its own, none.
     """
-    check_max_workers(max_workers)
+    max_workers = check_max_workers(max_workers)
     load = Load(
         files,
         options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
@@ -154,11 +155,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
 
 def check_max_workers(max_workers: object) -> int:
     """`max_workers` where it is a number of them; else TypeError or ValueError."""
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"max_workers must be a whole number, not {max_workers!r}")
-    if not 1 <= max_workers <= MAX_WORKERS:
-        raise ValueError(f"max_workers must be between 1 and {MAX_WORKERS}, not {max_workers}")
-    return max_workers
+    return number_between("max_workers", max_workers, 1, MAX_WORKERS)
 
 
 def weights_of(

@@ -325,6 +325,11 @@ def test_a_machine_that_is_too_small() -> None:
             "echo max > /sys/fs/cgroup/pod/pids.max",
         ),
         ({"disabled": True}, "SHARDAHEAD_DISABLE", "unset SHARDAHEAD_DISABLE"),
+        (
+            {"unread_variables": ("SHARDAHEAD_A B",)},
+            "SHARDAHEAD_A B: nothing reads",
+            "unset 'SHARDAHEAD_A B'",
+        ),
     ],
 )
 def test_limits_of_the_process(limits: dict[str, Any], words: str, command: str) -> None:

@@ -41,6 +41,17 @@ def test_disabled_it_does_not_even_look(
     assert not caplog.records
 
 
+def test_a_switch_that_is_neither_leaves_the_engine_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SHARDAHEAD_DISABLE", "maybe")
+    for _ in range(2):
+        sglang.register()
+    (record,) = caplog.records
+    assert "SHARDAHEAD_DISABLE" in record.getMessage()
+    assert "'maybe'" in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ("mount_classes", "wanted"),
     [

@@ -185,10 +185,11 @@ def test_each_function_is_replaced_wherever_it_is_and_put_back(utils: ModuleType
     assert len(own(loader)) == 4
 
 
+@pytest.mark.parametrize("text", ["1", "maybe"])
 def test_switched_off_only_the_load_format_is_known(
-    utils: ModuleType, monkeypatch: pytest.MonkeyPatch
+    utils: ModuleType, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setenv("SHARDAHEAD_DISABLE", "1")
+    monkeypatch.setenv("SHARDAHEAD_DISABLE", text)
     vllm.register()
     assert len(own(utils)) == 5
     known = sys.modules["vllm.model_executor.model_loader"]._LOAD_FORMAT_TO_MODEL_LOADER

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from shardahead.policy import is_disabled
 from shardahead.version import __version__
 
 logger = logging.getLogger("shardahead")
@@ -56,6 +57,19 @@ def missing(seams: Iterable[Seam]) -> str | None:
         if without:
             return f"{where}({', '.join(has)}) has no parameter {', '.join(without)}"
     return None
+
+
+def is_turned_off() -> bool:
+    """Whether SHARDAHEAD_DISABLE leaves the engine alone. A value that is neither yes nor no does,
+    too, and one warning says so: an engine starts all the same.
+    """
+    try:
+        return is_disabled()
+    except ValueError as error:
+        if "disable" not in _declined:
+            _declined.add("disable")
+            logger.warning("shardahead leaves this engine alone: %s", error)
+        return True
 
 
 def decline(engine: str, reason: str, tested: str) -> None:

@@ -8,8 +8,7 @@ which one warning then says.
 
 from __future__ import annotations
 
-from shardahead.integrations.seams import Seam, decline, missing
-from shardahead.policy import is_disabled
+from shardahead.integrations.seams import Seam, decline, is_turned_off, missing
 
 TESTED = "0.5.22 and 0.5.23"
 
@@ -53,7 +52,7 @@ _registered = False
 def register() -> None:
     """The plugin."""
     global _registered
-    if _registered or is_disabled():
+    if _registered or is_turned_off():
         return
     reason = missing((*_HOOKED.values(), *_USED))
     if reason is not None:

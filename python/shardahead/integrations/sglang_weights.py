@@ -21,9 +21,10 @@ from sglang.srt.model_loader import weight_utils
 
 from shardahead import _core
 from shardahead.handle import PrefetchHandle
+from shardahead.integrations.seams import is_turned_off
 from shardahead.load import Load
 from shardahead.mounts import mounts_of
-from shardahead.policy import PrefetchOptions, is_disabled, is_prefetched_unasked, resolve_options
+from shardahead.policy import PrefetchOptions, is_prefetched_unasked, resolve_options
 from shardahead.prefetch import prefetch_files
 from shardahead.shards import resolve_shards
 from shardahead.units import format_bytes
@@ -65,7 +66,7 @@ def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> A
     """Around weight_utils._prefetch_all_checkpoints: gives a handle with all that SGLang's has."""
     given = _bound(original, args, kwargs)
     files, num_threads = given["sorted_files"], given["num_threads"]
-    if is_disabled() or not files or num_threads < 1:
+    if is_turned_off() or not files or num_threads < 1:
         return original(*args, **kwargs)
     try:
         options = _options(num_threads)
@@ -84,7 +85,7 @@ def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kw
     """
     config = loader.load_config
     extra = config.model_loader_extra_config
-    if is_disabled() or not isinstance(extra, dict) or _MULTITHREAD_KEYS & extra.keys():
+    if is_turned_off() or not isinstance(extra, dict) or _MULTITHREAD_KEYS & extra.keys():
         return original(loader, *args, **kwargs)
     told = copy.copy(config)  # others look at it, too
     told.model_loader_extra_config = {**extra, "enable_multithread_load": True}
@@ -123,7 +124,7 @@ def _weights_or(original: Function, args: Any, kwargs: Any, description: str) ->
 
 def _takes(original: Function, given: Mapping[str, Any], files: Sequence[str]) -> bool:
     """Whether these files are Shardahead's to load."""
-    if is_disabled() or given["disable_mmap"] or not files:
+    if is_turned_off() or given["disable_mmap"] or not files:
         return False
     parameters = inspect.signature(original).parameters
     if any(given[name] is not parameters[name].default for name in given.keys() - _KNOWN):

@@ -13,8 +13,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from shardahead.integrations.seams import Seam, decline, missing
-from shardahead.policy import is_disabled
+from shardahead.integrations.seams import Seam, decline, is_turned_off, missing
 
 LOAD_FORMAT = "shardahead"
 TESTED = "0.32.0 and 0.33.0"
@@ -79,7 +78,7 @@ def register() -> None:
         decline("vllm", reason, TESTED)
         return
     _register_load_format()
-    if not is_disabled():
+    if not is_turned_off():
         _replace_functions()
 
 

@@ -22,10 +22,11 @@ from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 from shardahead import _core
 from shardahead.beside import prefetching
 from shardahead.handle import PrefetchHandle
+from shardahead.integrations.seams import is_turned_off
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.load import Load
 from shardahead.mounts import mounts_of
-from shardahead.policy import PrefetchOptions, is_disabled
+from shardahead.policy import PrefetchOptions
 from shardahead.prefetch import prefetch_files
 from shardahead.shards import resolve_shards
 from shardahead.units import format_bytes
@@ -147,7 +148,7 @@ def prefetch_all_checkpoints(original: Function) -> Function:
         given = _bound(signature, args, kwargs)
         files = given["sorted_files"]
         counts = (given["num_prefetch_threads"], given["block_size"])
-        if is_disabled() or not files or min(counts) < 1:  # vLLM says which is too small
+        if is_turned_off() or not files or min(counts) < 1:  # vLLM says which is too small
             return original(*args, **kwargs)  # type: ignore[no-any-return]
         try:
             options = _resolved(
@@ -214,7 +215,7 @@ def _takes(
 ) -> bool:
     """Whether these files are Shardahead's to load."""
     files = given["hf_weights_files"]
-    if is_disabled() or not files:
+    if is_turned_off() or not files:
         return False
     if any(given[name] is not signature.parameters[name].default for name in given.keys() - _KNOWN):
         return False  # something new is asked for
