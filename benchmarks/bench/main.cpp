@@ -1,7 +1,9 @@
 // main: shardahead-bench. Reads the command line, lets the bench run, prints the result, turns it
 // into an exit status. Measures nothing itself.
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -21,6 +23,24 @@ constexpr int kDone = 0;
 constexpr int kIncomplete = 1;
 constexpr int kWrongUsage = 2;
 constexpr int kSignalled = 128;  // and the signal's number, as shells say it
+
+// A standard stream that is closed counts as /dev/null: files would get its number, and what is
+// printed would be written to them.
+void provide_standard_streams() {
+  int descriptor = 0;
+  do {
+    descriptor = ::open("/dev/null", O_RDWR);
+  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
+}
+
+const char* how_it_ended(int signal) {
+  switch (signal) {
+    case SIGHUP: return "terminated by SIGHUP";
+    case SIGTERM: return "terminated by SIGTERM";
+    default: return "interrupted";
+  }
+}
 
 // Opened before anything is measured: hours of figures must not be lost to a wrong folder.
 std::ofstream opened(const std::string& path) {
@@ -44,11 +64,12 @@ int measure(const Options& options) {
   const Bench bench = run_bench(options, [tell](const std::string& line) {
     if (tell) std::cerr << line << '\n';
   });
+  signals_are_over();
   const std::string json = options.json || !options.output.empty() ? json_of(bench) + "\n" : "";
   std::cout << (options.json ? json : text_of(bench)) << std::flush;
   write_all(output, options.output, json);
   if (bench.signal != 0) {
-    std::cerr << "shardahead-bench: interrupted before all was measured\n";
+    std::cerr << "shardahead-bench: " << how_it_ended(bench.signal) << " before all was measured\n";
     return kSignalled + bench.signal;
   }
   if (!std::cout) throw std::runtime_error("cannot write to standard output");
@@ -74,6 +95,7 @@ int main_or_throw(int argc, const char* const* argv) {
 int main(int argc, char** argv) {
   using shardahead::bench::printable;
   try {
+    shardahead::bench::provide_standard_streams();
     return shardahead::bench::main_or_throw(argc, argv);
   } catch (const shardahead::bench::UsageError& error) {
     std::cerr << "shardahead-bench: " << error.what() << "\nTry 'shardahead-bench --help'.\n";

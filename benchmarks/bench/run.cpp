@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -19,8 +20,12 @@ using Clock = std::chrono::steady_clock;
 // How soon a signal is seen, and how long the threads may take to end after it.
 constexpr auto kSignalInterval = std::chrono::milliseconds(50);
 constexpr auto kCancelTime = std::chrono::milliseconds(300);
+// Then it is a call that a server does not answer.
+constexpr unsigned kPatienceSeconds = 2;
+constexpr int kSignalled = 128;
 
-// The handler writes it and nothing depends on what was written before: relaxed is enough.
+// Handlers write it, one at a time, and nothing depends on what was written before: relaxed is
+// enough.
 std::atomic<int> signal_seen{0};
 static_assert(std::atomic<int>::is_always_lock_free);
 
@@ -37,13 +42,25 @@ double process_cpu_seconds() noexcept {
 
 void remember_signals() {
   struct sigaction action{};
-  action.sa_handler = [](int signal) { signal_seen.store(signal, std::memory_order_relaxed); };
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-  sigemptyset(&action.sa_mask);
-  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  action.sa_handler = [](int signal) {
+    const int before = signal_seen.load(std::memory_order_relaxed);
+    if (before != 0) ::_exit(kSignalled + (signal == SIGALRM ? before : signal));
+    signal_seen.store(signal, std::memory_order_relaxed);
+    ::alarm(kPatienceSeconds);
+  };
+  action.sa_flags = SA_RESTART;
+  sigfillset(&action.sa_mask);
+  sigaction(SIGALRM, &action, nullptr);
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
+    struct sigaction set{};
+    sigaction(signal, nullptr, &set);
+    if (set.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
 }
 
 int signal_that_came() noexcept { return signal_seen.load(std::memory_order_relaxed); }
+
+void signals_are_over() noexcept { ::alarm(0); }
 
 std::string describe(const IoError& error) {
   return error.message() + " (errno " + std::to_string(error.errno_value) +

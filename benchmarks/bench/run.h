@@ -17,10 +17,14 @@
 
 namespace shardahead::bench {
 
-// SIGINT and SIGTERM are remembered from here on, not obeyed; the second one ends the process.
+// SIGHUP, SIGINT and SIGTERM are remembered from here on, not obeyed, also by PID 1 of a container;
+// what is ignored stays ignored. The second one ends the process at once, with 128 and its number,
+// and so does the first after some seconds in which signals_are_over() was not called.
 void remember_signals();
 // 0 as long as none came.
 int signal_that_came() noexcept;
+// The bench has ended by itself: what is left is to print.
+void signals_are_over() noexcept;
 
 struct Run {
   double seconds = 0;      // from opening the files to the last thread's end

@@ -1,6 +1,7 @@
-"""What each command of `shardahead` does, and how it shows what it found.
+"""What `warm`, `plan` and `doctor` do, and how they show what they found.
 
-Each takes what cli.py parsed and returns the exit status. One thread, which Ctrl-C interrupts.
+Each takes what cli.py parsed and returns the exit status. One thread, which signals interrupt
+(endings.py): what may wait for storage is done by another.
 """
 
 from __future__ import annotations
@@ -9,79 +10,116 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from functools import partial
 
 from shardahead import _core
+from shardahead.advice import advise
 from shardahead.doctor import as_dict, as_text, examine
+from shardahead.endings import interruptibly, reason_of
+from shardahead.facts import MountFacts, facts_of
 from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
-from shardahead.policy import resolve_options
-from shardahead.prefetch import prefetch_files
+from shardahead.mounts import memory_types
+from shardahead.policy import is_disabled, resolve_options
+from shardahead.prefetch import start_prefetch
 from shardahead.report import Report
-from shardahead.residency import FileResidency, residency
-from shardahead.residency import evict as evict_files
+from shardahead.residency import residency_of
+from shardahead.results import files_of, finish, table_of
 from shardahead.shards import Shard, resolve_shards
+from shardahead.standard_streams import complain
 from shardahead.stripes import fit_blocks
 from shardahead.topology import local_topology
 from shardahead.units import format_bytes, printable
 
-DONE, INCOMPLETE, WRONG_USAGE = 0, 1, 2
 _INTERRUPT_WAIT_SECONDS = 0.3
 
 
 def warm(options: argparse.Namespace) -> int:
-    handle = prefetch_files(
-        _files(options),
-        options.local_rank,
-        options.local_size,
-        options.threads,
-        options.block_size,
+    handle: PrefetchHandle | None = None
+    ended: KeyboardInterrupt | None = None
+    after: int | None = None
+    note = ""
+    unusable: OSError | None = None
+    try:
+        handle = interruptibly(partial(_start, options))
+        _show_progress(handle, quiet=options.quiet or options.json)
+        if handle.report().incomplete_reason() is None:
+            try:
+                after, note = interruptibly(partial(_seen_after, handle))
+            except OSError as error:
+                unusable = error
+    except KeyboardInterrupt as error:
+        ended = error
+        if handle is None:
+            raise  # nothing was begun
+        handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
+    report = handle.report()
+    reason = reason_of(ended) if ended else _why_incomplete(report, after)
+    if unusable is not None and reason is None:
+        reason = str(unusable)
+    if options.json:
+        document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
+        text = json.dumps(document)
+    else:
+        text = f"warm: {report.text()}{note}"
+    return finish(text, reason, ended)
+
+
+def _start(options: argparse.Namespace) -> PrefetchHandle:
+    chosen = resolve_options(
+        threads=options.threads,
+        block_size=options.block_size,
         strategy=options.strategy,
         partition=options.partition,
         window_bytes=0 if options.force else None,
         inflight_bytes=options.inflight,
     )
-    interrupted = False
-    try:
-        _show_progress(handle, quiet=options.quiet or options.json)
-    except KeyboardInterrupt:
-        interrupted = True
-        handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
-    report = handle.report()
-    reason = "interrupted" if interrupted else report.incomplete_reason()
+    if is_disabled():
+        complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
+    shards = resolve_shards(files_of(options))
+    where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
+    spans = [None] * len(shards)
+    return start_prefetch(shards, chosen, where, spans=spans, consumer=False, even_disabled=True)
+
+
+def _seen_after(handle: PrefetchHandle) -> tuple[int | None, str]:
+    return _resident_after(handle), _in_memory(handle)
+
+
+def _in_memory(handle: PrefetchHandle) -> str:
+    """A word about files of which nothing can be brought in, where all are."""
+    paths = [shard.path for shard in handle.shards]
+    kinds = memory_types(paths)
+    if len(kinds) < len(paths):
+        return ""
+    return f"; the files live in memory ({', '.join(sorted(set(kinds.values())))})"
+
+
+def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | None:
+    reason = report.incomplete_reason()
     if reason and report.left_out_bytes and report.window_source == "memory":
         reason += "; --force reads on"
-    after = None
-    if not reason:
-        try:
-            after = _resident_after(handle, report)
-        except OSError as error:
-            reason = str(error)
-    if after is not None and after < report.planned_bytes // 2:
+    if resident_after_bytes is not None and resident_after_bytes < report.planned_bytes // 2:
         reason = (
-            f"only {format_bytes(after)} of {format_bytes(report.planned_bytes)} stayed in the "
-            "page cache: memory is short, or this mount does not keep pages"
+            f"only {format_bytes(resident_after_bytes)} of {format_bytes(report.planned_bytes)} "
+            "stayed in the page cache: memory is short, or this mount does not keep pages"
         )
-    if options.json:
-        document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
-        print(json.dumps(document))
-    else:
-        print(f"warm: {report.text()}")
-    if reason:
-        complain(f"incomplete: {reason}")
-    return INCOMPLETE if reason else DONE
+    return reason
 
 
-def _resident_after(handle: PrefetchHandle, report: Report) -> int | None:
+def _resident_after(handle: PrefetchHandle) -> int | None:
     """What is resident once the only rank is done; None where it cannot be told.
 
     Waits for pages that are still being read. Raises OSError for the first that cannot be read: it
     stays in the page cache, where it was taken for resident.
     """
+    report = handle.report()
     if report.local_size > 1 or report.planned_bytes == 0:
         return None
     total = 0
-    for index, file in enumerate(residency([shard.path for shard in handle.shards])):
+    for index, shard in enumerate(handle.shards):
+        file = residency_of(shard.path)
         if file.resident_bytes is None:
             return None
         total += file.resident_bytes
@@ -106,85 +144,36 @@ def _show_progress(handle: PrefetchHandle, *, quiet: bool) -> None:
         TransferSpeedColumn,
     )
 
-    with Progress(
+    bar = Progress(
         TextColumn("warm"),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("warm", total=handle.progress().planned_bytes)
+    )
+    task = bar.add_task("warm", total=handle.progress().planned_bytes)
+    # A terminal that hangs up takes nothing, and is no reason to read less.
+    with suppress(OSError):
+        bar.start()
+    try:
         while not handle.done:
             try:
                 handle.wait(0.1)
             except TimeoutError:
                 bar.update(task, completed=handle.progress().done_bytes)
         bar.update(task, completed=handle.progress().done_bytes)
-
-
-def status(options: argparse.Namespace) -> int:
-    _show_residency(options, residency(_files(options)))
-    return DONE
-
-
-def evict(options: argparse.Namespace) -> int:
-    files = evict_files(_files(options))
-    _show_residency(options, files)
-    left = sum((file.resident_bytes or 0) + (file.pending_bytes or 0) for file in files)
-    if left:
-        complain(
-            f"incomplete: {format_bytes(left)} stayed: pages that a process has mapped, or that "
-            "are being read or written, cannot be dropped"
-        )
-    return INCOMPLETE if left else DONE
-
-
-def _show_residency(options: argparse.Namespace, files: list[FileResidency]) -> None:
-    size = sum(file.size_bytes for file in files)
-    known = all(file.resident_bytes is not None for file in files)
-    resident = sum(file.resident_bytes or 0 for file in files) if known else None
-    if options.json:
-        document = {
-            "size_bytes": size,
-            "resident_bytes": resident,
-            "files": [_residency_dict(file) for file in files],
-        }
-        print(json.dumps(document))
-        return
-    rows = [(printable(file.path), format_bytes(file.size_bytes), _share(file)) for file in files]
-    reasons = {file.reason for file in files if file.resident_bytes is None}
-    total = FileResidency("in all", size, resident, "", "")
-    _print_table(
-        ("shard", "size", "resident"), [*rows, ("in all", format_bytes(size), _share(total))]
-    )
-    for reason in sorted(reasons):
-        print(f"unknown: {reason}")
-    pending = sum(file.pending_bytes or 0 for file in files)
-    if pending:
-        print(f"not usable: {format_bytes(pending)} more are being read, or could not be read")
-
-
-def _residency_dict(file: FileResidency) -> dict[str, Any]:
-    return {
-        "path": printable(file.path),
-        "size_bytes": file.size_bytes,
-        "resident_bytes": file.resident_bytes,
-        "pending_bytes": file.pending_bytes,
-        "source": file.source,
-        "reason": file.reason,
-    }
-
-
-def _share(file: FileResidency) -> str:
-    if file.resident_bytes is None:
-        return "unknown"
-    percent = 100 * file.resident_bytes / file.size_bytes if file.size_bytes else 100.0
-    return f"{format_bytes(file.resident_bytes)} ({percent:.1f} %)"
+    finally:
+        with suppress(OSError):
+            bar.stop()
 
 
 def plan(options: argparse.Namespace) -> int:
-    shards = resolve_shards(_files(options))
+    return finish(interruptibly(partial(_plan_text, options)), None)
+
+
+def _plan_text(options: argparse.Namespace) -> str:
+    shards = resolve_shards(files_of(options))
     chosen = fit_blocks(
         resolve_options(block_size=options.block_size, partition=options.partition), shards
     )
@@ -199,8 +188,7 @@ def plan(options: argparse.Namespace) -> int:
             sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
         )
     if not options.json:
-        _show_plan(shards, blocks, share, chosen.partition, where)
-        return DONE
+        return _plan_page(shards, blocks, share, chosen.partition, where)
     document = {
         "size_bytes": sum(sizes),
         "block_bytes": chosen.block_bytes,
@@ -214,17 +202,16 @@ def plan(options: argparse.Namespace) -> int:
         ],
         "share": share,
     }
-    print(json.dumps(document))
-    return DONE
+    return json.dumps(document)
 
 
-def _show_plan(
+def _plan_page(
     shards: Sequence[Shard],
     blocks: Sequence[tuple[int, int, int]],
     share: Sequence[int],
     partition: str,
     where: LocalTopology,
-) -> None:
+) -> str:
     counts = [0] * len(shards)
     for file, _, _ in blocks:
         counts[file] += 1
@@ -233,52 +220,31 @@ def _show_plan(
         for s, n in zip(shards, counts, strict=True)
     ]
     size = format_bytes(sum(shard.size_bytes for shard in shards))
-    _print_table(("shard, in order", "size", "blocks"), [*rows, ("in all", size, str(len(blocks)))])
+    total = ("in all", size, str(len(blocks)))
+    table = table_of(("shard, in order", "size", "blocks"), [*rows, total])
     if partition == "dynamic":
-        print(
-            f"partition dynamic: {where.size} local ranks ({where.source}) claim them in this order"
-        )
-        return
+        ranks = f"{where.size} local ranks ({where.source})"
+        return f"{table}\npartition dynamic: {ranks} claim them in this order"
     mine = sum(blocks[index][2] for index in share)
-    print(
-        f"local rank {where.rank} of {where.size} ({where.source}), partition {partition}: "
-        f"{len(share)} blocks, {format_bytes(mine)}"
+    return (
+        f"{table}\nlocal rank {where.rank} of {where.size} ({where.source}), partition "
+        f"{partition}: {len(share)} blocks, {format_bytes(mine)}"
     )
 
 
 def doctor(options: argparse.Namespace) -> int:
-    facts, advice = examine(_files(options), options.read_bytes)
+    files = files_of(options)
+    found: list[MountFacts] = []
+    ended: KeyboardInterrupt | None = None
+    try:
+        facts, advice = interruptibly(partial(examine, files, options.read_bytes, found))
+    except KeyboardInterrupt as error:
+        ended = error
+        facts = facts_of([files] if isinstance(files, str) else files, found)
+        advice = advise(facts)
+    reason = reason_of(ended) if ended else None
     if options.json:
-        print(json.dumps(as_dict(facts, advice)))
-        return DONE
+        return finish(json.dumps({**as_dict(facts, advice), "reason": reason}), reason, ended)
     text = as_text(facts, advice)
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-    return DONE
-
-
-def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, head in enumerate(heads):
-        table.add_column(
-            head, justify="right" if column else "left", overflow="fold", no_wrap=column > 0
-        )
-    encoding = sys.stdout.encoding or "utf-8"
-    for number, row in enumerate(rows):
-        cells = [cell.encode(encoding, "backslashreplace").decode(encoding) for cell in row]
-        table.add_row(*cells, end_section=number == len(rows) - 2)
-    width = None if sys.stdout.isatty() else max(80, 50 + max(len(row[0]) for row in rows))
-    Console(width=width, markup=False, highlight=False).print(table)
-
-
-def _files(options: argparse.Namespace) -> str | list[str]:
-    paths: list[str] = options.path
-    return paths[0] if len(paths) == 1 else paths
-
-
-def complain(message: str) -> None:
-    print(f"shardahead: {printable(message)}", file=sys.stderr)
+    return finish(text.encode(encoding, "backslashreplace").decode(encoding), reason, ended)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shardahead.advice import Advice, advise
+from shardahead.arguments import whole_number
 from shardahead.facts import Facts, MountFacts, gather
 from shardahead.limits import Limits
 from shardahead.measure import Measurement, Rate
@@ -23,13 +24,17 @@ _LABEL_WIDTH = 12
 Row = tuple[str, str]
 
 
-def examine(files: Files, read_bytes: int = DEFAULT_READ_BYTES) -> tuple[Facts, list[Advice]]:
+def examine(
+    files: Files, read_bytes: int = DEFAULT_READ_BYTES, found: list[MountFacts] | None = None
+) -> tuple[Facts, list[Advice]]:
     """What is found about `files`, and what to change. Reads `read_bytes` of each mount at most,
-    which then are resident. Raises as `prefetch_files` does.
+    which then are resident; `found` is given each mount as soon as it is known. Raises as
+    `prefetch_files` does.
     """
+    read_bytes = whole_number("read_bytes", read_bytes)
     shards = resolve_shards(files)
     paths = [files] if isinstance(files, str) else [shard.path for shard in shards]
-    facts = gather(paths, shards, read_bytes)
+    facts = gather(paths, shards, read_bytes, found)
     return facts, advise(facts)
 
 

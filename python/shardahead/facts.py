@@ -66,17 +66,31 @@ class Facts:
         return sum(found.size_bytes for found in self.mounts)
 
 
-def gather(paths: Sequence[str], shards: Sequence[Shard], read_bytes: int) -> Facts:
+def gather(
+    paths: Sequence[str],
+    shards: Sequence[Shard],
+    read_bytes: int,
+    found: list[MountFacts] | None = None,
+) -> Facts:
     """Looks at everything, and measures each mount by reading `read_bytes` bytes at most of it, and
-    no more than fits in memory. Raises OSError where a file cannot be read.
+    no more than fits in memory. `found` is given each mount as soon as it is known. Raises OSError
+    where a file cannot be read.
     """
-    memory = memory_budget()
-    if memory.budget_bytes is not None:
-        read_bytes = min(read_bytes, memory.budget_bytes)
+    budget_bytes = memory_budget().budget_bytes
+    if budget_bytes is not None:
+        read_bytes = min(read_bytes, budget_bytes)
+    found = [] if found is None else found
+    for mount, on in mounts_of(shards):
+        found.append(_mount_facts(mount, on, read_bytes))
+    return facts_of(paths, found)
+
+
+def facts_of(paths: Sequence[str], mounts: Sequence[MountFacts]) -> Facts:
+    """All there is, with what is known of `mounts`."""
     return Facts(
         paths=tuple(paths),
-        mounts=tuple(_mount_facts(mount, on, read_bytes) for mount, on in mounts_of(shards)),
-        memory=memory,
+        mounts=tuple(mounts),
+        memory=memory_budget(),
         topology=local_topology(),
         limits=current_limits(),
     )

@@ -82,6 +82,34 @@ def mounts_of(shards: Sequence[Shard]) -> list[tuple[Mount, list[Shard]]]:
     return [(_public(_core.mount_with_id(i, "")), found) for i, found in by_id.items()]
 
 
+def memory_types(paths: Sequence[str]) -> dict[str, str]:
+    """Of those files that live in memory, which is their storage: the type of filesystem."""
+    mounts: dict[int, Mount] = {}
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            number = _core.mount_id(os.fsencode(path))
+        except OSError:  # gone meanwhile
+            continue
+        if number not in mounts:
+            mounts[number] = _public(_core.mount_with_id(number, ""))
+        mount = _mount_below(mounts[number], path)
+        if mount.mount_class == "memory":
+            found[path] = mount.type
+    return found
+
+
+def _mount_below(mount: Mount, path: str) -> Mount:
+    """Where the file lies: of an overlay the uppermost layer that has it."""
+    inside = os.path.relpath(os.path.realpath(path), mount.mount_point or "/")
+    inside = os.path.join(mount.root, inside).lstrip("/")
+    for layer in mount.layers:
+        below = os.path.join(layer.path, inside)
+        if os.path.lexists(below):
+            return _mount_below(layer.mount, below)
+    return mount
+
+
 def _public(core: _core.Mount) -> Mount:
     return Mount(
         id=core.id,

@@ -43,10 +43,7 @@ def residency(files: Files) -> list[FileResidency]:
     `files` as for `prefetch_files`. Unknown is said as unknown: the kernel answers only the owner
     of a file, or who may write to it. Raises as `prefetch_files` does.
     """
-    return [
-        _file_residency(shard.path, _core.residency(os.fsencode(shard.path)))
-        for shard in resolve_shards(files)
-    ]
+    return [residency_of(shard.path) for shard in resolve_shards(files)]
 
 
 def evict(files: Files) -> list[FileResidency]:
@@ -55,10 +52,16 @@ def evict(files: Files) -> list[FileResidency]:
     What was just written is written back first. Pages that some process has mapped stay, and so do
     those that are still being read. `files` as for `prefetch_files`; raises as it does.
     """
-    return [_evict_file(shard.path) for shard in resolve_shards(files)]
+    return [evict_file(shard.path) for shard in resolve_shards(files)]
 
 
-def _evict_file(path: str) -> FileResidency:
+def residency_of(path: str) -> FileResidency:
+    """`residency` of one file."""
+    return _file_residency(path, _core.residency(os.fsencode(path)))
+
+
+def evict_file(path: str) -> FileResidency:
+    """`evict` of one file."""
     for attempt in range(_EVICT_ATTEMPTS):
         if attempt:
             time.sleep(_EVICT_PAUSE_SECONDS)  # reads in flight hold their pages
