@@ -34,11 +34,11 @@ void provide_standard_streams() {
   if (descriptor >= 0) ::close(descriptor);
 }
 
-const char* how_it_ended(int signal) {
+const char* cause(int signal) {
   switch (signal) {
-    case SIGHUP: return "terminated by SIGHUP";
-    case SIGTERM: return "terminated by SIGTERM";
-    default: return "interrupted";
+    case SIGHUP: return ": terminated by SIGHUP";
+    case SIGTERM: return ": terminated by SIGTERM";
+    default: return "";
   }
 }
 
@@ -69,7 +69,8 @@ int measure(const Options& options) {
   std::cout << (options.json ? json : text_of(bench)) << std::flush;
   write_all(output, options.output, json);
   if (bench.signal != 0) {
-    std::cerr << "shardahead-bench: " << how_it_ended(bench.signal) << " before all was measured\n";
+    std::cerr << "shardahead-bench: interrupted before all was measured" << cause(bench.signal)
+              << '\n';
     return kSignalled + bench.signal;
   }
   if (!std::cout) throw std::runtime_error("cannot write to standard output");
