@@ -24,7 +24,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuzz-smoke fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -95,6 +95,12 @@ fuzz: $(VENV)/.installed ## look for inputs that break parsers, plan and board: 
 # The targets in C++ alone, which need no wheel: fuzz_headers.py runs among the Python tests.
 fuzz-smoke: $(VENV)/.ready ## the same with libFuzzer for SMOKE_SECONDS=10 each; skips, and says so, without it
 	$(BIN)/python tests/fuzz/fuzz.py --smoke --seconds $(SMOKE_SECONDS) --jobs $(JOBS) -- $(CMAKE_FLAGS)
+
+compile-libcxx: ## the core for arm64 with libc++ and an old glibc, by the Clang of Zig; skips, and says so, without it
+	$(PYTHON) tests/compile_elsewhere.py aarch64-linux-gnu.2.28 --jobs $(JOBS)
+
+compile-musl: ## the core with musl, in the same way
+	$(PYTHON) tests/compile_elsewhere.py x86_64-linux-musl --jobs $(JOBS)
 
 fuse: ## install libfuse3 from the distribution, where that is allowed
 	@sh benchmarks/slowfs/install-fuse.sh

@@ -87,8 +87,8 @@ bool lies_on_overlay(int descriptor) noexcept {
 
 // What the kernel claims of a page that is not there: nothing where it cannot be asked.
 std::optional<bool> claims_page(int descriptor, std::uint64_t offset) noexcept {
-  void* mapped = ::mmap(nullptr, page_bytes(), PROT_NONE, MAP_SHARED, descriptor,
-                        static_cast<off_t>(offset));
+  void* mapped =
+      ::mmap(nullptr, page_bytes(), PROT_NONE, MAP_SHARED, descriptor, static_cast<off_t>(offset));
   if (mapped == MAP_FAILED) return std::nullopt;
   unsigned char claimed = 1;
   const int result = ::mincore(mapped, page_bytes(), &claimed);
@@ -98,8 +98,8 @@ std::optional<bool> claims_page(int descriptor, std::uint64_t offset) noexcept {
 
 // Only the kernel knows to whom it tells the truth: owners who are not of the user namespace, and
 // those of mounts with mapped ids, are shown as the overflow uid, and a read-only mount refuses
-// writers whom it tells. So it is asked about a page behind the end of the file: first about one that
-// no huge page at the end reaches, which may be too far for the filesystem.
+// writers whom it tells. So it is asked about a page behind the end of the file: first about one
+// that no huge page at the end reaches, which may be too far for the filesystem.
 bool is_told_residency(int descriptor, const struct stat& file) noexcept {
   constexpr uid_t kOverflowUid = 65534;  // may be anyone's
   if (!S_ISREG(file.st_mode)) return false;
@@ -186,8 +186,7 @@ class SystemFileIo final : public FileIo {
   }
 
   int readahead(int descriptor, ByteRange range) noexcept override {
-    const ssize_t result =
-        ::readahead(descriptor, static_cast<off64_t>(range.offset), range.length);
+    const ssize_t result = ::readahead(descriptor, static_cast<off_t>(range.offset), range.length);
     return result < 0 ? -errno : 0;
   }
 

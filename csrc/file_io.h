@@ -25,8 +25,8 @@ struct FileStatus {
   std::uint64_t inode = 0;
   std::int64_t modified_nanoseconds = 0;
   std::uint32_t mode = 0;  // st_mode, with the file type
-  // Of an open file: the kernel tells this process what is resident of it, as it does to who owns it
-  // or may write to it, in the kernel's own eyes. To others mincore claims every page.
+  // Of an open file: the kernel tells this process what is resident of it, as it does to who owns
+  // it or may write to it, in the kernel's own eyes. To others mincore claims every page.
   bool owned_or_writable = false;
   // Of an open file: it lies on an overlay. Its pages belong to the file of the layer below, where
   // mincore finds them and cachestat does not.

@@ -19,10 +19,11 @@ const char* to_string(ResidencySource source) noexcept;
 
 struct Residency {
   std::optional<std::uint64_t> resident_bytes = std::nullopt;
-  // Exist and cannot be used: they are being read, or their read failed. Told by usable_residency().
+  // Exist and cannot be used: they are being read, or their read failed. Told by
+  // usable_residency().
   std::optional<std::uint64_t> pending_bytes = std::nullopt;
   ResidencySource source = ResidencySource::unknown;
-  int errno_value = 0;  // of cachestat, where it did not answer; EOPNOTSUPP of an overlay
+  int errno_value = 0;      // of cachestat, where it did not answer; EOPNOTSUPP of an overlay
   const char* reason = "";  // why it is unknown
 };
 

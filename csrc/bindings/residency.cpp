@@ -68,8 +68,8 @@ void bind_residency(py::module_& module) {
       .def_readonly("size_bytes", &FileResidency::size_bytes)
       .def_property_readonly(
           "resident_bytes", [](const FileResidency& file) { return file.residency.resident_bytes; })
-      .def_property_readonly(
-          "pending_bytes", [](const FileResidency& file) { return file.residency.pending_bytes; })
+      .def_property_readonly("pending_bytes",
+                             [](const FileResidency& file) { return file.residency.pending_bytes; })
       .def_property_readonly(
           "source", [](const FileResidency& file) { return to_string(file.residency.source); })
       .def_property_readonly("reason",

@@ -18,10 +18,10 @@ TEST_SUITE_BEGIN("mount_number");
 TEST_CASE("mounts of the same number are told apart by their device, where it is not unique") {
   constexpr std::uint64_t kFirstUnique = (std::uint64_t{1} << 31U) + 1;
   const std::set<std::uint64_t> keys{
-      key_of({false, 41, 0, 52}),           key_of({false, 41, 0, 53}),
-      key_of({false, 41, 254, 0}),          key_of({false, 42, 0, 52}),
-      key_of({true, kFirstUnique, 0, 52}),  key_of({true, kFirstUnique + 1, 0, 52}),
-      key_of({false, 41, 0, 0xfffff}),      key_of({false, 41, 0xfff, 0}),
+      key_of({false, 41, 0, 52}),          key_of({false, 41, 0, 53}),
+      key_of({false, 41, 254, 0}),         key_of({false, 42, 0, 52}),
+      key_of({true, kFirstUnique, 0, 52}), key_of({true, kFirstUnique + 1, 0, 52}),
+      key_of({false, 41, 0, 0xfffff}),     key_of({false, 41, 0xfff, 0}),
       key_of({false, 0x1fffffff, 0, 0})};
   CHECK(keys.size() == 9);
   CHECK(*keys.rbegin() < std::uint64_t{1} << 62U);

@@ -1,0 +1,81 @@
+"""Compiles the core and shardahead-bench for elsewhere: other C and C++ libraries and processors.
+
+With the Clang, libc++, glibc headers of any version and musl of the package `ziglang`, which is
+installed into a virtual environment of its own. Links and runs nothing. Where the package cannot be
+had it says so and succeeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import venv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+WARNINGS = [
+    *("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wsign-conversion"),
+    *("-Wnon-virtual-dtor", "-Woverloaded-virtual", "-Wthread-safety", "-Werror"),
+]
+
+
+def compiler(folder: Path) -> list[str] | None:
+    """The command of Zig's Clang, installed in `folder` at the first call; None without it."""
+    python = folder / "venv" / "bin" / "python"
+    if not (folder / ".ready").exists():
+        venv.create(folder / "venv", clear=True, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "ziglang>=0.13"]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip() or "pip failed").splitlines()[-1]
+            print(f"skipped: the package ziglang cannot be installed: {last}")
+            return None
+        (folder / ".ready").touch()
+    return [str(python), "-m", "ziglang", "c++"]
+
+
+def sources() -> list[Path]:
+    found = [*REPOSITORY.glob("csrc/*.cpp"), *REPOSITORY.glob("benchmarks/bench/*.cpp")]
+    return [path for path in found if not path.stem.endswith("_test")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", help="as Zig names it: x86_64-linux-musl, aarch64-linux-gnu.2.28")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    folder = REPOSITORY / "build" / "zig"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = compiler(folder)
+    if command is None:
+        return 0
+    objects = folder / options.target
+    objects.mkdir(exist_ok=True)
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(folder / "cache")}
+    flags = ["-target", options.target, "-std=c++20", "-fPIC", "-pthread", "-I", "csrc"]
+    flags += ["-I", "benchmarks/bench", "-isystem", "benchmarks/bench/third_party"]
+    flags += ['-DSHARDAHEAD_VERSION="0"', "-DCXXOPTS_NO_REGEX=true"]
+
+    def compiles(path: Path) -> bool:
+        output = objects / f"{path.parent.name}-{path.stem}.o"
+        done = subprocess.run(
+            [*command, *flags, *WARNINGS, "-c", path.relative_to(REPOSITORY), "-o", output],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        sys.stdout.write(done.stderr)
+        return done.returncode == 0
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(compiles, sources()))
+    print(f"{options.target}: {sum(results)} of {len(results)} files compiled")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
