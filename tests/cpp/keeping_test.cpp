@@ -73,7 +73,9 @@ TEST_CASE("where all is resident nothing is read") {
 }
 
 TEST_CASE("the page that is tried is the last one that is not resident, of the first such range") {
-  for (const std::uint64_t absent : {0U, 1U, 511U, 700U, 1023U}) {
+  const std::uint64_t pages = 4 * kMiB / page_bytes();
+  for (const std::uint64_t absent :
+       {std::uint64_t{0}, std::uint64_t{1}, pages / 2 - 1, pages * 2 / 3, pages - 1}) {
     CAPTURE(absent);
     const OneFile load(kLonePages);
     const std::uint64_t at = absent * page_bytes();
