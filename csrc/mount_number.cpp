@@ -23,10 +23,11 @@ static_assert(sizeof(KernelStatx) == 256);
 
 constexpr unsigned kMountId = 0x1000;        // STATX_MNT_ID, Linux 5.8
 constexpr unsigned kMountIdUnique = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
-constexpr int kEmptyPath = 0x1000;           // AT_EMPTY_PATH
-constexpr int kDontSync = 0x4000;            // AT_STATX_DONT_SYNC
+constexpr unsigned kEmptyPath = 0x1000;      // AT_EMPTY_PATH
+constexpr unsigned kDontSync = 0x4000;       // AT_STATX_DONT_SYNC
 
-int ask(int folder, const char* path, int flags, WantedNumber wanted, MountNumber& found) noexcept {
+int ask(int folder, const char* path, unsigned flags, WantedNumber wanted,
+        MountNumber& found) noexcept {
   KernelStatx told;
   // Asked for both, the kernel gives the unique one if it has such.
   const unsigned mask = kMountId | (wanted == WantedNumber::unique ? kMountIdUnique : 0);

@@ -11,6 +11,7 @@ std::uint64_t __wrap__ZN10shardahead10page_bytesEv();
 
 std::uint64_t __wrap__ZN10shardahead10page_bytesEv() {
   static const std::uint64_t bytes = [] {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing sets it while tests run
     const char* asked = std::getenv("SHARDAHEAD_TEST_PAGE_BYTES");
     return asked == nullptr ? __real__ZN10shardahead10page_bytesEv()
                             : std::strtoull(asked, nullptr, 10);
