@@ -10,9 +10,10 @@
 
 namespace shardahead {
 
-// Silence is judged by the time that a block takes at present: within ten of them each participant
-// that is at work says something. Before the first block has been settled nothing is known of it.
-inline constexpr int kSilentBlocks = 10;
+// Silence is judged by the time that a block takes at present: within one of them each participant
+// that is at work says something, so three leave room. To be wrong costs a look at blocks that
+// another is bringing in. Before the first block has been settled nothing is known of it.
+inline constexpr int kSilentBlocks = 3;
 inline constexpr auto kLeastSilence = std::chrono::seconds(1);
 inline constexpr auto kMostSilence = std::chrono::seconds(10);
 // Where a block takes longer it counts as this much: its reader may have been stopped meanwhile.

@@ -97,7 +97,7 @@ TEST_CASE("where blocks take long, and where none is known, one may be silent fo
     Node node(4);
     const auto board = node.join();
     const auto stopped = node.join();
-    if (known) node.settle_some(*board, milliseconds(400));
+    if (known) node.settle_some(*board, milliseconds(1300));
     const auto claim = stopped->take(kNoLimit);
     while (board->take(kNoLimit)) {
     }
