@@ -112,19 +112,23 @@ FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
     return result;
   }
   const bool advising = strategy_ != Strategy::pread;
-  if (advising) measure_step(file, range);
-  const bool works = steps_.get(file.status().device).advice_works;
-  if (advising && (works || strategy_ != Strategy::automatic)) {
-    advise_and_touch(file, range, result);
+  const bool asked_for = advising && measure_step(file, range);
+  const Step step = steps_.get(file.status().device);
+  if (advising && (step.advice_works || strategy_ != Strategy::automatic)) {
+    // Once populating works, a block of which nothing is there is not looked at window by window.
+    const bool absent =
+        resident_bytes == std::uint64_t{0} && !asked_for && step.populate == Populate::works;
+    advise_and_touch(file, range, absent, result);
   } else {
     read(file, range, result);
   }
   return result;
 }
 
-void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& result) {
+void Fetcher::advise_and_touch(const File& file, ByteRange range, bool absent,
+                               FetchResult& result) {
   const std::uint64_t step_bytes = steps_.get(file.status().device).bytes;
-  if (!populate(file, range, step_bytes, result)) return;
+  if (!populate(file, range, step_bytes, absent, result)) return;
   // The last step first: what was queued before it is there by then, and the thread was woken
   // once instead of once a step (measured: 0.10 s of processor time per GiB against 0.02).
   const bool last_arrived = touch(file, range.end() - 1, result);
@@ -132,13 +136,13 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, FetchResult& r
                          if (stop()) result.cancelled = true;
                          return !result.cancelled && touch(file, step.end() - 1, result);
                        });
-  if (!arrived) return;
+  if (!arrived || result.populated_bytes == range.length) return;
   const auto resident_bytes = resident(file, range);
   const bool gaps = resident_bytes ? *resident_bytes < range.length : result.advice_refused;
   if (gaps) fill_gaps(file, range, step_bytes, result);
 }
 
-bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes,
+bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
                        FetchResult& result) {
   if (strategy_ != Strategy::automatic && strategy_ != Strategy::populate) {
     return advise(file, range, step_bytes, result);
@@ -147,8 +151,9 @@ bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_byt
     const ByteRange piece = next_piece(file, {at, range.end() - at});
     const bool whole = piece.length >= kHugePageBytes || piece.end() == file.status().size_bytes;
     const bool window = at % kHugePageBytes == 0 && whole && piece.length >= 2 * step_bytes;
-    if (!(window && populate_window(file, piece, result)) &&
-        !advise(file, piece, step_bytes, result)) {
+    if (window && populate_window(file, piece, absent, result)) {
+      result.populated_bytes += piece.length;
+    } else if (!advise(file, piece, step_bytes, result)) {
       return false;
     }
     at = piece.end();
@@ -157,10 +162,12 @@ bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_byt
 }
 
 // False where something of the window has to be advised, because the faults do not bring it in.
-bool Fetcher::populate_window(const File& file, ByteRange window, FetchResult& result) {
+bool Fetcher::populate_window(const File& file, ByteRange window, bool absent,
+                              FetchResult& result) {
   const std::uint64_t device = file.status().device;
   // A fault on a page that exists starts nothing.
-  if (existing(file, window) != std::uint64_t{0} || !populate_once(file, window)) return false;
+  if (!absent && existing(file, window) != std::uint64_t{0}) return false;
+  if (!populate_once(file, window)) return false;
   const std::uint64_t came_bytes = existing(file, window).value_or(0);
   steps_.end_populating(device, window, came_bytes);
   if (came_bytes == window.length) return true;
@@ -267,9 +274,10 @@ bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
 
 // One advise call over a range of which nothing is resident; what exists then is the clip. Others
 // may be reading the same pages, so the answer counts only if it is an unbroken start of the range.
-void Fetcher::measure_step(const File& file, ByteRange range) {
+// Whether it measured, so that some of the range may be on its way.
+bool Fetcher::measure_step(const File& file, ByteRange range) {
   const std::uint64_t device = file.status().device;
-  if (range.length < 2 * kDefaultStepBytes || !steps_.begin_measuring(device)) return;
+  if (range.length < 2 * kDefaultStepBytes || !steps_.begin_measuring(device)) return false;
   std::optional<std::uint64_t> clip_bytes;
   const ByteRange half = {range.offset + align_down(range.length / 2, page_bytes()),
                           range.length - align_down(range.length / 2, page_bytes())};
@@ -286,6 +294,7 @@ void Fetcher::measure_step(const File& file, ByteRange range) {
     break;
   }
   steps_.end_measuring(device, clip_bytes);
+  return true;
 }
 
 std::optional<std::uint64_t> Fetcher::resident(const File& file, ByteRange range) {

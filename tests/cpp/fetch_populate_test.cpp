@@ -39,6 +39,23 @@ TEST_CASE("the other strategies do not populate") {
   }
 }
 
+TEST_CASE("once it works, an empty block is looked at once, and each window when it came") {
+  FetchFixture fixture(Strategy::automatic, 48 * kMiB, kCapable);
+  const auto looks_at = [&](ByteRange range) {
+    const std::uint64_t before = fixture.checkpoint.io.calls(Operation::cachestat);
+    CHECK(fixture.fetch(range).read_bytes > 0);
+    return fixture.checkpoint.io.calls(Operation::cachestat) - before;
+  };
+  looks_at({0, 16 * kMiB});
+  REQUIRE(fixture.step().populate == Populate::works);
+  CHECK(looks_at({16 * kMiB, 16 * kMiB}) == 1 + 4);
+  // Where something is there, each window is looked at before, too, and the block at the end.
+  fixture.checkpoint.kernel.make_resident("0.shard", {40 * kMiB, 4096});
+  CHECK(looks_at({32 * kMiB, 16 * kMiB}) == 1 + (2 + 2 + 1 + 2) + 1);
+  CHECK(fixture.all_up_to_date());
+  CHECK(fixture.checkpoint.kernel.most_loads_of_a_page() == 1);
+}
+
 TEST_CASE("nothing beyond the range is brought in") {
   for (const ByteRange range : {ByteRange{0, 3 * kMiB}, ByteRange{1 * kMiB, 9 * kMiB},
                                 ByteRange{5 * kMiB, 64 * kKiB}, ByteRange{3 * kMiB, 6 * kMiB}}) {
