@@ -6,22 +6,24 @@ here. One consumer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from shardahead.handle import PrefetchHandle
 from shardahead.policy import PrefetchOptions, is_disabled, resolve_mode
 from shardahead.prefetch import start_prefetch
-from shardahead.shards import Files, resolve_shards
+from shardahead.shards import Files, resolve_checkpoint
 from shardahead.topology import local_topology
+from shardahead.wanted import Names, Wanted
 
 if TYPE_CHECKING:
     import torch
 
     Weight = tuple[str, torch.Tensor]
 
-Names = Collection[str] | Callable[[str], bool]
+__all__ = ["Names"]
+
 _LAST_BLOCKS_SECONDS = 0.2
 
 
@@ -43,8 +45,9 @@ class CheckpointPass:
     ) -> None:
         self.mode = "mmap" if is_disabled() else resolve_mode(mode)
         self.options = options
-        self.shards = resolve_shards(files, suffixes)
-        self.wants = predicate_of(names)
+        checkpoint = resolve_checkpoint(files, suffixes)
+        self.shards = checkpoint.shards
+        self.wants = Wanted(checkpoint, names)
         self.prefetch: PrefetchHandle | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])
@@ -114,14 +117,3 @@ def importing_torch(who_needs_what: str) -> Iterator[None]:
         raise ImportError(
             f"{who_needs_what} ({error}); install with: pip install 'shardahead[torch]'"
         ) from error
-
-
-def predicate_of(names: Names | None) -> Callable[[str], bool]:
-    """Whether a tensor of this name is wanted. Raises TypeError for what is neither."""
-    if names is None:
-        return lambda _name: True
-    if callable(names):
-        return names
-    if isinstance(names, str | bytes):
-        raise TypeError(f"names must be a collection of names or a predicate, not {names!r}")
-    return frozenset(names).__contains__

@@ -27,6 +27,7 @@ from shardahead.safetensors_header import Header, TensorRange, read_header
 from shardahead.shards import Files
 from shardahead.tensors import TensorMaker
 from shardahead.units import quoted
+from shardahead.wanted import Wanted
 
 if TYPE_CHECKING:
     import torch
@@ -261,14 +262,18 @@ def _naming(tensor: TensorRange, call: Callable[[], T]) -> T:
 
 
 def _keep_wanted(
-    wants: Callable[[str], bool],
+    wants: Wanted,
     orders: Sequence[str],
     headers: list[Header | None],
     index: int,
     whole: Header,
 ) -> Header:
-    """Keeps of a header what is wanted, in the order in which it is, and gives it."""
-    tensors = tuple(tensor for tensor in whole.tensors if wants(tensor.name))
+    """Keeps of a header what is wanted, in the order in which it is, and gives it.
+
+    Raises ValueError where it lacks what the index says that it has.
+    """
+    wants.require(index, {tensor.name for tensor in whole.tensors})
+    tensors = tuple(tensor for tensor in whole.tensors if wants(index, tensor.name))
     header = headers[index] = Header(whole.data_offset, in_order(tensors, orders[index]))
     return header
 

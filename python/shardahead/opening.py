@@ -26,7 +26,7 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     descriptor = _open(path)
     try:
         status = os.fstat(descriptor)
-        _require_regular(path, status)
+        refuse_irregular(status.st_mode, path)
         # From here on as if it had not been there: it may be passed on to a server.
         os.set_blocking(descriptor, True)
     except BaseException:
@@ -44,7 +44,7 @@ def _open(path: str) -> int:
         # is waited for is no FIFO.
         looked_at = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            _require_regular(path, os.fstat(looked_at))
+            refuse_irregular(os.fstat(looked_at).st_mode, path)
             return os.open(f"/proc/self/fd/{looked_at}", flags)
         except OSError as error:
             error.filename = path
@@ -53,10 +53,11 @@ def _open(path: str) -> int:
             os.close(looked_at)
 
 
-def _require_regular(path: str, status: os.stat_result) -> None:
-    if stat.S_ISREG(status.st_mode):
+def refuse_irregular(mode: int, path: str) -> None:
+    """Raises IsADirectoryError, or OSError with EINVAL that names the kind, by st_mode."""
+    if stat.S_ISREG(mode):
         return
-    if stat.S_ISDIR(status.st_mode):
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    kind = next((f": {name}" for is_kind, name in _KINDS if is_kind(status.st_mode)), "")
-    raise OSError(errno.EINVAL, f"not a regular file{kind}", path)
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "unknown kind")
+    raise OSError(errno.EINVAL, f"not a regular file: {kind}", path)

@@ -114,13 +114,14 @@ class PtLoad(CheckpointPass):
 
     def _weights_of(self, index: int) -> Iterator[Weight]:
         tensors = self._tensors_of(index)
+        self.wants.require(index, tensors)
         places = self._places(index, tensors)
         passed = _passed_after(places)
         for number, name in enumerate(list(tensors)):
             tensor = tensors.pop(name)  # the consumer decides how long it lives
-            if places and self.wants(name):
+            if places and self.wants(index, name):
                 self._bring_in(index, *places[number])
-            if self.wants(name):
+            if self.wants(index, name):
                 yield name, tensor
             del tensor
             if places and number < len(passed):

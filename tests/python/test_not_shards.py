@@ -6,6 +6,8 @@ What an index may not say is in test_shard_index.py.
 from __future__ import annotations
 
 import errno
+import fileinput
+import io
 import os
 import socket
 from collections.abc import Iterator
@@ -122,6 +124,26 @@ def test_wrong_types(wrong: Any) -> None:
         resolve_shards(wrong)
     with pytest.raises(TypeError, match=r"files\[0\] must be a path"):
         resolve_shards([wrong])
+
+
+def test_what_can_be_iterated_over_and_is_no_list_of_paths(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"secret bytes\nmore of them\n")
+    with open(path) as text, open(path, "rb") as raw, fileinput.input(path) as lines:
+        for wrong in (text, raw, lines, io.BytesIO(b"secret\n"), io.StringIO("secret\n")):
+            with pytest.raises(TypeError, match="files must be a path") as caught:
+                resolve_shards(wrong)  # type: ignore[arg-type]
+            assert type(wrong).__name__ in str(caught.value)
+            assert "secret" not in str(caught.value)
+        with pytest.raises(TypeError, match=r"files\[1\] must be a path, not BufferedReader"):
+            resolve_shards([path, raw])  # type: ignore[list-item]
+    for wrong in ({"a": 1}, bytearray(b"secret"), memoryview(b"secret"), [b"a", 3], range(3)):
+        with pytest.raises(TypeError, match="must be a path") as caught:
+            resolve_shards(wrong)  # type: ignore[arg-type]
+        assert "secret" not in str(caught.value)
+    with pytest.raises(ValueError, match="NUL") as refused:
+        resolve_shards(b"\0" + b"x" * 10**6)
+    assert len(str(refused.value)) < 1000
 
 
 @pytest.mark.parametrize("path", ["a\0b", b"a\0b"])

@@ -14,7 +14,8 @@ import pytest
 from shard_support import names_of, write, write_index
 
 from shardahead import shards
-from shardahead.shards import resolve_shards
+from shardahead.shard_index import MAX_INDEX_TENSORS
+from shardahead.shards import resolve_checkpoint, resolve_shards
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,32 @@ def test_an_index_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="larger than") as caught:
         resolve_shards(index)
     assert str(index) in str(caught.value)
+
+
+def test_what_is_too_large_is_refused_before_it_is_read_or_parsed(tmp_path: Path) -> None:
+    index = tmp_path / "x.index.json"
+    many = b'{"weight_map": {"t": "a.bin"}, "x": [' + b"{}," * (4 * MAX_INDEX_TENSORS) + b"{}]}"
+    for content, size, problem in (
+        (b"", shards.MAX_INDEX_BYTES + 1, "larger than"),
+        (many, len(many), "tensors"),
+    ):
+        index.write_bytes(content)
+        os.truncate(index, size)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=problem) as caught:
+                resolve_shards(index)
+            assert tracemalloc.get_traced_memory()[1] < 4 * len(content) + 2**20
+        finally:
+            tracemalloc.stop()
+        assert str(index) in str(caught.value)
+
+
+def test_an_index_of_many_tensors(tmp_path: Path) -> None:
+    write(tmp_path / "model-00001-of-00001.safetensors")
+    names = ["model-00001-of-00001.safetensors"] * 200_000
+    found = resolve_checkpoint(write_index(tmp_path / "x.index.json", *names))
+    assert len(found.owners or ()) == 200_000
 
 
 def test_a_small_index_takes_little_memory(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from shardahead.load import Load
 from shardahead.mounts import mounts_of
 from shardahead.policy import PrefetchOptions, is_prefetched_unasked, resolve_options
 from shardahead.prefetch import prefetch_files
-from shardahead.shards import resolve_shards
+from shardahead.shards import absolute_paths, resolve_shards
 from shardahead.units import format_bytes
 from shardahead.weights import MAX_WORKERS, weights_of
 
@@ -131,7 +131,7 @@ def _takes(original: Function, given: Mapping[str, Any], files: Sequence[str]) -
         return False  # something new is asked for
     try:
         shards = resolve_shards(list(files))
-        if [shard.path for shard in shards] != list(files):
+        if [shard.path for shard in shards] != absolute_paths(files):
             return False  # a file that is named twice, or an order of which ours is another
         if given["prefetch"] or _started_early(files):
             return True
@@ -166,7 +166,7 @@ def _options(num_threads: int) -> PrefetchOptions:
 
 def _started_early(files: Sequence[str]) -> list[PrefetchHandle]:
     """What SGLang has started for these files."""
-    wanted = set(files)
+    wanted = set(absolute_paths(files))
     return [handle for handle in _started if wanted <= {shard.path for shard in handle.shards}]
 
 

@@ -28,7 +28,7 @@ from shardahead.load import Load
 from shardahead.mounts import mounts_of
 from shardahead.policy import PrefetchOptions
 from shardahead.prefetch import prefetch_files
-from shardahead.shards import resolve_shards
+from shardahead.shards import absolute_paths, resolve_shards
 from shardahead.units import format_bytes
 from shardahead.weights import MAX_WORKERS, weights_of
 
@@ -224,7 +224,8 @@ def _takes(
         mount_classes = [mount.mount_class for mount, _ in mounts_of(shards)]
     except (OSError, ValueError, TypeError):
         return False  # vLLM says what is wrong with them
-    if [shard.path for shard in shards] != sorted(files, key=weight_utils._natural_sort_key):
+    in_vllms_order = sorted(files, key=weight_utils._natural_sort_key)
+    if [shard.path for shard in shards] != absolute_paths(in_vllms_order):
         return False  # a file that is named twice, or an order of which ours is another
     return wants_prefetch(strategy, asked, mount_classes)
 
