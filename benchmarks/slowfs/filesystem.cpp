@@ -259,6 +259,7 @@ struct stat Filesystem::attributes(fuse_ino_t inode) const {
   if (S_ISREG(found.st_mode)) {
     const auto true_bytes = static_cast<std::uint64_t>(found.st_size);
     found.st_size = static_cast<off_t>(filer_.faults.find(path).size_seen(true_bytes));
+    found.st_ino = options_.inode.value_or(found.st_ino);
   }
   return found;
 }

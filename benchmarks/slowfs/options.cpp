@@ -24,6 +24,7 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --keep-cache                pages outlive close() and open() [default]
   --no-keep-cache             every open() empties the page cache of the file
   --direct-io                 nothing is cached at all
+  --same-inodes N             every file is said to have the inode number N
   --fault COMMAND             "eio PATH OFFSET", "bad PATH OFFSET BYTES",
                               "stall PATH OFFSET SECONDS" or
                               "truncate PATH BYTES"; may be repeated
@@ -51,6 +52,7 @@ enum LongOption : int {
   kKeepCache,
   kNoKeepCache,
   kDirectIo,
+  kSameInodes,
   kFault,
 };
 
@@ -67,6 +69,7 @@ constexpr std::array<option, 17> kLongOptions{{
     {"keep-cache", no_argument, nullptr, kKeepCache},
     {"no-keep-cache", no_argument, nullptr, kNoKeepCache},
     {"direct-io", no_argument, nullptr, kDirectIo},
+    {"same-inodes", required_argument, nullptr, kSameInodes},
     {"fault", required_argument, nullptr, kFault},
     {"foreground", no_argument, nullptr, 'f'},
     {"help", no_argument, nullptr, 'h'},
@@ -134,6 +137,10 @@ void apply(Options& options, int code, const char* name) {
     case kKeepCache: options.keep_cache = true; break;
     case kNoKeepCache: options.keep_cache = false; break;
     case kDirectIo: options.direct_io = true; break;
+    case kSameInodes:
+      options.inode = parse_count(optarg);
+      if (!options.inode) refuse(name, "must be a whole number");
+      break;
     case kFault: options.faults.push_back(fault_argument(name)); break;
     case 'f': options.foreground = true; break;
     case 'h': options.show_help = true; break;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ struct Options {
   unsigned congestion_threshold = 0;  // 0: three quarters of max_background
   bool keep_cache = true;
   bool direct_io = false;
+  std::optional<std::uint64_t> inode;  // what every file is said to have
   bool foreground = false;
   bool show_help = false;
   bool show_version = false;

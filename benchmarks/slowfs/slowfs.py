@@ -106,6 +106,7 @@ class SlowFs:
         congestion_threshold: int | None = None,
         keep_cache: bool = True,
         direct_io: bool = False,
+        same_inodes: int | None = None,
     ) -> None:
         self.source = Path(source).resolve()
         self.mountpoint = Path(mountpoint).resolve()
@@ -124,6 +125,8 @@ class SlowFs:
             self._options.append(f"--congestion-threshold={congestion_threshold}")
         if direct_io:
             self._options.append("--direct-io")
+        if same_inodes is not None:
+            self._options.append(f"--same-inodes={same_inodes}")
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> SlowFs:
