@@ -4,9 +4,14 @@
 
 #include <array>
 #include <cstdio>
+#include <exception>
 #include <fstream>
+#include <map>
+#include <string_view>
+#include <utility>
 
 #include "board_memory.h"
+#include "mount.h"
 
 namespace shardahead {
 namespace {
@@ -36,6 +41,33 @@ class Fingerprint {
   std::array<std::uint64_t, 2> halves_{0xcbf29ce484222325, 0x84222325cbf29ce4};
 };
 
+// Paths of this process as paths within their filesystems. One look at the table of mounts for each
+// device: on the same one, a file of another mount keeps the path that it has here.
+class PathsInFilesystem {
+ public:
+  std::string of(const std::string& path, std::uint64_t device) {
+    const auto [found, is_new] = mounts_.try_emplace(device);
+    if (is_new) found->second = mount_of_file(path);
+    const auto& [mount_point, root] = found->second;
+    const std::string folder = mount_point == "/" ? "" : mount_point;
+    const bool below = !mount_point.empty() && path.starts_with(folder + "/");
+    if (!below) return path;
+    return (root == "/" ? "" : root) + path.substr(folder.size());
+  }
+
+ private:
+  static std::pair<std::string, std::string> mount_of_file(const std::string& path) {
+    try {
+      Mount mount = mount_of(path);
+      return {std::move(mount.mount_point), std::move(mount.root)};
+    } catch (const std::exception&) {
+      return {};
+    }
+  }
+
+  std::map<std::uint64_t, std::pair<std::string, std::string>> mounts_;  // mount point and root
+};
+
 }  // namespace
 
 std::string board_prefix() { return "shardahead-" + std::to_string(::geteuid()) + "-"; }
@@ -47,8 +79,11 @@ std::string board_name(const FileTable& files, const Plan& plan) {
   std::string boot_id;
   std::getline(boot, boot_id);
   fingerprint.add(boot_id);
+  PathsInFilesystem paths;
   for (std::size_t i = 0; i < files.size(); ++i) {
     const FileStatus& status = files.status(i);
+    const std::string& real_path = files.real_path(i);
+    if (!real_path.empty()) fingerprint.add(paths.of(real_path, status.device));
     fingerprint.add(status.device);
     fingerprint.add(status.inode);
     fingerprint.add(status.size_bytes);

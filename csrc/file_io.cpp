@@ -29,6 +29,9 @@
 #endif
 
 namespace shardahead {
+
+std::string FileIo::real_path(int) noexcept { return {}; }
+
 namespace {
 
 static_assert(sizeof(off_t) == 8, "files of 2 GiB and more take -D_FILE_OFFSET_BITS=64");
@@ -162,6 +165,14 @@ class SystemFileIo final : public FileIo {
     // From here on as if it had not been there: it may be passed on to a server.
     ::fcntl(descriptor, F_SETFL, O_RDONLY);
     return descriptor;
+  }
+
+  std::string real_path(int descriptor) noexcept override {
+    try {
+      return link_target("/proc/self/fd/" + std::to_string(descriptor));
+    } catch (const std::exception&) {
+      return {};
+    }
   }
 
   // Not retried: on Linux the descriptor is gone even when close says EINTR.

@@ -47,6 +47,9 @@ class FileIo {
   // whoever holds a lease on the file.
   virtual int open(const std::string& path) noexcept = 0;
   virtual int close(int descriptor) noexcept = 0;
+  // Where the kernel has an open file now, links resolved, as this process would name it. Empty
+  // where that is not told.
+  [[nodiscard]] virtual std::string real_path(int descriptor) noexcept;
   // May be short; 0 is end of file.
   virtual std::int64_t pread(int descriptor, std::byte* buffer, ByteRange range) noexcept = 0;
   virtual int fadvise_willneed(int descriptor, ByteRange range) noexcept = 0;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <exception>
-#include <set>
 #include <utility>
 
 #include "in_parallel.h"
@@ -75,8 +74,9 @@ int File::populate_descriptor() const {
   std::call_once(opened_again_, [&] {
     const int descriptor = io_.open(path_);
     FileStatus opened;
-    if (descriptor >= 0 && (io_.status(descriptor, opened) < 0 || opened.device != status_.device ||
-                            opened.inode != status_.inode)) {
+    if (descriptor >= 0 &&
+        (io_.status(descriptor, opened) < 0 || opened.device != status_.device ||
+         opened.inode != status_.inode || opened.size_bytes != status_.size_bytes)) {
       io_.close(descriptor);  // another file has taken the path
       populate_descriptor_ = -ESTALE;
       return;
@@ -101,15 +101,13 @@ FileTable::FileTable(FileIo& io, const std::vector<std::string>& paths, std::siz
                      std::uint32_t threads)
     : io_(io), max_open_files_(std::max<std::size_t>(max_open_files, 1)) {
   std::vector<std::optional<Opened>> opened = open_all(paths, threads);
-  std::set<std::pair<std::uint64_t, std::uint64_t>> seen;
   entries_.reserve(paths.size());
   for (std::size_t i = 0; i < paths.size(); ++i) {
     // What failed beside others may have been for want of descriptors. Else it fails again.
     std::optional<Opened>& found = opened[i];
-    if (!found) found.emplace(File::open(io_, paths[i]));
-    const bool is_new = seen.emplace(found->status.device, found->status.inode).second;
-    if (is_new) entries_.push_back({paths[i], found->status, found->file, 0});
-    if (is_new && found->file && recent_.size() < max_open_files_) recent_.push_back(found->file);
+    if (!found) found.emplace(io_, File::open(io_, paths[i]));
+    entries_.push_back({paths[i], std::move(found->real_path), found->status, found->file, 0});
+    if (found->file && recent_.size() < max_open_files_) recent_.push_back(found->file);
     found->file.reset();
   }
 }
@@ -121,7 +119,7 @@ std::vector<std::optional<FileTable::Opened>> FileTable::open_all(
   const auto at_once = std::min<std::size_t>(threads, max_open_files_);
   in_parallel(paths.size(), static_cast<std::uint32_t>(at_once), [&](std::size_t i) {
     try {
-      Opened found(File::open(io_, paths[i]));
+      Opened found(io_, File::open(io_, paths[i]));
       if (i >= max_open_files_) found.file.reset();
       opened[i] = std::move(found);
     } catch (const std::exception&) {

@@ -58,8 +58,8 @@ void require_unchanged(const File& file, const FileStatus& before);
 class FileTable {
  public:
   // Opens every file once, up to `threads` at a time, and throws the IoException of the first in
-  // order that cannot be. A path that names the same file (device and inode) as an earlier one is
-  // left out.
+  // order that cannot be. Each path is an entry: inode numbers do not tell which of them are one
+  // file, for some mounts give the same to all.
   FileTable(FileIo& io, const std::vector<std::string>& paths, std::size_t max_open_files,
             std::uint32_t threads = 1);
 
@@ -69,6 +69,10 @@ class FileTable {
     return entries_[index].status.size_bytes;
   }
   [[nodiscard]] const std::string& path(std::size_t index) const { return entries_[index].path; }
+  // Where it was found, links resolved; empty where that is not known.
+  [[nodiscard]] const std::string& real_path(std::size_t index) const {
+    return entries_[index].real_path;
+  }
 
   // The file, opened again if it had to be closed. Throws IoException, ENODATA where it is shorter
   // by then, ESTALE where it is another one (require_unchanged). The result keeps it open.
@@ -85,14 +89,18 @@ class FileTable {
 
   struct Entry {
     std::string path;
+    std::string real_path;
     FileStatus status;  // when the table was made
     std::weak_ptr<const File> file;
     std::uint32_t renewals = 0;
   };
   struct Opened {
-    explicit Opened(std::shared_ptr<const File> opened)
-        : file(std::move(opened)), status(file->status()) {}
+    Opened(FileIo& io, std::shared_ptr<const File> opened)
+        : file(std::move(opened)),
+          real_path(io.real_path(file->descriptor())),
+          status(file->status()) {}
     std::shared_ptr<const File> file;
+    std::string real_path;
     FileStatus status;
   };
 

@@ -38,7 +38,10 @@ bool is_really_absent(FileIo& io, const File& file, ByteRange page) {
 
 Keeping after_open(FileIo& io, const File& file, ByteRange page) {
   const auto opened_again = File::open(io, file.path());
-  if (opened_again->status().inode != file.status().inode) return Keeping::unknown;
+  const FileStatus& again = opened_again->status();
+  if (again.inode != file.status().inode || again.size_bytes != file.status().size_bytes) {
+    return Keeping::unknown;
+  }
   const auto left = resident(io, file, page);
   if (!left) return Keeping::unknown;
   return *left > 0 ? Keeping::keeps : Keeping::emptied_by_open;

@@ -9,6 +9,7 @@
 
 #include "file_io.h"
 #include "folder_names.h"
+#include "proc_text.h"
 
 namespace shardahead {
 namespace {
@@ -62,23 +63,25 @@ LoaderProgress::LoaderProgress(const std::vector<std::string>& paths, std::strin
 
 void LoaderProgress::learn_keys(const std::vector<std::string>& paths) {
   constexpr std::size_t kMostMapped = 256;  // at once: there is a limit on mappings
+  FileIo& io = system_file_io();
   for (std::size_t start = 0; start < paths.size(); start += kMostMapped) {
     std::vector<std::unique_ptr<MappedPage>> kept;
     std::map<std::uint64_t, std::size_t> by_address;
-    std::map<std::size_t, Key> keys;
+    std::map<std::size_t, std::pair<Key, std::string>> keys;
     for (std::size_t i = start; i < std::min(start + kMostMapped, paths.size()); ++i) {
       files_[i].first = i;
-      FileIo& io = system_file_io();
       FileStatus status;
       if (io.status(paths[i], status) < 0 || !S_ISREG(status.mode)) continue;
       const int descriptor = io.open(paths[i]);
       if (descriptor < 0) continue;
       if (io.status(descriptor, status) == 0) {
         const Key key{status.device, status.inode};
-        files_[i].first = by_status_.emplace(key, i).first->second;
+        const std::string name = io.real_path(descriptor);
+        files_[i].first = add_name(key, name, i);
         files_[i].size_bytes = status.size_bytes;
+        files_[i].modified_nanoseconds = status.modified_nanoseconds;
         if (files_[i].first == i) {
-          keys[i] = key;
+          keys[i] = {key, name};
           kept.push_back(std::make_unique<MappedPage>(descriptor));
           if (kept.back()->address() != 0) by_address[kept.back()->address()] = i;
         }
@@ -86,12 +89,39 @@ void LoaderProgress::learn_keys(const std::vector<std::string>& paths) {
       io.close(descriptor);
     }
     ProcFile(root_ + "/proc/self/maps").read_all(text_);
-    for_each_mapping(text_, [&](const MapsLine& line) {
+    for_each_mapping(text_, [&](const MapsLine& line, std::string_view text) {
       const auto found = by_address.find(line.begin);
-      if (found != by_address.end()) keys[found->second] = {line.device, line.inode};
+      if (found == by_address.end()) return;
+      keys[found->second] = {{line.device, line.inode}, std::string(maps_name(text))};
     });
-    for (const auto& [file, key] : keys) by_mapping_.emplace(key, file);
+    for (auto& [file, key] : keys) by_mapping_[key.first].push_back({std::move(key.second), file});
   }
+}
+
+// The first file of this key and name, which may be this one.
+std::size_t LoaderProgress::add_name(Key key, const std::string& name, std::size_t file) {
+  std::vector<Named>& alike = by_status_[key];
+  const auto known = std::ranges::find(alike, name, &Named::name);
+  if (known != alike.end()) return known->file;
+  alike.push_back({name, file});
+  return file;
+}
+
+std::optional<std::size_t> LoaderProgress::file_of(const ByKey& files, Key key,
+                                                   const std::string& name) const {
+  const auto found = files.find(key);
+  if (found == files.end()) return std::nullopt;
+  for (const Named& each : found->second) {
+    if (each.name == name) return each.file;
+  }
+  if (found->second.size() > 1) return std::nullopt;
+  // A hard link, a file that was deleted meanwhile, or another file with this number.
+  const std::size_t only = found->second.front().file;
+  FileStatus status;
+  if (name.empty() || system_file_io().status(name, status) < 0) return only;
+  const bool same = status.size_bytes == files_[only].size_bytes &&
+                    status.modified_nanoseconds == files_[only].modified_nanoseconds;
+  return same ? std::optional(only) : std::nullopt;
 }
 
 const std::vector<LoaderPosition>& LoaderProgress::look(std::uint64_t scan_bytes) {
@@ -105,10 +135,11 @@ const std::vector<LoaderPosition>& LoaderProgress::look(std::uint64_t scan_bytes
 std::vector<LoaderProgress::Mapping> LoaderProgress::mappings() {
   std::vector<Mapping> found;
   ProcFile(root_ + "/proc/self/maps").read_all(text_);
-  for_each_mapping(text_, [&](const MapsLine& line) {
-    if (is_own_mapping(line)) return;
-    const auto file = by_mapping_.find({line.device, line.inode});
-    if (file != by_mapping_.end()) found.push_back({file->second, line, 0});
+  for_each_mapping(text_, [&](const MapsLine& line, std::string_view text) {
+    const Key key{line.device, line.inode};
+    if (!by_mapping_.contains(key) || is_own_mapping(line)) return;
+    const auto file = file_of(by_mapping_, key, std::string(maps_name(text)));
+    if (file) found.push_back({*file, line, 0});
   });
   return found;
 }
@@ -169,18 +200,19 @@ void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
   for (const int descriptor : descriptors(folder)) {
     // By its name in /proc: other threads may close the number and open it anew at any time.
     const std::string name = folder + "/" + std::to_string(descriptor);
-    const auto file_of = [&] {
+    const auto find_file = [&]() -> std::optional<std::size_t> {
       struct stat status{};
-      if (::stat(name.c_str(), &status) != 0) return by_status_.end();
-      return by_status_.find({status.st_dev, status.st_ino});
+      if (::stat(name.c_str(), &status) != 0) return std::nullopt;
+      const Key key{status.st_dev, status.st_ino};
+      return by_status_.contains(key) ? file_of(by_status_, key, link_target(name)) : std::nullopt;
     };
-    const auto file = file_of();
-    if (file == by_status_.end()) continue;
+    const auto file = find_file();
+    if (!file) continue;
     ProcFile(root_ + "/proc/self/fdinfo/" + std::to_string(descriptor)).read_all(text_);
     const auto position = parse_fdinfo_position(text_);
     // Meanwhile the number may have become another file's.
-    if (!position || file_of() != file) continue;
-    seen[file->second] = std::max(seen[file->second], *position);
+    if (!position || find_file() != file) continue;
+    seen[*file] = std::max(seen[*file], *position);
   }
   for (std::size_t i = 0; i < files_.size(); ++i) {
     const auto found = seen.find(i);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,10 +44,17 @@ class LoaderProgress {
 
  private:
   using Key = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
+  struct Named {
+    std::string name;  // as the kernel writes it
+    std::size_t file = 0;
+  };
+  // Some mounts give several files one inode number: then the names tell.
+  using ByKey = std::map<Key, std::vector<Named>>;
 
   struct TrackedFile {
     std::size_t first = 0;  // the first path that names this file
     std::uint64_t size_bytes = 0;
+    std::int64_t modified_nanoseconds = 0;
     std::uint64_t jumped_bytes = 0;  // where a descriptor was seen, too far to be believed yet
   };
   struct Mapping {
@@ -56,6 +64,10 @@ class LoaderProgress {
   };
 
   void learn_keys(const std::vector<std::string>& paths);
+  std::size_t add_name(Key key, const std::string& name, std::size_t file);
+  // The file of this key and name; also under another name, where no other file can be meant.
+  [[nodiscard]] std::optional<std::size_t> file_of(const ByKey& files, Key key,
+                                                   const std::string& name) const;
   [[nodiscard]] std::vector<Mapping> mappings();
   void look_at_mappings(std::uint64_t scan_bytes);
   void look_at_descriptors(std::uint64_t scan_bytes);
@@ -65,9 +77,9 @@ class LoaderProgress {
   std::string root_;
   std::vector<TrackedFile> files_;
   std::vector<LoaderPosition> positions_;
-  std::map<Key, std::size_t> by_status_;   // as fstat tells device and inode
-  std::map<Key, std::size_t> by_mapping_;  // as maps does: not the same on btrfs and overlayfs
-  std::string text_;                       // reused, as maps may be long
+  ByKey by_status_;   // as fstat tells device and inode
+  ByKey by_mapping_;  // as maps does: not the same on btrfs and overlayfs
+  std::string text_;  // reused, as maps may be long
   std::uint64_t looks_ = 0;
 };
 

@@ -54,6 +54,11 @@ std::optional<MapsLine> parse_maps_line(std::string_view line) {
   return found;
 }
 
+std::string_view maps_name(std::string_view line) noexcept {
+  const std::size_t begin = line.find('/');  // no field before the name has one
+  return begin == std::string_view::npos ? std::string_view() : line.substr(begin);
+}
+
 std::optional<std::uint64_t> parse_fdinfo_position(std::string_view fdinfo) {
   return value_of(fdinfo, "pos");
 }

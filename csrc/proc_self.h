@@ -32,13 +32,18 @@ std::optional<MapsLine> parse_maps_line(std::string_view line);
 // The offset of a descriptor, from its /proc/self/fdinfo.
 std::optional<std::uint64_t> parse_fdinfo_position(std::string_view fdinfo);
 
-// Calls `each` with every line of maps that can be read and belongs to a file.
+// The name of the file in a line of maps, as the kernel writes it; empty where there is none.
+std::string_view maps_name(std::string_view line) noexcept;
+
+// Calls `each` with every line of maps that can be read and belongs to a file, and with its text.
 template <typename Each>
 void for_each_mapping(std::string_view maps, Each&& each) {
   while (!maps.empty()) {
     const std::size_t end = std::min(maps.find('\n'), maps.size());
-    const auto line = parse_maps_line(maps.substr(0, end));
-    if (line && line->inode != 0) each(*line);
+    const std::string_view text = maps.substr(0, end);
+    const auto line = parse_maps_line(text);
+    // Some mounts give the inode number 0 to files. What has no file has no device either.
+    if (line && (line->inode != 0 || line->device != 0)) each(*line, text);
     maps.remove_prefix(std::min(end + 1, maps.size()));
   }
 }

@@ -1,5 +1,9 @@
 #include "proc_text.h"
 
+#include <limits.h>
+#include <unistd.h>
+
+#include <array>
 #include <charconv>
 #include <fstream>
 #include <iterator>
@@ -51,6 +55,12 @@ std::optional<std::uint64_t> value_of(std::string_view text, std::string_view ke
     if (found) return line.ends_with(" kB") ? *found * kKiB : *found;
   }
   return std::nullopt;
+}
+
+std::string link_target(const std::string& path) {
+  std::array<char, PATH_MAX> target{};
+  const ssize_t length = ::readlink(path.c_str(), target.data(), target.size());
+  return length < 0 ? std::string() : std::string(target.data(), static_cast<std::size_t>(length));
 }
 
 }  // namespace shardahead

@@ -25,4 +25,7 @@ std::optional<std::uint64_t> parse_count(std::string_view text);
 // The number after `key` in lines of "key number" or "key: number kB", in bytes.
 std::optional<std::uint64_t> value_of(std::string_view text, std::string_view key);
 
+// What a symbolic link says; empty where it cannot be read.
+std::string link_target(const std::string& path);
+
 }  // namespace shardahead

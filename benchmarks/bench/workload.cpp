@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <set>
 
 #include "error.h"
 #include "file_table.h"
@@ -120,8 +121,11 @@ std::vector<std::string> Workload::paths() const {
 Workload workload_of(FileIo& io, const std::vector<std::string>& paths, std::uint64_t limit_bytes) {
   const FileTable table(io, paths, default_max_open_files());
   Workload workload;
-  workload.total_files = table.size();
+  std::set<std::string> seen;
   for (std::size_t i = 0; i < table.size(); ++i) {
+    const std::string& real_path = table.real_path(i);
+    if (!seen.insert(real_path.empty() ? table.path(i) : real_path).second) continue;
+    ++workload.total_files;
     const std::uint64_t size_bytes = table.size_bytes(i);
     workload.total_bytes += size_bytes;
     std::uint64_t measured_bytes = size_bytes;

@@ -39,7 +39,8 @@ struct Workload {
 };
 
 // The first `limit_bytes` of the files, rounded up to whole pages; 0: all. A file that is named
-// twice counts once. Throws IoException for the first file that cannot be opened.
+// twice, also through a symlink, counts once. Throws IoException for the first file that cannot be
+// opened.
 Workload workload_of(FileIo& io, const std::vector<std::string>& paths, std::uint64_t limit_bytes);
 
 // What a plan takes: each measured file with the part of it that is wanted.

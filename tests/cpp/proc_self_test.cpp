@@ -46,6 +46,23 @@ TEST_CASE("what is no line of maps") {
   }
 }
 
+TEST_CASE("the name in a line of maps, as the kernel writes it") {
+  CHECK(maps_name("7f8c2d800000-7f8c2e801000 rw-p 00001000 fe:1f 2154 /tmp/a b\\012c") ==
+        "/tmp/a b\\012c");
+  CHECK(maps_name("7ffd1000-7ffd2000 rw-p 00000000 00:00 0 ").empty());
+  CHECK(maps_name("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]").empty());
+}
+
+TEST_CASE("a file may have the inode number 0; what is no file has no device") {
+  int files = 0;
+  for_each_mapping("1000-2000 r--p 00000000 00:2a 0 /a\n2000-3000 rw-p 00000000 00:00 0\n",
+                   [&](const MapsLine& line, std::string_view) {
+                     ++files;
+                     CHECK(line.begin == 0x1000);
+                   });
+  CHECK(files == 1);
+}
+
 TEST_CASE("the offset of a descriptor") {
   CHECK(parse_fdinfo_position("pos:\t4096\nflags:\t02100000\nmnt_id:\t28\nino:\t7\n") == 4096);
   CHECK(parse_fdinfo_position("flags:\t0\npos:\t0\n") == 0);
