@@ -130,16 +130,18 @@ def test_what_can_be_iterated_over_and_is_no_list_of_paths(tmp_path: Path) -> No
     path = tmp_path / "secret"
     path.write_bytes(b"secret bytes\nmore of them\n")
     with open(path) as text, open(path, "rb") as raw, fileinput.input(path) as lines:
-        for wrong in (text, raw, lines, io.BytesIO(b"secret\n"), io.StringIO("secret\n")):
+        files: list[Any] = [text, raw, lines, io.BytesIO(b"secret\n"), io.StringIO("secret\n")]
+        for wrong in files:
             with pytest.raises(TypeError, match="files must be a path") as caught:
-                resolve_shards(wrong)  # type: ignore[arg-type]
+                resolve_shards(wrong)
             assert type(wrong).__name__ in str(caught.value)
             assert "secret" not in str(caught.value)
         with pytest.raises(TypeError, match=r"files\[1\] must be a path, not BufferedReader"):
             resolve_shards([path, raw])  # type: ignore[list-item]
-    for wrong in ({"a": 1}, bytearray(b"secret"), memoryview(b"secret"), [b"a", 3], range(3)):
+    others: list[Any] = [{"a": 1}, bytearray(b"secret"), memoryview(b"secret"), [b"a", 3], range(3)]
+    for wrong in others:
         with pytest.raises(TypeError, match="must be a path") as caught:
-            resolve_shards(wrong)  # type: ignore[arg-type]
+            resolve_shards(wrong)
         assert "secret" not in str(caught.value)
     with pytest.raises(ValueError, match="NUL") as refused:
         resolve_shards(b"\0" + b"x" * 10**6)

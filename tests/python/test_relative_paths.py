@@ -69,7 +69,8 @@ def test_a_load_of_pt_files_goes_on_in_another_folder(
     for i in range(2):
         torch.save({f"w{i}": torch.ones(1000)}, tmp_path / f"{i}.bin")
     monkeypatch.chdir(tmp_path)
-    for way in ({}, {"mode": "pread"}):
+    ways: list[dict[str, Any]] = [{}, {"mode": "pread"}]
+    for way in ways:
         weights = pt_weights_iterator(["0.bin", "1.bin"], **way)
         monkeypatch.chdir("/")
         assert [name for name, _ in weights] == ["w0", "w1"]
