@@ -131,9 +131,20 @@ def resolve_checkpoint(
 
         Each OSError carries errno and filename.
     """
-    if not isinstance(files, str | bytes | os.PathLike):
-        return Checkpoint(tuple(_looked_at(_paths_of_list(files))[0]))
-    (path,) = _absolute([_decoded(files, "files")])
+    is_path = isinstance(files, str | bytes | os.PathLike)
+    given = [_decoded(files, "files")] if is_path else _paths_of_list(files)
+    paths = _absolute(given)
+    try:
+        if is_path:
+            return _of_path(paths[0], suffixes)
+        return Checkpoint(tuple(_looked_at(sorted(paths, key=natural_sort_key))[0]))
+    except OSError as error:
+        if error.filename in paths:  # who gave a path is told of it as it was given
+            error.filename = given[paths.index(error.filename)]
+        raise
+
+
+def _of_path(path: str, suffixes: Sequence[str] | None) -> Checkpoint:
     if stat.S_ISDIR(os.stat(path).st_mode):
         return _of_folder(path, suffixes)
     if is_index_name(path):
@@ -146,24 +157,24 @@ def absolute_paths(paths: Iterable[PathLike]) -> list[str]:
     return _absolute([os.fsdecode(path) for path in paths])
 
 
-def _paths_of_list(files: Iterable[PathLike]) -> list[str]:
-    _refuse_no_list(files)
-    paths = [_decoded(entry, f"files[{i}]") for i, entry in enumerate(files)]
+def _paths_of_list(files: object) -> list[str]:
+    paths = [_decoded(entry, f"files[{i}]") for i, entry in enumerate(_iterable(files))]
     if not paths:
         raise ValueError("files is empty")
     for i, path in enumerate(paths):
         if is_index_name(path):
             raise ValueError(f"files[{i}] is an index, not a shard: pass it alone: {path!r}")
-    return sorted(_absolute(paths), key=natural_sort_key)
+    return paths
 
 
-def _refuse_no_list(files: object) -> None:
-    """What can be iterated over and gives no paths: the lines of a file, bytes, keys."""
+def _iterable(files: object) -> Iterable[object]:
+    """Not what can be iterated over and gives no paths: the lines of a file, bytes, keys."""
     wrong = (Mapping, bytearray, memoryview)
     is_open_file = hasattr(files, "read") or hasattr(files, "readline")
     if not isinstance(files, Iterable) or isinstance(files, wrong) or is_open_file:
         what = _type_name(files)
         raise TypeError(f"files must be a path or an iterable of paths, not {what}")
+    return files
 
 
 def _of_folder(folder: str, suffixes: Sequence[str] | None) -> Checkpoint:
@@ -252,7 +263,7 @@ def _without_dots(path: str) -> str:
     return "" if path == "." else path
 
 
-def _decoded(path: PathLike, argument: str) -> str:
+def _decoded(path: object, argument: str) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"{argument} must be a path, not {_type_name(path)}")
     decoded = os.fsdecode(path)

@@ -36,6 +36,18 @@ def test_links_and_dots_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.Mon
     assert shard.path == str(tmp_path / "here" / "link/../a.bin")
 
 
+def test_a_missing_path_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.bin")
+    monkeypatch.chdir(tmp_path)
+    ways: list[Any] = ["./missing.bin", ["a.bin", "./missing.bin"]]
+    for files in ways:
+        with pytest.raises(FileNotFoundError) as caught:
+            resolve_shards(files)
+        assert caught.value.filename == "./missing.bin"
+
+
 def test_relative_to_a_folder_that_has_no_path_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
