@@ -13,7 +13,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
-#include <optional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -47,11 +47,28 @@ auto retry_interrupted(Call&& call) noexcept {
 
 int or_errno(int result) noexcept { return result < 0 ? -errno : result; }
 
+// Since 1970; what 64 bits cannot say, before 1677 and after 2262, is the nearest that they can.
+std::int64_t nanoseconds(const timespec& time) noexcept {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  // Both parts of one sign: else the product may overflow where the sum does not.
+  const bool borrows = time.tv_sec < 0 && time.tv_nsec > 0;
+  const std::int64_t seconds = borrows ? time.tv_sec + 1 : time.tv_sec;
+  const std::int64_t rest = borrows ? time.tv_nsec - kSecond : time.tv_nsec;
+  std::int64_t product = 0;
+  std::int64_t sum = 0;
+  if (!__builtin_mul_overflow(seconds, kSecond, &product) &&
+      !__builtin_add_overflow(product, rest, &sum)) {
+    return sum;
+  }
+  return seconds < 0 ? std::numeric_limits<std::int64_t>::min()
+                     : std::numeric_limits<std::int64_t>::max();
+}
+
 void copy_status(const struct stat& from, FileStatus& to) noexcept {
   to.size_bytes = static_cast<std::uint64_t>(from.st_size);
   to.device = from.st_dev;
   to.inode = from.st_ino;
-  to.modified_nanoseconds = from.st_mtim.tv_sec * 1'000'000'000 + from.st_mtim.tv_nsec;
+  to.modified_nanoseconds = nanoseconds(from.st_mtim);
   to.mode = from.st_mode;
 }
 

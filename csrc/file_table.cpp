@@ -2,8 +2,10 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <exception>
 #include <utility>
@@ -27,7 +29,35 @@ void require_regular(const std::string& path, const FileStatus& status) {
   throw IoException({EINVAL, "open", path, 0, irregular_kind(status.mode)});
 }
 
+// Those on which the inode number of a file is its own for as long as it exists. Others may make
+// one up at every look: FUSE, 9p, SMB.
+bool keeps_inodes(const File& file) {
+  static constexpr std::array<std::uint32_t, 11> kFilesystems{
+      0xEF53,      // ext2, ext3, ext4
+      0x58465342,  // xfs
+      0x9123683E,  // btrfs
+      0xF2F52010,  // f2fs
+      0x2FC12FC1,  // zfs
+      0x01021994,  // tmpfs
+      0x794C7630,  // overlay
+      0x6969,      // nfs
+      0x00C36400,  // ceph
+      0x0BD00BD0,  // lustre
+      0x47504653,  // gpfs
+  };
+  struct statfs found{};
+  if (::fstatfs(file.descriptor(), &found) < 0) return false;
+  return std::ranges::find(kFilesystems, static_cast<std::uint32_t>(found.f_type)) !=
+         kFilesystems.end();
+}
+
 }  // namespace
+
+IoError was_replaced(const File& file) {
+  IoError error = file.error(ESTALE, "open", 0);
+  error.detail = "the file was replaced or written to while it was being loaded";
+  return error;
+}
 
 void require_unchanged(const File& file, const FileStatus& before) {
   const FileStatus& now = file.status();
@@ -37,13 +67,9 @@ void require_unchanged(const File& file, const FileStatus& before) {
         "the file became shorter: it had " + std::to_string(before.size_bytes) + " bytes";
     throw IoException(std::move(error));
   }
-  if (now.size_bytes == before.size_bytes &&
-      now.modified_nanoseconds == before.modified_nanoseconds) {
-    return;
+  if (now.size_bytes != before.size_bytes || (now.inode != before.inode && keeps_inodes(file))) {
+    throw IoException(was_replaced(file));
   }
-  IoError error = file.error(ESTALE, "open", 0);
-  error.detail = "the file was replaced or written to while it was being loaded";
-  throw IoException(std::move(error));
 }
 
 std::shared_ptr<const File> File::open(FileIo& io, const std::string& path) {

@@ -50,10 +50,14 @@ class File {
   mutable int populate_descriptor_ = -EBADF;
 };
 
-// Bytes of two versions of a file must never be mixed. Throws IoException where the file has not
-// the size and the modification time that it had `before`: ENODATA where it is shorter, else
-// ESTALE. The inode does not count: some FUSE filesystems give another one at every open().
+// Bytes of two versions of a file must never be mixed. Throws IoException where the file is not the
+// one that it was `before`: ENODATA where it is shorter, ESTALE where it has another size, or
+// another inode on a filesystem on which a file keeps its own. The modification time alone proves
+// nothing: a touch moves it, and so do caches of object stores that look again. Nor does the inode
+// on FUSE: some of its filesystems give another one at every open().
 void require_unchanged(const File& file, const FileStatus& before);
+// What it throws for another file of the same size.
+[[nodiscard]] IoError was_replaced(const File& file);
 
 class FileTable {
  public:

@@ -1,5 +1,7 @@
 #include "piece_reader.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -14,6 +16,7 @@ namespace shardahead {
 namespace {
 
 constexpr std::uint64_t kLengthBytes = 8;  // of a safetensors file: how long its header is
+constexpr std::uint64_t kSampleBytes = 4 * kKiB;
 
 std::uint64_t little_endian(const std::byte* bytes) {
   std::uint64_t value = 0;
@@ -25,11 +28,17 @@ std::uint64_t little_endian(const std::byte* bytes) {
 
 }  // namespace
 
-PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings)
+PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings,
+                         const std::vector<FileStatus>& found)
     : io_(io),
       paths_(std::move(paths)),
       through_mappings_(through_mappings),
-      files_(paths_.size()) {}
+      files_(paths_.size()) {
+  for (std::size_t i = 0; i < std::min(found.size(), files_.size()); ++i) {
+    const MutexLock lock(files_[i].opening);
+    files_[i].first = found[i];
+  }
+}
 
 PieceReader::PieceReader(const PieceReader& other, Alone)
     : io_(other.io_), paths_(other.paths_), through_mappings_(false), files_(paths_.size()) {}
@@ -37,9 +46,44 @@ PieceReader::PieceReader(const PieceReader& other, Alone)
 // Whatever it is opened for: bytes of two versions must not meet.
 std::shared_ptr<const File> PieceReader::open(std::size_t index, OpenFile& entry) {
   auto file = File::open(io_, paths_[index]);
-  if (entry.first) require_unchanged(*file, *entry.first);
+  if (entry.first) {
+    require_unchanged(*file, *entry.first);
+    if (file->status().modified_nanoseconds != entry.first->modified_nanoseconds) {
+      entry.samples.require_same(io_, *file);
+    }
+  }
   entry.first = file->status();
   return file;
+}
+
+void PieceReader::Samples::add(std::uint64_t offset, const std::byte* bytes, std::uint64_t length) {
+  if (length == 0) return;
+  const std::uint64_t taken = std::min(length, kSampleBytes);
+  const std::byte* const begin = bytes + (length - taken);
+  Sample sample{offset + (length - taken), {begin, begin + taken}};
+  const MutexLock lock(mutex_);
+  if (kept_.size() < kKept) {
+    kept_.push_back(std::move(sample));
+    return;
+  }
+  kept_[1 + next_] = std::move(sample);
+  next_ = (next_ + 1) % (kKept - 1);
+}
+
+void PieceReader::Samples::require_same(FileIo& io, const File& file) {
+  std::vector<Sample> kept;
+  {
+    const MutexLock lock(mutex_);
+    kept = kept_;
+  }
+  for (const Sample& sample : kept) {
+    std::vector<std::byte> now(sample.bytes.size());
+    std::uint64_t done = 0;
+    const int result =
+        pread_full(io, file.descriptor(), now.data(), {sample.offset, now.size()}, done);
+    if (result < 0) throw IoException(file.error(-result, "pread", sample.offset + done));
+    if (now != sample.bytes) throw IoException(was_replaced(file));
+  }
 }
 
 std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
@@ -117,13 +161,14 @@ std::uint64_t PieceReader::read_plainly(const File& file, ByteRange range, std::
 }
 
 PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to) {
-  if (!through_mappings_) return read_file(index, range, to);
-  PieceResult copied = copy_mapped(index, range, to);
-  const std::uint64_t done = copied.read_bytes;
-  if (done == range.length) return copied;
-  PieceResult rest = read_file(index, {range.offset + done, range.length - done}, to + done);
-  rest.read_bytes += done;
-  return rest;
+  PieceResult result;
+  if (through_mappings_) result = copy_mapped(index, range, to);
+  if (const std::uint64_t done = result.read_bytes; done < range.length || !through_mappings_) {
+    result = read_file(index, {range.offset + done, range.length - done}, to + done);
+    result.read_bytes += done;
+  }
+  files_[index].samples.add(range.offset, to, result.read_bytes);
+  return result;
 }
 
 // Without an error: what cannot be copied is read, and that tells why.
@@ -173,22 +218,50 @@ PieceResult PieceReader::read_each(std::size_t index, std::uint64_t offset,
   return together;
 }
 
-PieceResult PieceReader::read_header(std::size_t index) {
+std::uint64_t PieceReader::file_bytes(std::size_t index) {
+  if (through_mappings_) {
+    try {
+      return mapped(index)->size_bytes();
+    } catch (const IoException&) {
+      return acquire(index)->status().size_bytes;
+    }
+  }
+  return acquire(index)->status().size_bytes;
+}
+
+// As many of kPrefixBytes as the file has: a short one is no error here.
+PieceResult PieceReader::read_prefix(std::size_t index, std::byte* to) {
   PieceResult result;
-  auto head = std::make_shared<TensorMemory>(std::vector{kLengthBytes});
-  result = read(index, {0, kLengthBytes}, head->tensor(0));
-  if (result.error) return result;
-  const std::uint64_t length = little_endian(head->tensor(0));
-  if (length > kMaxHeaderBytes || kLengthBytes + length > result.file_bytes) {
-    result.header = std::move(head);
+  try {
+    result.file_bytes = file_bytes(index);
+  } catch (const IoException& exception) {
+    result.error = exception.error();
     return result;
   }
+  if (result.file_bytes == 0) return result;
+  return read(index, {0, std::min(kPrefixBytes, result.file_bytes)}, to);
+}
+
+PieceResult PieceReader::read_header(std::size_t index) {
+  std::array<std::byte, kPrefixBytes> head{};
+  PieceResult result = read_prefix(index, head.data());
+  if (result.error) return result;
+  const std::uint64_t prefix_bytes = result.read_bytes;
+  const std::uint64_t length =
+      prefix_bytes < kLengthBytes ? kMaxHeaderBytes + 1 : little_endian(head.data());
+  const bool possible = length <= kMaxHeaderBytes && kLengthBytes + length <= result.file_bytes;
   try {
-    auto whole = std::make_shared<TensorMemory>(std::vector{kLengthBytes + length});
-    std::memcpy(whole->tensor(0), head->tensor(0), kLengthBytes);
-    PieceResult rest = read(index, {kLengthBytes, length}, whole->tensor(0) + kLengthBytes);
-    result.read_bytes += rest.read_bytes;
-    result.error = std::move(rest.error);
+    const std::uint64_t whole_bytes =
+        possible ? std::max(kLengthBytes + length, prefix_bytes) : prefix_bytes;
+    auto whole = std::make_shared<TensorMemory>(std::vector{whole_bytes});
+    const std::uint64_t known_bytes = std::min(whole_bytes, prefix_bytes);
+    if (known_bytes > 0) std::memcpy(whole->tensor(0), head.data(), known_bytes);
+    if (whole_bytes > known_bytes) {
+      PieceResult rest =
+          read(index, {known_bytes, whole_bytes - known_bytes}, whole->tensor(0) + known_bytes);
+      result.read_bytes += rest.read_bytes;
+      result.error = std::move(rest.error);
+    }
     if (!result.error) result.header = std::move(whole);
   } catch (const std::bad_alloc&) {
     result.error = {ENOMEM, "mmap", paths_[index], 0, ""};

@@ -28,7 +28,9 @@ struct PieceResult {
 
 class PieceReader {
  public:
-  PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings = false);
+  // `found`, where given: what the files were when they were looked at.
+  PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings = false,
+              const std::vector<FileStatus>& found = {});
   // For a forked child: the same files, none of the locks and nothing that is open.
   struct Alone {};
   PieceReader(const PieceReader& other, Alone);
@@ -55,17 +57,39 @@ class PieceReader {
  private:
   // Open files are kept open while parts of them are read, and a few beyond that.
   static constexpr std::size_t kKeptFiles = 4;
+  // Of what has been read of a file, a little: the end of its header and the last few pieces. Where
+  // its time of modification has moved, these bytes tell whether it is another version.
+  class Samples {
+   public:
+    void add(std::uint64_t offset, const std::byte* bytes, std::uint64_t length);
+    // Throws IoException where the file has other bytes now, or they cannot be read.
+    void require_same(FileIo& io, const File& file);
+
+   private:
+    static constexpr std::size_t kKept = 8;
+    struct Sample {
+      std::uint64_t offset = 0;
+      std::vector<std::byte> bytes;
+    };
+    Mutex mutex_;
+    std::vector<Sample> kept_ GUARDED_BY(mutex_);
+    std::size_t next_ GUARDED_BY(mutex_) = 0;  // to be overwritten; never the first, of the header
+  };
   struct OpenFile {
     Mutex opening;  // held while it is opened: FUSE may drop pages at every open()
     std::weak_ptr<const File> file GUARDED_BY(opening);
     std::shared_ptr<const MappedSource> mapped GUARDED_BY(opening);  // never replaced
     // As it was found: what is opened again must be the same.
     std::optional<FileStatus> first GUARDED_BY(opening);
+    Samples samples;
   };
 
   std::shared_ptr<const File> open(std::size_t file, OpenFile& entry) REQUIRES(entry.opening);
   std::shared_ptr<const File> acquire(std::size_t file);
   std::shared_ptr<const MappedSource> mapped(std::size_t file);
+  // Throws IoException.
+  std::uint64_t file_bytes(std::size_t file);
+  PieceResult read_prefix(std::size_t file, std::byte* to);
   PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);
   PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
   void advise(const File& file, ByteRange range);

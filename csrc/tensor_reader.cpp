@@ -26,7 +26,7 @@ constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
 // Owned by the reader and by each of its threads.
 struct TensorReader::State {
   State(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& given)
-      : options(given), reader(io, std::move(paths), given.through_mappings) {}
+      : options(given), reader(io, std::move(paths), given.through_mappings, given.found) {}
 
   const TensorReaderOptions options;
   const ProcessMark process;
@@ -53,7 +53,8 @@ struct TensorReader::State {
   void work();
   PartState* next_part() REQUIRES(mutex);
   std::optional<Piece> next_piece() REQUIRES(mutex);
-  bool allot(PartState& part) REQUIRES(mutex);
+  enum class Allotted { yes, failed, not_now };
+  Allotted allot(PartState& part) REQUIRES(mutex);
   static void fail(PartState& part, IoError error) noexcept;
   bool free_memory_of(Part index) noexcept;
   void settle(const Piece& piece, PieceResult result) REQUIRES(mutex);
@@ -228,7 +229,9 @@ PartState* TensorReader::State::next_part() {
 
 std::optional<Piece> TensorReader::State::next_piece() {
   for (PartState* part = next_part(); part != nullptr; part = next_part()) {
-    if (!allot(*part)) {
+    const Allotted allotted = allot(*part);
+    if (allotted == Allotted::not_now) return std::nullopt;
+    if (allotted == Allotted::failed) {
       settled.notify_all();
       continue;
     }
@@ -245,20 +248,23 @@ std::optional<Piece> TensorReader::State::next_piece() {
   return std::nullopt;
 }
 
-// False where there is nothing to read, or no memory for it.
-bool TensorReader::State::allot(PartState& part) {
-  if (part.allotted) return true;
-  part.allotted = true;
-  if (part.header) return true;
+// Failed where there is nothing to read, or no memory for it. Memory that is not there ahead may be
+// there once the consumer, which comes for the part then, has let go of what it holds now.
+TensorReader::State::Allotted TensorReader::State::allot(PartState& part) {
+  if (part.allotted) return Allotted::yes;
   try {
-    part.result.memory = std::make_shared<TensorMemory>(part.lengths_bytes);
+    if (!part.header) part.result.memory = std::make_shared<TensorMemory>(part.lengths_bytes);
   } catch (const std::bad_alloc&) {
+    if (&part != waited_for) return Allotted::not_now;
+    part.allotted = true;
     fail(part, caught_error("mmap", reader.path(part.file), part.offset));
-    return false;
+    return Allotted::failed;
   }
+  part.allotted = true;
+  if (part.header) return Allotted::yes;
   part.result.readable_bytes = part.length_bytes;
   held_bytes += part.memory_bytes();
-  return part.length_bytes > 0;
+  return part.length_bytes > 0 ? Allotted::yes : Allotted::failed;
 }
 
 void TensorReader::State::fail(PartState& part, IoError error) noexcept {

@@ -18,6 +18,7 @@ namespace shardahead {
 
 // No header of a safetensors file may be longer.
 inline constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+inline constexpr std::uint64_t kPrefixBytes = 512;
 
 struct TensorReaderOptions {
   std::uint32_t threads = 4;
@@ -29,6 +30,9 @@ struct TensorReaderOptions {
   // Through mappings of the files, all made at the start, so that the ranks of a node that read at
   // about the same time share what is fetched where read() would not let them.
   bool through_mappings = false;
+  // What the files were when they were looked at, of each or of none: what is opened must be the
+  // same (require_unchanged).
+  std::vector<FileStatus> found = {};
 };
 
 // Some tensors that adjoin in a file, read as one.
@@ -58,8 +62,8 @@ class TensorReader {
   void wait_opened(const Between& between = {});
   // Parts are read in the order in which they are added.
   Part add(std::size_t file, std::uint64_t offset, std::vector<std::uint64_t> lengths_bytes);
-  // The first 8 bytes of a safetensors file, and the header whose length they are; these 8 alone
-  // where there can be no such header.
+  // The first kPrefixBytes of a file, or as many as it has, which tell what it is where it is no
+  // safetensors file; and all of its header where there can be one.
   Part add_header(std::size_t file);
   // Whether take() would not wait.
   [[nodiscard]] bool ready(Part part) const;

@@ -9,6 +9,7 @@
 #include "../let_go.h"
 #include "../memory_budget.h"
 #include "bindings.h"
+#include "file_mapping.h"
 
 namespace shardahead {
 namespace {
@@ -46,30 +47,6 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
   return std::make_unique<StaticClaims>(
       plan, share_of(*plan, dealt, options.local_rank, options.local_size));
 }
-
-// One file as the consumer of a prefetch maps it. Outlives the prefetch where need be.
-class FileMapping {
- public:
-  FileMapping(std::weak_ptr<Engine> engine, std::size_t file, std::shared_ptr<MappedFile> mapped)
-      : engine_(std::move(engine)), file_(file), mapped_(std::move(mapped)) {}
-  ~FileMapping() { MappedFile::let_go(std::move(mapped_)); }
-  FileMapping(FileMapping&&) = default;
-  FileMapping& operator=(FileMapping&&) = delete;
-  FileMapping(const FileMapping&) = delete;
-  FileMapping& operator=(const FileMapping&) = delete;
-
-  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const {
-    const auto engine = engine_.lock();
-    if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
-    return HeldByMany<HeldBytes>(engine->hold(file_, mapped_, {offset, length}).release());
-  }
-  [[nodiscard]] bool is_last() const noexcept { return mapped_.use_count() == 1; }
-
- private:
-  std::weak_ptr<Engine> engine_;
-  std::size_t file_;
-  std::shared_ptr<MappedFile> mapped_;
-};
 
 // What Python holds of a running prefetch.
 class Prefetch {
@@ -134,14 +111,17 @@ class Prefetch {
   void meet(std::uint32_t expected) { engine_->meet(expected, check_signals); }
   const char* keeping() { return to_string(engine_->keeping(check_signals)); }
 
-  // What tells two versions of a file apart.
-  [[nodiscard]] std::pair<std::uint64_t, std::int64_t> version(std::uint32_t file) const {
-    const FileStatus& status = files_->status(checked(file));
-    return {status.size_bytes, status.modified_nanoseconds};
+  [[nodiscard]] std::uint64_t size_bytes(std::uint32_t file) const {
+    return files_->size_bytes(checked(file));
   }
 
   FileMapping map(std::uint32_t file) {
-    return FileMapping(engine_, file, engine_->map(checked(file)));
+    // A forked child must not wait for a mutex of the open files.
+    auto opened = process_ == ::getpid()
+                      ? files_->acquire(checked(file))
+                      : File::open(system_file_io(), files_->path(checked(file)));
+    auto mapped = engine_->map(file);
+    return {engine_, file, std::move(opened), std::move(mapped)};
   }
 
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
@@ -160,6 +140,7 @@ class Prefetch {
     return file;
   }
 
+  const pid_t process_ = ::getpid();
   std::shared_ptr<FileTable> files_;
   std::shared_ptr<const Plan> plan_;
   Sharing sharing_;
@@ -206,13 +187,6 @@ void bind_report(py::module_& module) {
 
 void bind_prefetch(py::module_& module) {
   bind_report(module);
-  py::class_<HeldBytes, HeldByMany<HeldBytes>>(module, "HeldBytes", py::buffer_protocol())
-      .def_buffer([](const HeldBytes& held) {
-        return py::buffer_info(reinterpret_cast<std::uint8_t*>(held.memory()),
-                               static_cast<py::ssize_t>(held.size_bytes()));
-      });
-  py::class_<FileMapping, HeldByMany<FileMapping>>(module, "FileMapping")
-      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
   py::class_<Prefetch, Held<Prefetch>>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
@@ -232,7 +206,7 @@ void bind_prefetch(py::module_& module) {
       .def("end_consumer", &Prefetch::end_consumer, NoGil())
       .def("keeping", &Prefetch::keeping, NoGil())
       .def("meet", &Prefetch::meet, py::arg("expected"), NoGil())
-      .def("version", &Prefetch::version, py::arg("file"))
+      .def("size_bytes", &Prefetch::size_bytes, py::arg("file"))
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())

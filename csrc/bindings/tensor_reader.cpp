@@ -1,6 +1,8 @@
 // tensor_reader: tensors in memory of their own, as buffers.
 #include "../tensor_reader.h"
 
+#include <tuple>
+
 #include "bindings.h"
 
 namespace shardahead {
@@ -29,9 +31,21 @@ class ReadPart {
   TakenPart taken_;
 };
 
+// Of each path what it was when it was looked at: (size_bytes, device, inode,
+// modified_nanoseconds).
+using Found = std::vector<std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::int64_t>>;
+
 Held<TensorReader> make_tensor_reader(std::vector<std::string> paths, std::uint32_t threads,
-                                      std::uint64_t ahead_bytes, bool through_mappings) {
+                                      std::uint64_t ahead_bytes, bool through_mappings,
+                                      const Found& found) {
   TensorReaderOptions options;
+  for (const auto& [size_bytes, device, inode, modified_nanoseconds] : found) {
+    FileStatus& status = options.found.emplace_back();
+    status.size_bytes = size_bytes;
+    status.device = device;
+    status.inode = inode;
+    status.modified_nanoseconds = modified_nanoseconds;
+  }
   options.through_mappings = through_mappings;
   options.threads = threads;
   options.ahead_bytes = ahead_bytes;
@@ -58,7 +72,8 @@ void bind_tensor_reader(py::module_& module) {
       });
   py::class_<TensorReader, Held<TensorReader>>(module, "TensorReader")
       .def(py::init(&make_tensor_reader), py::kw_only(), py::arg("paths"), py::arg("threads"),
-           py::arg("ahead_bytes"), py::arg("through_mappings") = false, NoGil())
+           py::arg("ahead_bytes"), py::arg("through_mappings") = false, py::arg("found") = Found{},
+           NoGil())
       .def(
           "wait_opened", [](TensorReader& reader) { reader.wait_opened(check_signals); }, NoGil())
       .def("add", &TensorReader::add, py::arg("file"), py::arg("offset"), py::arg("lengths"),

@@ -160,7 +160,7 @@ class PrefetchHandle:
         """`shards[file]` in memory, for the weight iterators. Raises OSError, ESTALE or ENODATA,
         where it is no longer the file that was looked at first.
         """
-        self.shards[file].require_unchanged(*self._core.version(file))
+        self.shards[file].require_unchanged(self._core.size_bytes(file))
         return self._core.map(file)
 
     def fetch_now(self, file: int, offset: int, length: int) -> None:

@@ -7,26 +7,26 @@ called from several threads for different shards.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from shardahead import _core
 from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
 from shardahead.handle import PrefetchHandle
 from shardahead.launcher import LocalTopology
+from shardahead.mapped_header import content_of, naming, refuses_mappings
 from shardahead.memory import budget_in_force
 from shardahead.order import consumed_offsets, in_order, order_of
 from shardahead.policy import PrefetchOptions
-from shardahead.reading import TensorReading, neighbours, read_headers
+from shardahead.reading import TensorReading, neighbours, read_headers, weights_of_one
 from shardahead.residency import evict
-from shardahead.safetensors_header import Header, TensorRange, read_header
-from shardahead.shards import Files
-from shardahead.tensors import TensorMaker
-from shardahead.units import quoted
+from shardahead.safetensors_header import Header, TensorRange, header_digest, parse_header
+from shardahead.shards import Files, was_replaced
+from shardahead.tensors import TensorMaker, check_dtypes
 from shardahead.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
-T = TypeVar("T")
+SAFETENSORS_SUFFIXES = (".safetensors",)
 
 logger = logging.getLogger("shardahead")
 
@@ -67,11 +67,16 @@ class Load(CheckpointPass):
         order: str = "offset",
     ) -> None:
         with importing_torch("the weight iterators need torch and safetensors"):
+            import safetensors  # noqa: F401
             import torch  # noqa: F401
-            from safetensors import safe_open
-        self.safe_open = safe_open
         super().__init__(
-            files, options=options, topology=topology, prefetch=prefetch, names=names, mode=mode
+            files,
+            SAFETENSORS_SUFFIXES,
+            options=options,
+            topology=topology,
+            prefetch=prefetch,
+            names=names,
+            mode=mode,
         )
         self.reading: TensorReading | None = None
         self.progress = progress
@@ -83,6 +88,8 @@ class Load(CheckpointPass):
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
         self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
+        self._reads_instead = False  # of a mapping, which was refused
+        self._tell_that = iter([True])  # once: next() is atomic
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
@@ -127,49 +134,75 @@ class Load(CheckpointPass):
             try:
                 prefetch.map(index)
             except OSError as error:
-                if error.errno != errno.ENODEV:
+                if not refuses_mappings(error):
                     continue  # it is told when its turn comes
                 prefetch.cancel()
-                logger.warning(
-                    "%r cannot be mapped: tensors are read into memory of their own",
-                    self.shards[index].path,
-                )
+                self._say_read_instead(index, error)
                 return False
         return True
 
+    def _say_read_instead(self, index: int, error: OSError) -> None:
+        if next(self._tell_that, False):
+            logger.warning(
+                "%r cannot be mapped (%s): tensors are read into memory of their own",
+                self.shards[index].path,
+                error.strerror,
+            )
+
+    @property
+    def _mapped(self) -> PrefetchHandle | None:
+        return self.prefetch if self._reads_instead else super()._mapped
+
     def header(self, index: int) -> Header:
-        """The header of one shard with its wanted tensors only. Waits for its bytes."""
+        """The header of one shard that has been read, with its wanted tensors only."""
         header = self.headers[index]
-        if header is None:
-            wait = partial(self._bring_in, index)
-            whole = read_header(self.shards[index].path, wait, partial(self._check, index))
-            header = self._keep(index, whole)
+        assert header is not None
         return header
 
-    def _check(self, index: int, status: os.stat_result) -> None:
-        """That a prefetched file, opened by its path, is the one that the prefetch has open."""
+    def _header_of(self, index: int, mapping: _core.FileMapping) -> Header:
+        """The same, read from the file that is mapped. Waits for its bytes."""
+        path = self.shards[index].path
+        content = content_of(mapping, partial(self._bring_in, index))
+        known = self.headers[index]
+        if known is None:
+            return self._keep(index, parse_header(path, content, mapping.size_bytes))
+        if header_digest(content) != known.digest:
+            raise was_replaced(path)
+        return known
+
+    def _map(self, index: int) -> _core.FileMapping:
         if self.prefetch is not None:
-            self.shards[index].require_unchanged(status.st_size, status.st_mtime_ns)
+            return self.prefetch.map(index)
+        return _core.FileMapping(os.fsencode(self.shards[index].path))
 
     def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
         """One shard's wanted tensors, each once its bytes are there."""
-        wanted = self.header(index).tensors
-        if not wanted:
+        known = self.headers[index]
+        if known is not None and not known.tensors:
             return
-        with self.safe_open(self.shards[index].path, framework="pt", device="cpu") as shard:
-            if self.prefetch is None:
-                for tensor in wanted:
-                    yield tensor, shard.get_tensor(tensor.name)
-                return
-            self._check(index, os.stat(self.shards[index].path))  # what the library has opened
-            tensor_of = TensorMaker(shard, self.prefetch.map(index))
-            for group in neighbours(wanted):
-                together = self._bring_in_group(index, group)
-                for tensor in group:
-                    if not together:
-                        where = (index, tensor.offset, tensor.length)
-                        _naming(tensor, partial(self._bring_in, *where))
-                    yield tensor, _naming(tensor, partial(tensor_of, tensor))
+        try:
+            mapping = self._map(index)
+        except OSError as error:
+            if not refuses_mappings(error):
+                raise
+            self._say_read_instead(index, error)
+            self._reads_instead = True
+            self.mode = "pread"
+            keep = partial(self._keep, index)
+            yield from weights_of_one(self.shards[index], self.options, keep)
+            return
+        path = self.shards[index].path
+        wanted = self._header_of(index, mapping).tensors
+        mapping.close()
+        check_dtypes(path, wanted)
+        tensor_of = TensorMaker(path, mapping)
+        for group in neighbours(wanted):
+            together = self._bring_in_group(index, group)
+            for tensor in group:
+                if not together:
+                    where = (index, tensor.offset, tensor.length)
+                    naming(tensor, partial(self._bring_in, *where))
+                yield tensor, naming(tensor, partial(tensor_of, tensor))
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
@@ -210,7 +243,7 @@ class Load(CheckpointPass):
         return True
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
-        if self.prefetch is not None:
+        if self.prefetch is not None and length:
             # The window reaches to what the consumer needs next, not to what is prepared far ahead.
             self._needed[index] = offset + length
             if index == self._current:
@@ -251,16 +284,6 @@ class Load(CheckpointPass):
             self._keep(index, whole)
 
 
-def _naming(tensor: TensorRange, call: Callable[[], T]) -> T:
-    """What `call` gives; an error of the tensor's bytes with the tensor's name."""
-    try:
-        return call()
-    except OSError as error:
-        if hasattr(error, "operation"):
-            error.strerror = f"{error.strerror} (reading tensor {quoted(tensor.name)})"
-        raise
-
-
 def _keep_wanted(
     wants: Wanted,
     orders: Sequence[str],
@@ -274,7 +297,8 @@ def _keep_wanted(
     """
     wants.require(index, {tensor.name for tensor in whole.tensors})
     tensors = tuple(tensor for tensor in whole.tensors if wants(index, tensor.name))
-    header = headers[index] = Header(whole.data_offset, in_order(tensors, orders[index]))
+    ordered = in_order(tensors, orders[index])
+    header = headers[index] = Header(whole.data_offset, ordered, whole.digest)
     return header
 
 

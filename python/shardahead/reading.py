@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shardahead import _core
 from shardahead.memory import budget_in_force
 from shardahead.policy import PrefetchOptions
-from shardahead.safetensors_header import Header, TensorRange, check_tiles, parse_header
+from shardahead.safetensors_header import Header, TensorRange, parse_header
 from shardahead.shards import Shard
-from shardahead.tensors import tensor_from
+from shardahead.tensors import check_dtypes, tensor_from
 from shardahead.units import quoted
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class TensorReading:
             threads=options.threads,
             ahead_bytes=self._ahead_bytes,
             through_mappings=meet is not None,
+            found=_found(shards),
         )
         if meet is not None:
             self._reader.wait_opened()
@@ -78,6 +80,7 @@ class TensorReading:
     def _weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
         while len(self._plans) <= index:
             self._plan_next()
+        path = self._shards[index].path
         plan = self._plans[index]
         self._plans[index] = []
         if isinstance(plan, Exception):
@@ -90,7 +93,7 @@ class TensorReading:
                 result = made.pop()
                 if isinstance(result, OSError):
                     raise result
-                weight = tensor_from(*result)
+                weight = tensor_from(path, *result)
                 yield result[0], weight
                 del result, weight  # the consumer decides how long a tensor lives
 
@@ -142,13 +145,29 @@ class TensorReading:
         if taken.error is not None:
             raise taken.error
         whole = parse_header(path, bytes(memoryview(taken.tensor(0))), taken.file_bytes)
-        check_tiles(path, whole, taken.file_bytes)
-        return self._keep(index, whole)
+        header = self._keep(index, whole)
+        check_dtypes(path, header.tensors)
+        return header
 
     def _add_headers(self) -> None:
         wanted = min(len(self._plans) + _HEADERS_AHEAD, len(self._shards))
         while len(self._header_parts) < wanted:
             self._header_parts.append(self._reader.add_header(len(self._header_parts)))
+
+
+def weights_of_one(
+    shard: Shard, options: PrefetchOptions, keep: Callable[[Header], Header]
+) -> Iterator[tuple[TensorRange, torch.Tensor]]:
+    """The wanted tensors of one shard that could not be mapped: little ahead, for where address
+    space is short. What is in the page cache, a prefetch has brought there.
+    """
+    options = replace(options, window_bytes=_LEAST_AHEAD_BYTES)
+    reading = TensorReading([shard], options, lambda _index, whole: keep(whole))
+    try:
+        for _, weights in reading.weights():
+            yield from weights
+    finally:
+        reading.close()
 
 
 def read_headers(shards: Sequence[Shard]) -> Iterator[Header]:
@@ -157,6 +176,7 @@ def read_headers(shards: Sequence[Shard]) -> Iterator[Header]:
         paths=[os.fsencode(shard.path) for shard in shards],
         threads=min(_HEADER_THREADS, len(shards)),
         ahead_bytes=1,
+        found=_found(shards),
     )
     try:
         for part, shard in zip([*map(reader.add_header, range(len(shards)))], shards, strict=True):
@@ -166,6 +186,10 @@ def read_headers(shards: Sequence[Shard]) -> Iterator[Header]:
             yield parse_header(shard.path, bytes(memoryview(taken.tensor(0))), taken.file_bytes)
     finally:
         reader.close()
+
+
+def _found(shards: Sequence[Shard]) -> list[tuple[int, int, int, int]]:
+    return [(s.size_bytes, s.device, s.inode, s.modified_nanoseconds) for s in shards]
 
 
 def ahead_bytes(options: PrefetchOptions) -> int:

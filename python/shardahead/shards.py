@@ -48,7 +48,7 @@ class Shard:
         those of a Hugging Face cache stay in it.
     size_bytes: the size in bytes; may be 0.
     device, inode: what identifies the file on this node (st_dev, st_ino, links followed).
-    modified_nanoseconds: since 1970; with the size, what tells two versions of it apart.
+    modified_nanoseconds: since 1970; before 1677 and after 2262 the nearest that 64 bits can say.
     """
 
     path: str
@@ -57,16 +57,22 @@ class Shard:
     inode: int
     modified_nanoseconds: int = field(default=0, compare=False)
 
-    def require_unchanged(self, size_bytes: int, modified_nanoseconds: int) -> None:
-        """Raises OSError, ENODATA or ESTALE, where this is no longer the file that it was: bytes of
-        two versions must not be mixed.
+    def require_unchanged(self, size_bytes: int) -> None:
+        """Raises OSError, ENODATA or ESTALE, where the file has another size than it had: bytes of
+        two versions must not be mixed. A time of modification that has moved proves nothing: a
+        touch moves it, and so do caches of object stores.
         """
         if size_bytes < self.size_bytes:
             text = f"the file became shorter: it had {self.size_bytes} bytes"
             raise OSError(errno.ENODATA, text, self.path)
-        if (size_bytes, modified_nanoseconds) != (self.size_bytes, self.modified_nanoseconds):
-            text = "the file was replaced or written to while it was being loaded"
-            raise OSError(errno.ESTALE, text, self.path)
+        if size_bytes != self.size_bytes:
+            raise was_replaced(self.path)
+
+
+def was_replaced(path: str) -> OSError:
+    """The error of a file of which another version has come."""
+    text = "the file was replaced or written to while it was being loaded"
+    return OSError(errno.ESTALE, text, path)
 
 
 @dataclass(frozen=True)
@@ -239,7 +245,8 @@ def _looked_at(
 
 def _status(path: str) -> Status:
     found = os.stat(path)
-    return found.st_mode, found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns
+    modified = min(max(found.st_mtime_ns, -(2**63)), 2**63 - 1)  # as the core has it
+    return found.st_mode, found.st_size, found.st_dev, found.st_ino, modified
 
 
 def _absolute(paths: list[str]) -> list[str]:

@@ -2,18 +2,19 @@
 
 The safetensors library gives one storage to all tensors of a file. Here each one says by itself
 when no one holds it any more, so that its pages can be dropped while the file is still being read.
-Same bytes, dtype and shape; as there, a view of a private mapping.
+Same bytes, dtype and shape; as there, a view of a private mapping. That library opens files by
+path, and maps them so that memory for all of them is set aside: it is not asked to.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from math import prod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from shardahead import _core
-from shardahead.safetensors_header import TensorRange
+from shardahead.safetensors_header import DTYPE_BITS, TensorRange
+from shardahead.units import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -42,30 +43,68 @@ _DTYPES = {
 }
 
 
-class TensorMaker:
-    """Makes the tensors of one open safetensors file from its mapping."""
+# Of two elements to the byte: torch counts the bytes.
+_PACKED_DTYPES = {"F4": "float4_e2m1fn_x2"}
 
-    def __init__(self, shard: Any, mapping: _core.FileMapping) -> None:
-        self._shard = shard
+
+class TensorMaker:
+    """Makes the tensors of the safetensors file `path` from its mapping."""
+
+    def __init__(self, path: str, mapping: _core.FileMapping) -> None:
+        self._path = path
         self._mapping = mapping
 
     def __call__(self, tensor: TensorRange) -> torch.Tensor:
-        """What the library does not know here, or has no bytes, is the safetensors library's."""
-        dtype = _dtype_of(tensor)
-        if dtype is None:
-            made: torch.Tensor = self._shard.get_tensor(tensor.name)
-            return made
-        return _view(self._mapping.hold(tensor.offset, tensor.length), dtype, tensor)
+        held = self._mapping.hold(tensor.offset, tensor.length) if tensor.length else None
+        return tensor_from(self._path, tensor, held)
 
 
-def tensor_from(tensor: TensorRange, content: _core.TensorBytes | None) -> torch.Tensor:
-    """The tensor of these bytes, None for none. What is not known here is the safetensors library's
-    to make, of a file in memory that holds nothing else.
+def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
+    """Raises ValueError, naming file and tensor, where torch cannot have one of them."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    unknown = {dtype for dtype in dtypes if dtype in DTYPE_BITS and _dtype_of(dtype) is None}
+    if not unknown and dtypes.isdisjoint(_PACKED_DTYPES):
+        return
+    for tensor in tensors:
+        reason = ""
+        if tensor.dtype in unknown:
+            reason = f"this version of torch has no {tensor.dtype}"
+        elif tensor.dtype in _PACKED_DTYPES and tensor.shape[-1] % 2:
+            reason = f"torch has {tensor.dtype} in pairs, and its last size is {tensor.shape[-1]}"
+        if reason:
+            raise ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+
+
+def tensor_from(
+    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+) -> torch.Tensor:
+    """The tensor of these bytes, None for none. Raises ValueError, naming file and tensor, where
+    there is no such tensor; for what check_dtypes lets pass, there is.
     """
-    dtype = _dtype_of(tensor)
-    if dtype is not None and content is not None:
-        return _view(content, dtype, tensor)
-    from safetensors import safe_open
+    import torch
+
+    dtype = _dtype_of(tensor.dtype)
+    if dtype is None:
+        return _by_the_library(path, tensor, content)
+    shape = tensor.shape
+    if tensor.dtype in _PACKED_DTYPES:
+        shape = (*shape[:-1], shape[-1] // 2)
+    try:
+        if content is None:
+            # Not torch.empty(shape): sizes beside a 0 may be larger than it takes.
+            return torch.empty(0, dtype=torch.uint8).view(dtype).reshape(shape)
+        return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(shape)
+    except RuntimeError as error:
+        raise _cannot_be_made(path, tensor, error) from error
+
+
+def _by_the_library(
+    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+) -> torch.Tensor:
+    """A dtype that is younger than this: the safetensors library makes it, of a file in memory that
+    holds nothing else.
+    """
+    from safetensors.torch import load
 
     entry = {
         "dtype": tensor.dtype,
@@ -73,31 +112,21 @@ def tensor_from(tensor: TensorRange, content: _core.TensorBytes | None) -> torch
         "data_offsets": [0, tensor.length],
     }
     text = json.dumps({tensor.name: entry}).encode()
-    descriptor = os.memfd_create("shardahead", os.MFD_CLOEXEC)
+    data = b"" if content is None else bytes(memoryview(content))
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            file.write(b"" if content is None else memoryview(content))
-        with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as shard:
-            made: torch.Tensor = shard.get_tensor(tensor.name)
-            return made
-    finally:
-        os.close(descriptor)
+        return load(len(text).to_bytes(8, "little") + text + data)[tensor.name]
+    except Exception as error:  # SafetensorError, KeyError, TypeError: whatever it meets
+        raise _cannot_be_made(path, tensor, error) from error
 
 
-def _dtype_of(tensor: TensorRange) -> torch.dtype | None:
-    """None where the library is to say what this tensor is, or that it is none."""
+def _cannot_be_made(path: str, tensor: TensorRange, error: Exception) -> ValueError:
+    reason = quoted(f"{type(error).__name__}: {error}")
+    return ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+
+
+def _dtype_of(name: str) -> torch.dtype | None:
+    """None where it is not known here, or this version of torch has none."""
     import torch
 
-    dtype = getattr(torch, _DTYPES.get(tensor.dtype, ""), None)
-    if not isinstance(dtype, torch.dtype) or not tensor.length:
-        return None
-    return dtype if tensor.length == prod(tensor.shape) * dtype.itemsize else None
-
-
-def _view(
-    content: _core.HeldBytes | _core.TensorBytes, dtype: torch.dtype, tensor: TensorRange
-) -> torch.Tensor:
-    import torch
-
-    return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(tensor.shape)
+    dtype = getattr(torch, _DTYPES.get(name) or _PACKED_DTYPES.get(name, ""), None)
+    return dtype if isinstance(dtype, torch.dtype) else None

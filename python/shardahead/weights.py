@@ -97,14 +97,16 @@ def safetensors_weights_iterator(
         default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
         reads for itself. "auto", the default: "mmap" with a prefetch, "pread" where the mount turns
         out to keep no pages, or not to be mappable; the log says so once. There the ranks of a node
-        that read the same at about the same time share what is read.
+        that read the same at about the same time share what is read. In both, shards for whose
+        mapping there is no address space are read; the log says so once.
     drop_after: drop the files from the page cache at the end, when no local rank is at them any
         more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
         without.
     progress: called after each tensor with a LoadProgress.
 
     Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
-    for a file that is not safetensors. While iterating: OSError with errno and filename if the
+    for a file that is not safetensors, before any of its tensors is handed out, and for a folder
+    without any. While iterating: OSError with errno and filename if the
     bytes of the tensor itself cannot be read; what else fails is in `prefetch.report()`.
     """
     load = Load(

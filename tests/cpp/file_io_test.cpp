@@ -7,7 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdarg>
+#include <limits>
+#include <optional>
 
 #include "test_support.h"
 
@@ -109,6 +112,30 @@ TEST_CASE("status tells size, kind, and whether the kernel tells more") {
     CHECK(status.owned_or_writable);
     CHECK(io.close(descriptor) == 0);
   }
+}
+
+TEST_CASE("times before 1677 and after 2262 are the nearest that 64 bits can say") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", 1);
+  const auto modified = [&](timespec time) -> std::optional<std::int64_t> {
+    const std::array<timespec, 2> times{timespec{0, UTIME_OMIT}, time};
+    struct stat found{};
+    REQUIRE(::utimensat(AT_FDCWD, path.c_str(), times.data(), 0) == 0);
+    REQUIRE(::stat(path.c_str(), &found) == 0);
+    // Not every filesystem can say it.
+    if (found.st_mtim.tv_sec != time.tv_sec || found.st_mtim.tv_nsec != time.tv_nsec) return {};
+    FileStatus status;
+    REQUIRE(system_file_io().status(path, status) == 0);
+    return status.modified_nanoseconds;
+  };
+  constexpr auto kMost = std::numeric_limits<std::int64_t>::max();
+  constexpr auto kLeast = std::numeric_limits<std::int64_t>::min();
+  CHECK(modified({1, 5}) == 1'000'000'005);
+  CHECK(modified({-2, 5}).value_or(-1'999'999'995) == -1'999'999'995);
+  CHECK(modified({9'223'372'036, 854'775'806}).value_or(kMost - 1) == kMost - 1);
+  CHECK(modified({9'223'372'036, 854'775'808}).value_or(kMost) == kMost);
+  CHECK(modified({12'000'000'000, 1}).value_or(kMost) == kMost);
+  CHECK(modified({-12'000'000'000, 1}).value_or(kLeast) == kLeast);
 }
 
 TEST_CASE("opening a FIFO does not wait for a writer") {

@@ -2,13 +2,18 @@
 #include "piece_reader.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fstream>
 #include <stdexcept>
 
+#include "proc_text.h"
+#include "tensor_reader.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -146,25 +151,97 @@ TEST_CASE("a header: eight bytes and what they promise, if that can be") {
     std::fwrite(whole.data(), 1, whole.size(), file);
     std::fclose(file);
   };
-  const auto header_bytes = [&] {
-    PieceReader reader(system_file_io(), {path});
+  // The header's bytes, and all that was read.
+  const auto header_bytes = [&](bool through_mappings) {
+    PieceReader reader(system_file_io(), {path}, through_mappings);
     const PieceResult result = reader.read_header(0);
-    return result.header ? result.header->length_bytes(0) : 0;
+    CHECK_FALSE(result.error);
+    REQUIRE(result.header);
+    const std::string text = file_text(path).value_or("");
+    const std::uint64_t length = result.header->length_bytes(0);
+    REQUIRE(length <= text.size());
+    if (length > 0) CHECK(std::memcmp(result.header->tensor(0), text.data(), length) == 0);
+    return length;
   };
-  write(5, "{   }rest");
-  CHECK(header_bytes() == 13);
-  write(10, "{   }rest");
-  CHECK(header_bytes() == 8);
-  write(~0ULL, "{   }rest");
-  CHECK(header_bytes() == 8);
-  write(0, "");
-  CHECK(header_bytes() == 8);
-  FILE* file = std::fopen(path.c_str(), "wb");
-  std::fclose(file);
-  PieceReader reader(system_file_io(), {path});
-  const PieceResult result = reader.read_header(0);
-  REQUIRE(result.error);
-  CHECK(result.error->errno_value == ENODATA);
+  for (const bool through_mappings : {false, true}) {
+    write(5, "{   }rest");
+    CHECK(header_bytes(through_mappings) == 17);
+    write(5, "{   }" + std::string(20'000, 'x'));
+    CHECK(header_bytes(through_mappings) == kPrefixBytes);
+    write(10'000, std::string(20'000, ' '));
+    CHECK(header_bytes(through_mappings) == 10'008);
+    // What cannot be a header: as much as tells what it is instead.
+    write(10, "{   }rest");
+    CHECK(header_bytes(through_mappings) == 17);
+    write(~0ULL, std::string(20'000, 'x'));
+    CHECK(header_bytes(through_mappings) == kPrefixBytes);
+    write(0, "");
+    CHECK(header_bytes(through_mappings) == 8);
+    write(0, "0123");
+    CHECK(header_bytes(through_mappings) == 12);
+    for (const off_t bytes : {7, 0}) {
+      REQUIRE(::truncate(path.c_str(), bytes) == 0);
+      CHECK(header_bytes(through_mappings) == static_cast<std::uint64_t>(bytes));
+    }
+  }
+}
+
+TEST_CASE("a file that is opened again is the same where its bytes are, not its time") {
+  const TemporaryFolder folder;
+  std::vector<std::string> paths;
+  for (int i = 0; i < 8; ++i) paths.push_back(folder.write(std::to_string(i), 100'000));
+  PieceReader reader(system_file_io(), paths);
+  std::vector<std::byte> bytes(50'000);
+  const auto closes_first = [&] {
+    for (std::size_t i = 1; i < paths.size(); ++i) {
+      CHECK_FALSE(reader.read(i, {0, 10}, bytes.data()).error);
+    }
+  };
+  for (std::uint64_t at = 0; at < 50'000; at += 1000) {
+    CHECK_FALSE(reader.read(0, {at, 1000}, bytes.data()).error);
+  }
+  closes_first();
+  const std::array<timespec, 2> times{timespec{1, 0}, timespec{1, 0}};
+  REQUIRE(::utimensat(AT_FDCWD, paths[0].c_str(), times.data(), 0) == 0);
+  CHECK_FALSE(reader.read(0, {50'000, 50'000}, bytes.data()).error);
+  closes_first();
+  // Of the same size, in the same file.
+  {
+    std::fstream changed(paths[0], std::ios::in | std::ios::out | std::ios::binary);
+    changed.seekp(50'000);
+    changed << std::string(50'000, '!');
+  }
+  REQUIRE(::utimensat(AT_FDCWD, paths[0].c_str(), std::array<timespec, 2>{}.data(), 0) == 0);
+  const PieceResult mixed = reader.read(0, {0, 1000}, bytes.data());
+  REQUIRE(mixed.error);
+  CHECK(mixed.error->errno_value == ESTALE);
+  CHECK(mixed.error->path == paths[0]);
+}
+
+TEST_CASE("a file that is not what was found when it was looked at is not read") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", 1000);
+  FileStatus found;
+  REQUIRE(system_file_io().status(path, found) == 0);
+  std::vector<std::byte> bytes(10);
+  const auto code = [&](const FileStatus& before) {
+    PieceReader reader(system_file_io(), {path}, false, {before});
+    const PieceResult result = reader.read(0, {0, 10}, bytes.data());
+    return result.error ? result.error->errno_value : 0;
+  };
+  FileStatus touched = found;
+  touched.modified_nanoseconds -= 1;
+  CHECK(code(found) == 0);
+  CHECK(code(touched) == 0);
+  FileStatus longer = found;
+  longer.size_bytes += 1;
+  CHECK(code(longer) == ENODATA);
+  FileStatus another = found;
+  another.size_bytes -= 1;
+  CHECK(code(another) == ESTALE);
+  another = found;
+  another.inode += 1;
+  CHECK(code(another) == ESTALE);
 }
 
 TEST_CASE("through mappings: the same bytes, and the same errors") {

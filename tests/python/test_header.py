@@ -15,7 +15,8 @@ from shardahead.safetensors_header import MAX_HEADER_BYTES, TensorRange, read_he
 
 
 def tensor(begin: Any, end: Any) -> dict[str, Any]:
-    return {"dtype": "U8", "shape": [0], "data_offsets": [begin, end]}
+    shape = [end - begin] if isinstance(begin, int) and isinstance(end, int) else [0]
+    return {"dtype": "U8", "shape": shape, "data_offsets": [begin, end]}
 
 
 def write(path: Path, header: Any, data_bytes: int = 0, length: int | None = None) -> Path:
@@ -39,10 +40,10 @@ def test_tensors_come_by_offset_whatever_the_order_in_the_header(tmp_path: Path)
     begin = path.stat().st_size - 100
     assert found.data_offset == begin
     assert found.tensors == (
-        TensorRange("a", begin, 4, "U8", (0,)),
+        TensorRange("a", begin, 4, "U8", (4,)),
         TensorRange("empty", begin + 4, 0, "U8", (0,)),
-        TensorRange("z", begin + 4, 6, "U8", (0,)),
-        TensorRange("ünï\n", begin + 10, 90, "U8", (0,)),
+        TensorRange("z", begin + 4, 6, "U8", (6,)),
+        TensorRange("ünï\n", begin + 10, 90, "U8", (90,)),
     )
     assert [t.end - begin for t in found.tensors] == [4, 4, 10, 100]
 

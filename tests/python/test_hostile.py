@@ -72,18 +72,6 @@ def test_tensors_that_overlap_or_leave_a_gap(tmp_path: Path, second: tuple[int, 
     assert is_one_short_line(str(caught.value))
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors")
-    entry = '"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}'
-    text = ("{" + entry % (9, 9) + "," + entry % (4, 4) + "}").encode()
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"1234")
-    found = read_header(str(path))
-    assert [(tensor.name, tensor.length) for tensor in found.tensors] == [("a", 4)]
-    ((name, tensor),) = safetensors.deserialize(path.read_bytes())
-    assert (name, bytes(tensor["data"])) == ("a", b"1234")
-
-
 def test_a_header_of_100_mb_of_one_name(tmp_path: Path) -> None:
     entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
     path = write_header(tmp_path / "a.safetensors", {"n" * 99_999_900: entry}, 3)

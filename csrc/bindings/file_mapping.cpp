@@ -1,0 +1,87 @@
+#include "file_mapping.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "../json_scan.h"
+#include "../let_go.h"
+
+namespace shardahead {
+
+FileMapping::FileMapping(const std::string& path)
+    : alone_(true),
+      file_(File::open(system_file_io(), path)),
+      mapped_(std::make_shared<MappedFile>(*file_)) {}
+
+FileMapping::FileMapping(std::weak_ptr<Engine> engine, std::size_t number,
+                         std::shared_ptr<const File> file, std::shared_ptr<MappedFile> mapped)
+    : engine_(std::move(engine)),
+      number_(number),
+      file_(std::move(file)),
+      mapped_(std::move(mapped)) {}
+
+FileMapping::~FileMapping() {
+  MappedFile::let_go(std::move(mapped_));
+  if (file_) let_go_elsewhere(std::move(file_));
+}
+
+void FileMapping::read(std::uint64_t offset, std::uint64_t length, std::byte* to) const {
+  if (!file_) throw std::logic_error("the file has been closed");
+  std::uint64_t done = 0;
+  const int result = pread_full(system_file_io(), file_->descriptor(), to, {offset, length}, done);
+  if (result < 0) throw IoException(file_->error(-result, "pread", offset + done));
+  if (done < length) throw IoException(file_->became_shorter(offset + done));
+}
+
+HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, std::uint64_t length) const {
+  if (alone_) {
+    if (offset > mapped_->size_bytes() || length > mapped_->size_bytes() - offset) {
+      throw std::invalid_argument("bytes that are not in the file");
+    }
+    return HeldByMany<HeldBytes>(new HeldBytes(mapped_, {offset, length}, nullptr, 0));
+  }
+  const auto engine = engine_.lock();
+  if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
+  return HeldByMany<HeldBytes>(engine->hold(number_, mapped_, {offset, length}).release());
+}
+
+namespace {
+
+py::bytes read_bytes(const FileMapping& mapping, std::uint64_t offset, std::uint64_t length) {
+  py::bytes made(nullptr, static_cast<py::ssize_t>(length));
+  auto* const to = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made.ptr()));
+  {
+    const GilReleased released;
+    mapping.read(offset, length, to);
+  }
+  return made;
+}
+
+py::tuple json_extent(const py::bytes& text) {
+  JsonExtent found;
+  const std::string_view view = text;
+  {
+    const GilReleased released;
+    found = scan_json(view);
+  }
+  return py::make_tuple(found.values, found.objects, found.depth);
+}
+
+}  // namespace
+
+void bind_file_mapping(py::module_& module) {
+  py::class_<HeldBytes, HeldByMany<HeldBytes>>(module, "HeldBytes", py::buffer_protocol())
+      .def_buffer([](const HeldBytes& held) {
+        return py::buffer_info(reinterpret_cast<std::uint8_t*>(held.memory()),
+                               static_cast<py::ssize_t>(held.size_bytes()));
+      });
+  py::class_<FileMapping, HeldByMany<FileMapping>>(module, "FileMapping")
+      .def(py::init<const std::string&>(), py::arg("path"), NoGil())
+      .def_property_readonly("size_bytes", &FileMapping::size_bytes)
+      .def("read", &read_bytes, py::arg("offset"), py::arg("length"))
+      .def("close", &FileMapping::close, NoGil())
+      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
+  module.def("json_extent", &json_extent, py::arg("text"));
+}
+
+}  // namespace shardahead

@@ -1,0 +1,41 @@
+"""What a file that is no safetensors file looks like, by its first bytes. Pure; no I/O."""
+
+from __future__ import annotations
+
+# (where it begins, the bytes, what has them there). Lower case is compared for text.
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GGUF", "a GGUF file, which loaders of GGUF read"),
+    (0, b"PK\x03\x04", "a zip archive, as torch.save writes: see pt_weights_iterator"),
+    (0, b"\x1f\x8b", "compressed by gzip"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+    (0, b"\xfd7zXZ\x00", "compressed by xz"),
+    (0, b"BZh", "compressed by bzip2"),
+    (0, b"\x89HDF\r\n", "an HDF5 file"),
+    (0, b"\x93NUMPY", "a NumPy file"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"version https://git-lfs", "a pointer of git-lfs: `git lfs pull` fetches the file"),
+)
+_TEXT: tuple[tuple[bytes, str], ...] = (
+    (b"<!doctype html", "a web page, as a download without access gives"),
+    (b"<html", "a web page, as a download without access gives"),
+    (b"<?xml", "XML, as an object store answers with an error"),
+    (b"{", "JSON without the 8 bytes before it, as an index or a configuration is"),
+)
+
+
+def file_kind(prefix: bytes) -> str | None:
+    """What a file that begins with `prefix` looks like; None where that is not known. 512 bytes
+    are enough.
+    """
+    for offset, magic, kind in _MAGIC:
+        if prefix[offset : offset + len(magic)] == magic:
+            return kind
+    if len(prefix) > 1 and prefix[0] == 0x80 and 2 <= prefix[1] <= 5:
+        return "a pickle, as torch.save wrote before version 1.6: see pt_weights_iterator"
+    text = prefix.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for begin, kind in _TEXT:
+        if text.startswith(begin):
+            return kind
+    if prefix and not any(prefix):
+        return "zeros, as a download that did not end leaves"
+    return None
