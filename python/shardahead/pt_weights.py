@@ -7,14 +7,18 @@ One consumer at a time.
 
 from __future__ import annotations
 
-import os
+import errno
+import logging
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
 from shardahead.policy import PrefetchOptions, resolve_options
+from shardahead.pt_archive import bases_of, check_pickles, plain_records, read_archive
+from shardahead.pt_file import MapError, PtFile
 from shardahead.shards import PT_SUFFIXES, Files
-from shardahead.units import quoted
 from shardahead.weights import WeightsIterator
 
 if TYPE_CHECKING:
@@ -25,8 +29,7 @@ if TYPE_CHECKING:
     # Where the bytes of a tensor lie in the file: (offset, length).
     Place = tuple[int, int]
 
-_ZIP_MAGIC = b"PK\x03\x04"
-_DIRECTORY_BYTES = 64 * 1024  # of the archive, at the end of the file; torch reads it first
+logger = logging.getLogger("shardahead")
 
 
 def pt_weights_iterator(
@@ -42,11 +45,13 @@ def pt_weights_iterator(
     mode: str | None = None,
 ) -> WeightsIterator:
     """Iterates over (name, tensor) of files that torch.save wrote, file after file, in the order of
-    each file's dictionary. What is no tensor in it is passed over.
+    each file's dictionary.
 
-    Tensors are CPU tensors, what `torch.load(path, map_location="cpu", weights_only=True)` gives,
+    Tensors are what `torch.load(path, map_location="cpu", weights_only=True)` gives, of any kind,
     with and without prefetch and in every `mode`. Only the classes that torch allows there are
-    unpickled.
+    unpickled. Names are the dictionary's keys, as they are.
+
+    What is no tensor in the dictionary is passed over.
 
     files: paths, or one path: a file, an index (`*.index.json`), or a folder, of which its `*.bin`,
         else its `*.pt`, else its `*.pth` are read, even where there are safetensors files beside.
@@ -56,12 +61,17 @@ def pt_weights_iterator(
         same: where a tensor lies is not known before.
     mode: "mmap": tensors are views of a private mapping of the file, which lives as long as one of
         them. "pread": torch reads the file into memory, without a prefetch. "auto", the default:
-        "mmap", but "pread" where the mount turns out to keep no pages. Files that torch.save wrote
-        before version 1.6 cannot be mapped, and are read.
+        "mmap", but "pread" where the mount turns out to keep no pages. Read in any mode are files
+        that cannot be mapped: those of before torch 1.6; archives with compressed, unaligned or
+        doubled records, in the other byte order, or with sparse or quantized tensors; and those of
+        which memory, or a missing /proc, allows no mapping, which is said once.
 
     Raises as `prefetch_files` does, and ImportError where torch is missing. While iterating:
-    ValueError for a file that `torch.load(weights_only=True)` refuses or that has no dictionary at
-    its top; OSError with errno and filename if bytes of a tensor cannot be read.
+    ValueError for a file that `torch.load(weights_only=True)` refuses, with the class that it did
+    not allow, that has no dictionary at its top or tensors out of place, or that would grow beyond
+    the limits of docs/reliability.md; OSError with errno and filename if bytes cannot be read,
+    memory is short (ENOMEM), or the file is no longer the one that it was, or no file (EINVAL,
+    EISDIR, ESTALE).
     """
     load = PtLoad(
         files,
@@ -90,6 +100,7 @@ class PtLoad(CheckpointPass):
         with importing_torch("pt_weights_iterator needs torch"):
             import torch
         self._torch = torch
+        self._said: set[str] = set()
         super().__init__(
             files,
             PT_SUFFIXES,
@@ -113,58 +124,101 @@ class PtLoad(CheckpointPass):
             self.close()
 
     def _weights_of(self, index: int) -> Iterator[Weight]:
-        tensors = self._tensors_of(index)
+        tensors, places = self._tensors_of(index)
         self.wants.require(index, tensors)
-        places = self._places(index, tensors)
         passed = _passed_after(places)
         for number, name in enumerate(list(tensors)):
             tensor = tensors.pop(name)  # the consumer decides how long it lives
-            if places and self.wants(index, name):
-                self._bring_in(index, *places[number])
             if self.wants(index, name):
+                for place in places[number] if places else ():
+                    self._bring_in(index, *place)
                 yield name, tensor
             del tensor
-            if places and number < len(passed):
-                self._consumed(index, passed[number])
+            passed_to = passed[number] if number < len(passed) else None
+            if passed_to is not None:
+                self._consumed(index, passed_to)
         self._consumed(index, self.shards[index].size_bytes)
 
-    def _tensors_of(self, index: int) -> dict[str, torch.Tensor]:
-        """The file's dictionary without what is no tensor; mapped, none of their bytes is read."""
-        path, size_bytes = self.shards[index].path, self.shards[index].size_bytes
+    def _tensors_of(self, index: int) -> tuple[dict[str, torch.Tensor], list[list[Place]]]:
+        """The weights of a file, and where the bytes of each lie where that file is mapped; nowhere
+        where all of it has been brought in.
+        """
+        shard = self.shards[index]
         self._consumed(index, 0)
-        mapped = self.mode == "mmap" and _is_archive(path)
-        if mapped:
-            tail_bytes = min(size_bytes, _DIRECTORY_BYTES)
-            self._bring_in(index, size_bytes - tail_bytes, tail_bytes)
-        else:
-            self._bring_in(index, 0, size_bytes)
+        with PtFile(shard.path) as file, _naming(shard.path):
+            if self._mapped is not None:
+                shard.require_unchanged(file.size_bytes)
+            records = self._plain_records(index, file)
+            if records is not None:
+                mapped = self._map(index, file, records)
+                if mapped is not None:
+                    return mapped
+            self._bring_in(index, 0, file.size_bytes)
+            return self._weights_in(file.load()), []
+
+    def _plain_records(self, index: int, file: PtFile) -> dict[int, int] | None:
+        """The records of a file that can be mapped: their sizes, by offset. Raises ValueError where
+        it is one that would grow without measure.
+        """
+
+        def read(offset: int, length: int) -> bytes:
+            self._bring_in(index, offset, min(length, max(0, file.size_bytes - offset)))
+            return file.read(offset, length)
+
+        if not file.size_bytes:
+            raise ValueError("is empty")
+        if file.path.endswith(".safetensors"):
+            raise ValueError("is for safetensors_weights_iterator")
+        if not file.is_archive():
+            return None
+        archive = read_archive(read, file.size_bytes)
+        builds_blindly = check_pickles(archive, read)
+        if self.mode != "mmap" or not builds_blindly or not self._maps_privately():
+            return None
+        return plain_records(archive, file.read)
+
+    def _map(
+        self, index: int, file: PtFile, records: Mapping[int, int]
+    ) -> tuple[dict[str, torch.Tensor], list[list[Place]]] | None:
+        """None where the file has to be read after all."""
         try:
-            found = self._torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except OSError:
-            raise
-        except Exception as error:  # UnpicklingError, RuntimeError, EOFError: whatever it meets
-            reason = quoted(str(error))
-            raise ValueError(f"{path!r} is no checkpoint of tensors alone: {reason}") from error
+            tensors = self._weights_in(file.load_mapped())
+        except MapError as error:
+            self._say_once("%r cannot be mapped (%s): it is read into memory", file.path, error)
+            return None
+        storages = [self._storage_of(tensor) for tensor in tensors.values()]
+        held = {(s.data_ptr(), s.nbytes()) for s in storages if s is not None}
+        bases = bases_of(held, records) if held else [0]
+        if len(bases) == 1:
+            base = bases[0]
+            return tensors, [[(s.data_ptr() - base, s.nbytes())] if s else [] for s in storages]
+        if not bases:
+            return None
+        self._bring_in(index, 0, file.size_bytes)
+        return tensors, []
+
+    def _storage_of(self, tensor: torch.Tensor) -> torch.UntypedStorage | None:
+        """None where it has no bytes."""
+        if tensor.device.type == "meta":
+            return None
+        storage = tensor.untyped_storage()
+        return storage if storage.nbytes() else None
+
+    def _maps_privately(self) -> bool:
+        """Not where someone has told torch to map files so that writes reach them."""
+        flags = getattr(self._torch.serialization, "get_default_mmap_options", lambda: None)()
+        return flags in (None, mmap.MAP_PRIVATE)
+
+    def _weights_in(self, found: object) -> dict[str, torch.Tensor]:
         if not isinstance(found, Mapping):
-            raise ValueError(f"{path!r} has no dictionary of tensors, but {type(found).__name__}")
+            raise ValueError(f"has no dictionary of tensors, but {type(found).__name__}")
         is_tensor = self._torch.is_tensor
         return {name: value for name, value in found.items() if is_tensor(value)}
 
-    def _places(self, index: int, tensors: Mapping[str, torch.Tensor]) -> list[Place]:
-        """Where each tensor lies in the mapped file. None where that cannot be found out: then the
-        whole file is brought in first.
-        """
-        if self._mapped is None or not tensors:
-            return []
-        storages = [tensor.untyped_storage() for tensor in tensors.values()]
-        base = _mapping_of(max(storage.data_ptr() for storage in storages), self.shards[index].path)
-        if base is None:
-            self._bring_in(index, 0, self.shards[index].size_bytes)
-            return []
-        return [
-            (storage.data_ptr() - base if storage.nbytes() else 0, storage.nbytes())
-            for storage in storages
-        ]
+    def _say_once(self, text: str, path: str, what: object) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning(text, path, what)
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self._mapped is not None and length:
@@ -176,37 +230,25 @@ class PtLoad(CheckpointPass):
             self._mapped.consumed(index, offset, None, index)
 
 
-def _passed_after(places: list[Place]) -> list[int]:
+def _passed_after(places: list[list[Place]]) -> list[int | None]:
     """After each tensor but the last, up to where all has been consumed: dictionaries need not be
-    in the order of the file.
+    in the order of the file. None where nothing that comes later has bytes.
     """
-    passed = []
-    first = None
-    for offset, _length in reversed(places[1:]):
-        first = offset if first is None else min(first, offset)
+    passed: list[int | None] = []
+    first: int | None = None
+    for own in reversed(places[1:]):
+        for offset, _length in own:
+            first = offset if first is None else min(first, offset)
         passed.append(first)
     return passed[::-1]
 
 
-def _is_archive(path: str) -> bool:
-    """Whether it is of the kind that can be mapped."""
-    with open(path, "rb") as file:
-        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-
-
-def _mapping_of(address: int, path: str) -> int | None:
-    """The address of byte 0 of the file that is mapped at `address`; None where /proc does not say,
-    or something else is there.
-    """
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An error within tells what is wrong with the file, and here which one it is."""
     try:
-        inode = os.stat(path).st_ino
-        with open("/proc/self/maps", "rb") as maps:
-            for line in maps:
-                fields = line.split(None, 5)
-                begin, _, end = fields[0].partition(b"-")
-                if int(begin, 16) <= address < int(end, 16):
-                    same = int(fields[4]) == inode
-                    return int(begin, 16) - int(fields[2], 16) if same else None
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path!r} {error}") from error
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "not enough memory to load it", path) from error
