@@ -18,7 +18,9 @@ from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
 from shardahead.policy import PrefetchOptions, resolve_options
 from shardahead.pt_archive import bases_of, check_pickles, plain_records, read_archive
 from shardahead.pt_file import MapError, PtFile
+from shardahead.pt_tree import weights_of_tree
 from shardahead.shards import PT_SUFFIXES, Files
+from shardahead.units import quoted
 from shardahead.weights import WeightsIterator
 
 if TYPE_CHECKING:
@@ -51,7 +53,11 @@ def pt_weights_iterator(
     with and without prefetch and in every `mode`. Only the classes that torch allows there are
     unpickled. Names are the dictionary's keys, as they are.
 
-    What is no tensor in the dictionary is passed over.
+    Where the dictionary has tensors under just one of the keys "state_dict", "model_state_dict",
+    "model", "module", "weights" and "params", in a dictionary, that one is taken in its place. What
+    trainers keep beside it (keys such as "optimizer...", "lr_schedulers", "rng_state", "callbacks",
+    "loops") is left out, and a warning says so once. What is no tensor and holds none is passed
+    over. Tensors anywhere else within are an error: nothing is dropped in silence.
 
     files: paths, or one path: a file, an index (`*.index.json`), or a folder, of which its `*.bin`,
         else its `*.pt`, else its `*.pth` are read, even where there are safetensors files beside.
@@ -154,7 +160,7 @@ class PtLoad(CheckpointPass):
                 if mapped is not None:
                     return mapped
             self._bring_in(index, 0, file.size_bytes)
-            return self._weights_in(file.load()), []
+            return self._weights_in(file, file.load()), []
 
     def _plain_records(self, index: int, file: PtFile) -> dict[int, int] | None:
         """The records of a file that can be mapped: their sizes, by offset. Raises ValueError where
@@ -182,7 +188,7 @@ class PtLoad(CheckpointPass):
     ) -> tuple[dict[str, torch.Tensor], list[list[Place]]] | None:
         """None where the file has to be read after all."""
         try:
-            tensors = self._weights_in(file.load_mapped())
+            tensors = self._weights_in(file, file.load_mapped())
         except MapError as error:
             self._say_once("%r cannot be mapped (%s): it is read into memory", file.path, error)
             return None
@@ -209,11 +215,14 @@ class PtLoad(CheckpointPass):
         flags = getattr(self._torch.serialization, "get_default_mmap_options", lambda: None)()
         return flags in (None, mmap.MAP_PRIVATE)
 
-    def _weights_in(self, found: object) -> dict[str, torch.Tensor]:
+    def _weights_in(self, file: PtFile, found: object) -> dict[str, torch.Tensor]:
         if not isinstance(found, Mapping):
             raise ValueError(f"has no dictionary of tensors, but {type(found).__name__}")
-        is_tensor = self._torch.is_tensor
-        return {name: value for name, value in found.items() if is_tensor(value)}
+        tensors, left_out = weights_of_tree(found)
+        if left_out:
+            keys = ", ".join(map(quoted, left_out[:8]))
+            self._say_once("%r: what a trainer keeps is left out: %s", file.path, keys)
+        return tensors
 
     def _say_once(self, text: str, path: str, what: object) -> None:
         if text not in self._said:
