@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from shardahead.units import format_bytes
+from shardahead.units import format_bytes, quoted
 
 #: The bytes of the file from an offset on, exactly so many.
 Read = Callable[[int, int], bytes]
@@ -56,6 +56,7 @@ _TAIL_BYTES = 0xFFFF + _END.size + _LOCATOR.size
 _UNKNOWN = 0xFFFFFFFF  # a size or offset that the extra field of 64 bits has
 
 _STORED, _DEFLATED = 0, 8
+_FOLDER = 0x10  # in the external attributes
 _ALIGNMENT = 16  # of a mapped record: what the widest element wants
 
 # What builds tensors without a look at their bytes. With anything else in it, a file is read.
@@ -145,6 +146,13 @@ def plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
     """The sizes of the records that hold storages, by the offset of their first byte; None where
     the bytes of one of them are not what its tensors are made of, as they lie in the file.
     """
+    try:
+        return _plain_records(archive, read)
+    except ValueError:  # in a record that torch's reader may have no use for
+        return None
+
+
+def _plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
     records = sorted(archive.records, key=lambda record: record.header_offset)
     if len({record.name for record in records}) < len(records):
         return None  # which one is meant, torch's reader says
@@ -221,6 +229,9 @@ def _entries(content: bytes, count: int) -> Iterator[Record]:
             extra = content[begin + name_bytes : begin + name_bytes + extra_bytes]
             numbers = _widened(numbers, extra)
         name = content[begin : begin + name_bytes].lower()
+        if numbers[0] and (name.endswith(b"/") or fields[15] & _FOLDER):
+            # Of which torch's reader reads nothing, and gives memory as it was.
+            raise damaged(f"{quoted(name.decode(errors='replace'))} is a folder with contents")
         yield Record(name, method, numbers[1], numbers[0], numbers[2])
 
 
@@ -231,7 +242,9 @@ def _widened(numbers: list[int], extra: bytes) -> list[int]:
         kind, size = struct.unpack_from("<2H", extra, at)
         at += 4
         if kind == 1:
-            wide = [n for (n,) in struct.iter_unpack("<Q", extra[at : at + size // 8 * 8])][::-1]
+            field = extra[at : at + size]
+            field = field[: len(field) // 8 * 8]
+            wide = [n for (n,) in struct.iter_unpack("<Q", field)][::-1]
             return [wide.pop() if n == _UNKNOWN and wide else n for n in numbers]
         at += size
     return numbers

@@ -74,6 +74,28 @@ def test_big_endian_and_records_of_other_sizes(tmp_path: Path) -> None:
                 read(path, mode=mode)
 
 
+def test_a_record_that_is_a_folder_is_not_what_was_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    content = bytearray(packed(records_of(saved({"a": torch.arange(9.0)}))))
+    entry = content.rindex(b"archive/data/0") - 46
+    content[entry + 38] = 0x10  # the external attributes
+    path.write_bytes(content)
+    for mode in MODES:
+        with pytest.raises(ValueError, match="'archive/data/0' is a folder"):
+            read(path, mode=mode)
+
+
+def test_a_damaged_record_that_no_tensor_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    records = [*records_of(saved({"a": ONES})), ("archive/data/7", b"x" * 33)]
+    content = packed(records)
+    header = content.index(b"archive/data/7") - 30
+    for damage in (b"QQ", b"PK"):
+        path.write_bytes(content[:header] + damage + content[header + 2 :])
+        for mode in MODES:
+            assert read(path, mode=mode) == items_of(by_torch(path))
+
+
 # ---- exchanged under the load ----
 
 

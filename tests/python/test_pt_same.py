@@ -70,7 +70,7 @@ def odd_tensors() -> dict[str, Any]:
         "neg": SHIFTED.clone().conj().imag,
         "meta": torch.empty(4, 9, device="meta"),
         "coo": GRID.to_sparse(),
-        "double coo": torch.sparse_coo_tensor([[1, 1]], [2.0, 3.0], (4,)),
+        "double coo": quiet(lambda: torch.sparse_coo_tensor([[1, 1]], [2.0, 3.0], (4,))),
         "csr": quiet(GRID.to_sparse_csr),
         "csc": quiet(GRID.to_sparse_csc),
         "bsr": quiet(lambda: GRID.to_sparse_bsr((2, 2))),
