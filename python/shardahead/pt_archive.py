@@ -56,6 +56,7 @@ _TAIL_BYTES = 0xFFFF + _END.size + _LOCATOR.size
 _UNKNOWN = 0xFFFFFFFF  # a size or offset that the extra field of 64 bits has
 
 _STORED, _DEFLATED = 0, 8
+_PIECE_BYTES = 1 << 20
 _FOLDER = 0x10  # in the external attributes
 _ALIGNMENT = 16  # of a mapped record: what the widest element wants
 
@@ -140,6 +141,16 @@ def check_pickles(archive: Archive, read: Read) -> bool:
             for match in _GLOBAL.finditer(content)
         )
     return blindly
+
+
+def check_packed(archive: Archive, read: Read) -> None:
+    """Raises ValueError where a record does not unpack to as many bytes as the directory says:
+    torch's reader gives memory as it was for the rest.
+    """
+    for record in archive.records:
+        if record.method == _DEFLATED and _unpacked_bytes(record, read) != record.size_bytes:
+            name = quoted(record.name.decode(errors="replace"))
+            raise damaged(f"{name} does not unpack to {record.size_bytes} bytes")
 
 
 def plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
@@ -268,6 +279,25 @@ def _content(record: Record, read: Read) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(1, record.size_bytes))
     except zlib.error as error:
         raise damaged(f"a record cannot be unpacked ({error})") from error
+
+
+def _unpacked_bytes(record: Record, read: Read) -> int:
+    """By unpacking it piece by piece; -1 where that fails, or gives more than is said."""
+    at = _data_offset(record, read)
+    end = at + record.packed_bytes
+    unpacker, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        while at < end and not unpacker.eof:
+            piece = read(at, min(_PIECE_BYTES, end - at))
+            at += len(piece)
+            while piece:
+                unpacked += len(unpacker.decompress(piece, _PIECE_BYTES))
+                if unpacked > record.size_bytes:
+                    return -1  # and flush() would unpack all that is left
+                piece = unpacker.unconsumed_tail
+        return unpacked + len(unpacker.flush())
+    except zlib.error:
+        return -1
 
 
 def damaged(what: str) -> ValueError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from shardahead.checkpoint_pass import CheckpointPass, Names, importing_torch
 from shardahead.policy import PrefetchOptions, resolve_options
-from shardahead.pt_archive import bases_of, check_pickles, plain_records, read_archive
+from shardahead.pt_archive import bases_of, check_packed, check_pickles, plain_records, read_archive
 from shardahead.pt_file import MapError, PtFile
 from shardahead.pt_tree import weights_of_tree
 from shardahead.shards import PT_SUFFIXES, Files
@@ -179,6 +179,7 @@ class PtLoad(CheckpointPass):
             return None
         archive = read_archive(read, file.size_bytes)
         builds_blindly = check_pickles(archive, read)
+        check_packed(archive, read)
         if self.mode != "mmap" or not builds_blindly or not self._maps_privately():
             return None
         return plain_records(archive, file.read)

@@ -85,6 +85,20 @@ def test_a_record_that_is_a_folder_is_not_what_was_in_memory(tmp_path: Path) -> 
             read(path, mode=mode)
 
 
+def test_a_record_that_unpacks_to_less_is_not_what_was_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    content = bytearray(
+        packed(edited({"a": torch.arange(9.0)}, data_0=bytes(12)), deflates=lambda _: True)
+    )
+    for size_at in (content.index(b"archive/data/0") - 8, content.rindex(b"archive/data/0") - 22):
+        assert content[size_at] == 12
+        content[size_at] = 36
+    path.write_bytes(content)
+    for mode in MODES:
+        with pytest.raises(ValueError, match="'archive/data/0' does not unpack to 36 bytes"):
+            read(path, mode=mode)
+
+
 def test_a_damaged_record_that_no_tensor_is_of(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     records = [*records_of(saved({"a": ONES})), ("archive/data/7", b"x" * 33)]
