@@ -12,14 +12,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import isfinite
 from reprlib import repr as shortened
 from typing import Any, NamedTuple, NoReturn
 
 from shardahead import _core
+from shardahead.dtypes import DTYPE_BITS, bits_of, library_knows
 from shardahead.file_kind import file_kind
 from shardahead.opening import open_regular
 from shardahead.units import quoted
@@ -34,18 +34,6 @@ MAX_DEPTH = 127
 #: As much of a file tells whether it is another kind of file.
 PREFIX_BYTES = 512
 _LENGTH_BYTES = 8
-_MAX_INTEGER = 2**64  # of the safetensors library
-
-#: How many bits an element of each dtype has.
-DTYPE_BITS: Mapping[str, int] = {
-    "F4": 4,
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
-    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
-    **dict.fromkeys(("I32", "U32", "F32"), 32),
-    **dict.fromkeys(("C64", "F64", "I64", "U64"), 64),
-}
 
 # Half of a character: JSON can write it, UTF-8 and the safetensors library cannot.
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -259,42 +247,17 @@ def _tensor(path: str, name: str, entry: Any, data_offset: int, size_bytes: int)
         )
     if type(shape) is not list or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         refuse(f"has a shape that is no list of sizes: {shortened(shape)}")
-    if type(dtype) is not str or not (dtype in DTYPE_BITS or _library_knows(dtype)):
+    if type(dtype) is not str or not (dtype in DTYPE_BITS or library_knows(dtype)):
         refuse(f"has a dtype that is not known: {shortened(dtype)}")
     bits = DTYPE_BITS.get(dtype)
     # Of another dtype the safetensors library knows the bits, which makes such a tensor.
-    if bits is not None and _bits_of(shape, bits) != 8 * (end - begin):
+    if bits is not None and bits_of(shape, bits) != 8 * (end - begin):
         refuse(f"of {dtype} with shape {shortened(shape)} has {end - begin} bytes")
     return TensorRange(name, data_offset + begin, end - begin, dtype, tuple(shape))
 
 
-def _bits_of(shape: list[int], bits: int) -> int | None:
-    """None where the safetensors library's numbers would overflow on the way."""
-    count = 1
-    for length in shape:
-        count *= length
-        if count >= _MAX_INTEGER:
-            return None
-    return count * bits if count * bits < _MAX_INTEGER else None
-
-
 def _number(value: int) -> str:
     return str(value) if abs(value) < 2**128 else "a number out of range"
-
-
-@lru_cache(maxsize=64)
-def _library_knows(dtype: str) -> bool:
-    """Whether the safetensors library has a dtype of this name: one younger than this table."""
-    if len(dtype) > 64:
-        return False
-    try:
-        from safetensors import deserialize
-
-        text = json.dumps({"t": {"dtype": dtype, "shape": [0], "data_offsets": [0, 0]}}).encode()
-        deserialize(len(text).to_bytes(_LENGTH_BYTES, "little") + text)  # type: ignore[no-untyped-call]
-    except Exception:  # ImportError, SafetensorError: whatever it has against it
-        return False
-    return True
 
 
 def _pread_full(descriptor: int, length: int, offset: int) -> bytes:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shardahead import _core
-from shardahead.safetensors_header import DTYPE_BITS, TensorRange
+from shardahead.dtypes import DTYPE_BITS
+from shardahead.safetensors_header import TensorRange
 from shardahead.units import quoted
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import pytest
 from conftest import KIB, MIB, finish, start_python, worker_threads
 from weights_support import bits, buffered, one_by_one, plainly
 
-from shardahead import WeightsIterator
+from shardahead import WeightsIterator, tensors
+from shardahead.dtypes import DTYPE_BITS
 from shardahead.safetensors_header import (
     MAX_DEPTH,
     MAX_TENSORS,
@@ -192,11 +193,9 @@ def test_what_the_library_takes_all_take(
 def test_a_dtype_that_only_a_younger_library_knows_is_made_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shardahead import safetensors_header, tensors
-
-    fewer = {k: v for k, v in safetensors_header.DTYPE_BITS.items() if k != "F32"}
-    monkeypatch.setattr(safetensors_header, "DTYPE_BITS", fewer)
-    monkeypatch.setattr(tensors, "DTYPE_BITS", fewer)
+    fewer = {name: bits for name, bits in DTYPE_BITS.items() if name != "F32"}
+    for module in ("safetensors_header", "tensors"):
+        monkeypatch.setattr(f"shardahead.{module}.DTYPE_BITS", fewer)
     monkeypatch.delitem(tensors._DTYPES, "F32")
     path = write(tmp_path / "a.safetensors", {"a": entry("F32", [2], 0, 8)}, b"12345678")
     expected = plainly(path)
