@@ -135,7 +135,9 @@ void BoardFile::sweep(const std::string& folder, const std::string& prefix) noex
   constexpr std::size_t kMostNames = 10'000;
   try {
     for (const std::string& name : folder_names(folder, kMostNames)) {
-      if (name.starts_with(prefix)) sweep_one(folder + "/" + name);
+      if (!name.starts_with(prefix)) continue;
+      std::string path = folder;
+      sweep_one(path.append("/").append(name));
     }
   } catch (const std::bad_alloc&) {
     return;  // what the killed left behind is still there for the next one

@@ -64,10 +64,13 @@ void Engine::State::wait_for_trial(MutexLock& lock,
 
 // On the first block, which others have, or have had.
 void Engine::State::try_alone() noexcept {
+  bool tried = false;
   try {
-    if (try_first_block()) return;
-  } catch (const std::exception&) {  // unknown
+    tried = try_first_block();
+  } catch (const std::exception&) {
+    tried = false;
   }
+  if (tried) return;
   const MutexLock lock(mutex);
   trial_failed = true;
   ring(trial_bell);
