@@ -27,7 +27,7 @@ struct Claim {
   // participant wants of it.
   bool whole = false;
   bool done_before = false;  // settled already; only whether it is still resident is open
-  std::chrono::steady_clock::time_point taken = {};  // on the clock of who took it
+  std::chrono::steady_clock::time_point taken{std::chrono::seconds(0)};  // by its taker's clock
 };
 
 // How it stands with some blocks, for one who waits for them.
@@ -37,7 +37,7 @@ struct Standing {
   bool claimed = false;               // someone is at work on that one
   bool failed = false;                // some byte could not be read
   // Since when the first has been seen with whoever is at work on it, where that was looked at.
-  std::optional<std::chrono::steady_clock::time_point> held_since = {};
+  std::optional<std::chrono::steady_clock::time_point> held_since = std::nullopt;
   friend bool operator==(const Standing&, const Standing&) = default;
 };
 

@@ -75,7 +75,7 @@ class InflightClimb {
   double best_rate_ = 0;
   std::uint64_t tried_bytes_ = 0;
   std::uint32_t confirmed_ = 0;  // times that this try was better
-  std::uint32_t vain_ = 0;  // tries since the last that was better
+  std::uint32_t vain_ = 0;       // tries since the last that was better
   std::uint32_t rest_ = 0;
 };
 

@@ -101,7 +101,7 @@ TEST_CASE("where blocks take long, and where none is known, one may be silent fo
     const auto claim = stopped->take(kNoLimit);
     while (board->take(kNoLimit)) {
     }
-    node.look(*board, known ? milliseconds(3900) : milliseconds(9900));
+    node.look(*board, known ? milliseconds(3800) : milliseconds(9900));
     CHECK_FALSE(board->take(kNoLimit));
     node.look(*board, milliseconds(300));
     CHECK(board->take(kNoLimit).value().block == claim.value().block);
