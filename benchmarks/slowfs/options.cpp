@@ -56,7 +56,7 @@ enum LongOption : int {
   kFault,
 };
 
-constexpr std::array<option, 17> kLongOptions{{
+constexpr std::array<option, 18> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
