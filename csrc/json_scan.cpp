@@ -5,11 +5,10 @@
 namespace shardahead {
 namespace {
 
-// Behind the string that begins at `at`, or the end of the text.
-std::size_t end_of_string(std::string_view text, std::size_t at) noexcept {
-  while (++at < text.size() && text[at] != '"') {
-    if (text[at] == '\\') ++at;
-  }
+// The end of the string that begins at `begin`, or of the text.
+std::size_t end_of_string(std::string_view text, std::size_t begin) noexcept {
+  std::size_t at = begin + 1;
+  while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2 : 1;
   return at;
 }
 

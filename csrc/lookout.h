@@ -19,6 +19,7 @@ class Lookout {
   class Worker;
 
   explicit Lookout(Runtime& runtime) : runtime_(runtime) {}
+  ~Lookout() = default;
   Lookout(const Lookout&) = delete;
   Lookout& operator=(const Lookout&) = delete;
 

@@ -76,7 +76,7 @@ std::optional<std::uint64_t> up_to_date_bytes(FileIo& io, const File& file,
 
 Residency usable_residency(FileIo& io, const File& file) noexcept {
   Residency found = residency(io, file);
-  if (found.source != ResidencySource::cachestat) return found;
+  if (!found.resident_bytes || found.source != ResidencySource::cachestat) return found;
   const ByteRange whole{0, file.status().size_bytes};
   const std::uint64_t existing = *found.resident_bytes;
   const std::int64_t pages = existing > 0 ? up_to_date_pages(io, file, whole) : 0;

@@ -32,7 +32,8 @@ struct TensorReaderOptions {
   bool through_mappings = false;
   // What the files were when they were looked at, of each or of none: what is opened must be the
   // same (require_unchanged).
-  std::vector<FileStatus> found = {};
+  // GCC asks for the initializer where others are designated.
+  std::vector<FileStatus> found = {};  // NOLINT(readability-redundant-member-init)
 };
 
 // Some tensors that adjoin in a file, read as one.

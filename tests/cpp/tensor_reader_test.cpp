@@ -24,7 +24,7 @@ constexpr TensorReaderOptions kSmall{
 
 struct Reading {
   explicit Reading(const std::vector<std::uint64_t>& sizes_bytes,
-                   TensorReaderOptions options = kSmall, SimulatedKernel kernel = {})
+                   const TensorReaderOptions& options = kSmall, SimulatedKernel kernel = {})
       : checkpoint(sizes_bytes, kernel) {
     std::vector<std::string> paths;
     for (std::size_t i = 0; i < sizes_bytes.size(); ++i) {
