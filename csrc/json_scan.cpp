@@ -8,7 +8,7 @@ namespace {
 // The end of the string that begins at `begin`, or of the text.
 std::size_t end_of_string(std::string_view text, std::size_t begin) noexcept {
   std::size_t at = begin + 1;
-  while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2 : 1;
+  while (at < text.size() && text[at] != '"') at += text[at] == '\\' ? 2U : 1U;
   return at;
 }
 
