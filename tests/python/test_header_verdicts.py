@@ -344,7 +344,7 @@ def test_200_000_tensors_are_read(tmp_path: Path) -> None:
 def test_a_tensor_of_no_bytes_or_of_half_ones_takes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """Neither a file in memory nor /proc: it took 60 us each, 100 s for a hostile header."""
+    """Neither a file in memory nor /proc, of which a hostile header would ask a million times."""
 
     def refuse(*_arguments: Any, **_options: Any) -> int:
         raise OSError("no file in memory here")
