@@ -1,4 +1,6 @@
-"""What a file that is no safetensors file looks like, by its first bytes. Pure; no I/O."""
+"""What a file that is not of the format it was taken for looks like, by its first bytes. Pure; no
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ _TEXT: tuple[tuple[bytes, str], ...] = (
 
 
 def file_kind(prefix: bytes) -> str | None:
-    """What a file that begins with `prefix` looks like; None where that is not known. 512 bytes
-    are enough.
+    """What a file that begins with `prefix`, and is no safetensors file, looks like; None where
+    that is not known. 512 bytes are enough.
     """
     for offset, magic, kind in _MAGIC:
         if prefix[offset : offset + len(magic)] == magic:
@@ -39,3 +41,15 @@ def file_kind(prefix: bytes) -> str | None:
     if prefix and not any(prefix):
         return "zeros, as a download that did not end leaves"
     return None
+
+
+def kind_of_no_pt_file(prefix: bytes) -> str | None:
+    """The same of a file of which torch.load could make nothing. What torch.save wrote is not
+    known here: what is wrong with it, torch says.
+    """
+    if prefix[8:9] == b"{" and not any(prefix[4:8]):
+        return "a safetensors file, which safetensors_weights_iterator reads"
+    if prefix[:1] == b"{":
+        return "JSON, as an index or a configuration is"
+    torchs = prefix.startswith((b"PK\x03\x04", b"\x80")) or prefix[257:262] == b"ustar"
+    return None if torchs else file_kind(prefix)

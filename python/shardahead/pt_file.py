@@ -17,12 +17,15 @@ from types import TracebackType
 from typing import Any
 
 from shardahead import pt_archive
+from shardahead.file_kind import kind_of_no_pt_file
 from shardahead.opening import open_regular
 from shardahead.units import format_bytes, quoted
 
 #: The pickles of a file from before torch 1.6, which has no directory that tells their sizes.
 MAX_OLD_PICKLE_BYTES = 32 << 20
 MAX_OLD_OBJECT_BYTES = 64 << 20
+
+_PREFIX_BYTES = 512
 
 # Whatever torch.load meets in what is no checkpoint. Not Exception: what a signal handler raises is
 # the caller's.
@@ -127,6 +130,8 @@ class PtFile:
                 raise self._no_memory(text) from error
             cut_off = "unexpected EOF" in text or (isinstance(file, _OldPickles) and file.ended)
             cause = "it is cut off" if cut_off else _cause(error)
+            kind = kind_of_no_pt_file(self.read(0, min(self.size_bytes, _PREFIX_BYTES)))
+            cause = f"it looks like {kind}" if kind else cause
             raise ValueError(f"is no checkpoint of tensors alone: {cause}") from error
 
     def _shorter(self) -> OSError:

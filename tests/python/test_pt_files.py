@@ -233,6 +233,30 @@ def test_empty_and_cut_off(tmp_path: Path, mode: str) -> None:
             read(path, mode=mode)
 
 
+KINDS = {
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n": "git-lfs",
+    b"<!DOCTYPE html><html></html>": "web page",
+    b"GGUF\3\0\0\0" + bytes(64): "GGUF",
+    (2).to_bytes(8, "little") + b"{}": "safetensors_weights_iterator",
+    b'{"weight_map": {}}': "JSON",
+    b"\x1f\x8b" + bytes(64): "gzip",
+    bytes(1000): "zeros",
+}
+
+
+@pytest.mark.parametrize("mode", ["mmap", "pread"])
+@pytest.mark.parametrize("content", KINDS, ids=KINDS.values())
+def test_what_torch_never_wrote_is_called_by_its_name(
+    tmp_path: Path, mode: str, content: bytes
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=KINDS[content]) as caught:
+        read(path, mode=mode)
+    assert str(path) in str(caught.value)
+    assert "looks like" in str(caught.value)
+
+
 def test_bytes_that_cannot_be_read_into_memory(tmp_path: Path, make_mount: MakeMount) -> None:
     source = tmp_path / "source"
     source.mkdir()
