@@ -1,0 +1,103 @@
+"""What the documents promise has tests that are there: each row and each promise names them.
+
+Reads the documents and the folders of tests, and runs nothing.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shardahead import pt_archive, pt_file, safetensors_header, shards
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+TEST_FILE = re.compile(
+    r"`(tests/(?:python/test_\w+\.py|cpp/\w+_test\.cpp|fuzz/fuzz_\w+\.\w+|\w+\.py))`"
+)
+ANY_PATH = re.compile(r"\b(?:tests|csrc|python|benchmarks|docs)/[\w./-]*\w\.(?:py|cpp|h|md)\b")
+A_NAME = re.compile(r"-k [\"'(]*(\w+)|-R [\"'(]*(\w+)")
+
+DOCUMENTS = [
+    "README.md",
+    "SECURITY.md",
+    *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")),
+]
+
+
+def text_of(document: str) -> str:
+    return (REPOSITORY / document).read_text(encoding="utf-8")
+
+
+def rows() -> dict[str, str]:
+    """Of the table of faults: what goes wrong, and the cell of its tests."""
+    found = {}
+    lines = [line for line in text_of("docs/reliability.md").splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in lines[0].split("|")][1:-1][3] == "test"
+    for line in lines[2:]:
+        fault, _injected, _promised, test, _seen = re.split(r"(?<!\\)\|", line)[1:-1]
+        found[fault.strip()] = test
+    return found
+
+
+def promises() -> dict[str, str]:
+    """Of SECURITY.md: each promise by its words in bold, and all that is said of it."""
+    promised = text_of("SECURITY.md").split("## What is promised\n")[1].split("\n## ")[0]
+    found = {}
+    for paragraph in promised.strip().split("\n\n"):
+        match = re.match(r"\*\*(.+?)\*\*", paragraph, re.DOTALL)
+        assert match, f"a promise begins in bold: {paragraph}"
+        found[" ".join(match.group(1).split())] = paragraph
+    return found
+
+
+PROMISES = {**rows(), **promises()}
+
+
+def test_all_rows_and_promises_are_found() -> None:
+    assert len(rows()) > 40
+    assert len(promises()) > 5
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_promise_names_a_test(promise: str) -> None:
+    named = TEST_FILE.findall(PROMISES[promise])
+    assert named, "no test is named"
+    for path in named:
+        assert (REPOSITORY / path).is_file(), f"{path} is not there"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_and_tests_that_a_document_names_are_there(document: str) -> None:
+    text = text_of(document)
+    missing = {path for path in ANY_PATH.findall(text) if not (REPOSITORY / path).exists()}
+    assert not missing
+    stems = [path.stem for path in (REPOSITORY / "tests").rglob("*.*")]
+    for names in A_NAME.findall(text):
+        assert any(name in stem for name in names if name for stem in stems), names
+
+
+def test_the_limits_of_hostile_files_are_those_of_the_code() -> None:
+    text = " ".join(text_of("SECURITY.md").split())
+    for limit, unit in (
+        (safetensors_header.MAX_HEADER_BYTES, "bytes"),
+        (safetensors_header.MAX_TENSORS, "tensors"),
+        (safetensors_header.MAX_VALUES, "values"),
+        (safetensors_header.MAX_DEPTH, "levels"),
+    ):
+        assert f"{limit:,} {unit}" in text
+    assert f"an index {shards.MAX_INDEX_BYTES >> 20} MiB" in text
+    text = " ".join(text_of("docs/reliability.md").split())
+    directory = pt_archive.MAX_DIRECTORY_BYTES >> 20
+    assert pt_archive.MAX_RECORDS == 2**20
+    assert f"2^20 records and a directory of {directory} MiB" in text
+    unpacked = (
+        f"{pt_archive.MAX_UNPACKED_BYTES >> 20} MiB and {pt_archive.MAX_UNPACKED_RATIO} times"
+    )
+    assert f"unpacked {unpacked} the file" in text
+    each = f"{pt_archive.MAX_PICKLE_BYTES_PER_RECORD} bytes for each record"
+    assert f"the pickle {pt_archive.MAX_PICKLE_BYTES >> 20} MiB and {each}" in text
+    each = f"{pt_archive.MAX_OBJECT_BYTES_PER_RECORD >> 10} KiB for each record"
+    assert f"{pt_archive.MAX_OBJECT_BYTES >> 20} MiB and {each}" in text
+    old = f"{pt_file.MAX_OLD_PICKLE_BYTES >> 20} MiB of pickles, "
+    assert old + f"{pt_file.MAX_OLD_OBJECT_BYTES >> 20} MiB of objects" in text
