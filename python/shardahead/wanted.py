@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
 from shardahead.shards import Checkpoint
@@ -22,7 +22,7 @@ Names: TypeAlias = Collection[str] | Callable[[str], bool]
 class Wanted:
     """Of one pass over `checkpoint`. `names`: only these, a collection or a predicate.
 
-    Raises TypeError for `names` that are neither.
+    Raises TypeError for `names` that are neither, or that hold what is no string.
     """
 
     def __init__(self, checkpoint: Checkpoint, names: Names | None) -> None:
@@ -99,6 +99,11 @@ def predicate_of(names: Names | None) -> Callable[[str], bool]:
         return lambda _name: True
     if callable(names):
         return names
-    if isinstance(names, str | bytes):
-        raise TypeError(f"names must be a collection of names or a predicate, not {names!r}")
-    return frozenset(names).__contains__
+    if isinstance(names, str | bytes | bytearray) or not isinstance(names, Iterable):
+        what = quoted(names) if isinstance(names, str) else type(names).__name__
+        raise TypeError(f"names must be a collection of names or a predicate, not {what}")
+    wanted = list(names)
+    for number, name in enumerate(wanted):
+        if not isinstance(name, str):
+            raise TypeError(f"names[{number}] must be a string, not {type(name).__name__}")
+    return frozenset(wanted).__contains__

@@ -119,6 +119,21 @@ def test_one_string_is_not_a_collection_of_names(shards: list[Path]) -> None:
         one_by_one(shards, names="layers")
 
 
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (3, r"names must be a collection of names or a predicate, not int"),
+        (b"layers", r"names must be a collection of names or a predicate, not bytes"),
+        (["layers", b"layers"], r"names\[1\] must be a string, not bytes"),
+        ([3], r"names\[0\] must be a string, not int"),
+        ([["layers"]], r"names\[0\] must be a string, not list"),
+    ],
+)
+def test_names_that_are_none_are_refused(shards: list[Path], names: Any, problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        one_by_one(shards, names=names)
+
+
 # ---- progress, window, dropping ----
 
 
