@@ -95,7 +95,10 @@ def _resident(found: MountFacts) -> str:
     source = found.residency_source
     if found.mount.type == "overlay" and source == "mincore":
         source += "; of an overlay cachestat tells nothing"
-    return f"{format_bytes(found.resident_bytes)} resident ({source})"
+    text = f"{format_bytes(found.resident_bytes)} resident ({source})"
+    if found.pending_bytes:
+        text += f"; {format_bytes(found.pending_bytes)} more are being read, or could not be read"
+    return text
 
 
 def _owners(found: MountFacts, user: str) -> str:

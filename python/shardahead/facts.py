@@ -28,7 +28,8 @@ class MountFacts:
 
     `resident_bytes` is None where the kernel does not tell it for all files, `residency_reason`
     then says why. `residency_source` is "cachestat", "mincore" or "unknown", `cachestat_errno` why
-    cachestat did not answer, or 0. `owners` has the names of the files' owners and how many files
+    cachestat did not answer, or 0. `pending_bytes` is what is there and cannot be used, as far as
+    that is known: it is being read, or could not be read. `owners` has the names of the files' owners and how many files
     each has; `untold` is how many files the kernel does not tell this user about. `disk` is the
     name of the block device's disk, or "". `stripes` has the layout of each file on Lustre.
     """
@@ -45,6 +46,7 @@ class MountFacts:
     stripes: tuple[FileStripes, ...]
     measurement: Measurement
     cachestat_errno: int = 0
+    pending_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         if in_memory
         else measure(shards, read_bytes),
         cachestat_errno=next((file.cachestat_errno for file in found if file.cachestat_errno), 0),
+        pending_bytes=sum(file.pending_bytes or 0 for file in found),
     )
 
 

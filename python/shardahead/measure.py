@@ -76,6 +76,8 @@ def measure(shards: Sequence[Shard], read_bytes: int) -> Measurement:
     if before is None:
         return Measurement(reason="residency unknown, so it might measure the page cache")
     absent = _absent(shards, read_bytes)
+    if not absent and before < sum(shard.size_bytes for shard in shards):
+        return Measurement(reason="what is not resident is being read, or could not be read")
     if not absent:
         return Measurement(reason="all resident")
     latencies = _latencies(absent)

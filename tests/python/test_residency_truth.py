@@ -202,6 +202,24 @@ def test_what_could_not_be_read_is_not_resident(tmp_path: Path, make_mount: Make
     assert (left.resident_bytes, left.pending_bytes, resident_bytes(path)) == (0, 0, 0)
 
 
+def test_doctor_does_not_call_resident_what_could_not_be_read(
+    tmp_path: Path, make_mount: MakeMount
+) -> None:
+    write_file(tmp_path / "source" / "a.safetensors", 64 * PAGE_BYTES)
+    mount = make_mount(tmp_path / "source")
+    path = mount.mountpoint / "a.safetensors"
+    mount.bad(path.name, 0, 64 * PAGE_BYTES)
+    descriptor = os.open(path, os.O_RDONLY)
+    for page in range(64):
+        with pytest.raises(OSError, match="Input/output error"):
+            os.pread(descriptor, PAGE_BYTES, page * PAGE_BYTES)
+    os.close(descriptor)
+    assert resident_bytes(path) == 64 * PAGE_BYTES  # as cachestat says
+    said = run("doctor", path).stdout
+    assert "0 B resident (mincore); 256 KiB more are being read, or could not be read" in said
+    assert "not measured: what is not resident is being read, or could not be read" in said
+
+
 def test_warm_does_not_take_a_failed_page_for_resident(
     tmp_path: Path, make_mount: MakeMount
 ) -> None:
