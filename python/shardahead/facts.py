@@ -29,9 +29,10 @@ class MountFacts:
     `resident_bytes` is None where the kernel does not tell it for all files, `residency_reason`
     then says why. `residency_source` is "cachestat", "mincore" or "unknown", `cachestat_errno` why
     cachestat did not answer, or 0. `pending_bytes` is what is there and cannot be used, as far as
-    that is known: it is being read, or could not be read. `owners` has the names of the files' owners and how many files
-    each has; `untold` is how many files the kernel does not tell this user about. `disk` is the
-    name of the block device's disk, or "". `stripes` has the layout of each file on Lustre.
+    that is known: it is being read, or could not be read. `owners` has the names of the files'
+    owners and how many files each has; `untold` is how many files the kernel does not tell this
+    user about. `disk` is the name of the block device's disk, or "". `stripes` has the layout of
+    each file on Lustre.
     """
 
     mount: Mount
