@@ -156,7 +156,10 @@ def _command(
         name, help=description, description=f"{name}: {description}."
     )
     parser.add_argument(
-        "path", nargs="+", metavar="PATH", help="a folder, an index (*.index.json), or shards"
+        "path",
+        nargs="+",
+        metavar="PATH",
+        help="a folder, an index (*.index.json, *.index.fp16.json), or shards",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

@@ -38,8 +38,10 @@ def prefetch_files(
 
     Keep the handle: dropping it cancels the prefetch.
 
-    files: paths of shards, or one path: a shard, a folder, or an index (`*.index.json`). They are
-        read in the index's order of first use, else in natural order (shard 2 before shard 10).
+    files: paths of shards, or one path: a shard, a folder, or an index (`*.index.json`, or of a
+        variant, `*.index.fp16.json`). They are read in the index's order of first use, else in
+        natural order (shard 2 before shard 10). Of a folder one checkpoint is taken, by the rule of
+        docs/settings.md.
     local_rank, local_size: this process and how many share the work on this node; see
         `local_topology` for the default. They count with `partition` "block" or "file".
     threads: worker threads of this process, 1 to 256; 4 by default.

@@ -59,8 +59,9 @@ def pt_weights_iterator(
     "loops") is left out, and a warning says so once. What is no tensor and holds none is passed
     over. Tensors anywhere else within are an error: nothing is dropped in silence.
 
-    files: paths, or one path: a file, an index (`*.index.json`), or a folder, of which its `*.bin`,
-        else its `*.pt`, else its `*.pth` are read, even where there are safetensors files beside.
+    files: paths, or one path: a file, an index (`*.index.json`, `*.index.fp16.json`), or a folder,
+        of which its `*.bin`, else its `*.pt`, else its `*.pth` are read, even where there are
+        safetensors files beside.
     prefetch, local_rank, local_size, threads, block_size, window_bytes: as for
         `safetensors_weights_iterator`.
     names: only these tensors, a collection or a predicate. The files are fetched whole all the

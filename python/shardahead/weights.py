@@ -86,7 +86,8 @@ def safetensors_weights_iterator(
     the shape and dtype that the file says, bit-identical with and without prefetch and in every
     `mode`.
 
-    files, local_rank, local_size, threads, block_size: as for `prefetch_files`.
+    files, local_rank, local_size, threads, block_size: as for `prefetch_files`. Where an index is
+        given or found, a tensor comes from the shard that it names, and from there alone.
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
         there is none where all that is wanted fits `memory_budget()`, else a quarter of it.
