@@ -59,8 +59,11 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range, Untouched untouche
   std::uint64_t before = resident_bytes.value_or(0);
   std::uint64_t after = range.length;
   if (result.error) {
-    // Residency is not asked: it counts a page whose read failed, which stays in the page cache.
+    // What cachestat counted may be pages whose read failed, which stay in the page cache.
     if (before == range.length) before = 0;
+    const auto usable = up_to_date_bytes(io_, file, range);
+    const std::uint64_t existing = usable ? resident(file, range).value_or(0) : 0;
+    before -= std::min(before, existing - std::min(existing, usable.value_or(0)));
     after = std::max(arrived, before);
     result.failed_bytes = range.length - after;
   } else if (result.cancelled) {

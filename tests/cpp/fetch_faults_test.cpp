@@ -128,6 +128,16 @@ TEST_CASE("pages that were on their way and failed are not called resident") {
   CHECK(result.failed_bytes == kSizeBytes);
 }
 
+TEST_CASE("pages that failed before are not called resident where others are absent") {
+  FetchFixture fixture(Strategy::automatic, kSizeBytes);
+  fixture.checkpoint.kernel.spoil("0.shard", {0, kMiB});
+  const FetchResult result = fixture.fetch_all();
+  REQUIRE(result.error);
+  check_sum(result, kSizeBytes);
+  CHECK(result.resident_bytes == 0);
+  CHECK(result.failed_bytes == kSizeBytes);
+}
+
 TEST_CASE("a read that fails while it is being cancelled leaves nothing called read") {
   FetchFixture fixture(Strategy::pread, kSizeBytes);
   fixture.checkpoint.io.add({.from_offset = kBadOffset});
