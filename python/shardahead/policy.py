@@ -137,7 +137,8 @@ def _from_environment(
     try:
         return variable, parse(text + unit)
     except ValueError as error:
-        raise ValueError(f"{variable}: {error}") from None
+        problem = f"not a number of {unit}: {text!r} (example: 16)" if unit else error
+        raise ValueError(f"{variable}: {problem}") from None
 
 
 def _number(

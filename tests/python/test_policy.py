@@ -97,7 +97,11 @@ def test_the_block_size_may_be_given_in_mib() -> None:
     assert resolve_options(environ=both).block_bytes == 64 * 1024
     assert resolve_options(environ={**both, "SHARDAHEAD_BLOCK_SIZE": ""}).block_bytes == 2 * MIB
     assert resolve_options(environ={"SHARDAHEAD_BLOCK_SIZE_MB": ""}).block_bytes == 16 * MIB
-    for wrong in ("abc", "-1", "0", "4096"):
+    for wrong in ("abc", "-1", "16MiB", "16M"):
+        message = rf"^SHARDAHEAD_BLOCK_SIZE_MB: not a number of MiB: '{wrong}' \(example: 16\)$"
+        with pytest.raises(ValueError, match=message):
+            resolve_options(environ={"SHARDAHEAD_BLOCK_SIZE_MB": wrong})
+    for wrong in ("0", "4096"):
         with pytest.raises(ValueError, match=r"^SHARDAHEAD_BLOCK_SIZE_MB\b"):
             resolve_options(environ={"SHARDAHEAD_BLOCK_SIZE_MB": wrong})
 
