@@ -51,6 +51,16 @@ Registry& watched_registry() {
   return registry();
 }
 
+// Not the number of a standard stream, where that is closed: what others print would land there.
+int above_standard_streams(int descriptor) noexcept {
+  if (descriptor < 0 || descriptor > STDERR_FILENO) return descriptor;
+  const int above = ::fcntl(descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int error = errno;
+  ::close(descriptor);
+  errno = error;
+  return above;
+}
+
 }  // namespace
 
 // Without signals: a handler that forks would wait for the mutex that its own thread holds.
@@ -60,7 +70,7 @@ BoardDescriptor::BoardDescriptor(const char* path, int flags) {
   const SignalsBlocked blocked;
   const MutexLock lock(open.forking);
   open.descriptors.reserve(open.descriptors.size() + 1);
-  descriptor_ = ::open(path, flags, kMode);
+  descriptor_ = above_standard_streams(::open(path, flags, kMode));
   if (descriptor_ >= 0) open.descriptors.push_back(descriptor_);
 }
 

@@ -11,6 +11,7 @@
 
 #include "board_fixture.h"
 #include "board_memory.h"
+#include "fork_support.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;
@@ -265,6 +266,18 @@ TEST_CASE("a header that is overwritten while it is in use stops no one") {
   CHECK(header.watcher <= kBoardSlots);
   CHECK(refusal_of(folder, plan_of(4)).find(header.block_count == 4 ? "" : "not a board") !=
         std::string::npos);
+}
+
+TEST_CASE("a board takes the number of no standard stream that is closed") {
+  const TemporaryFolder folder;
+  CHECK(exit_status_of_child([&] {
+          for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(stream);
+          const auto board = join(folder, plan_of(2));
+          for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+            if (::write(stream, "x", 1) >= 0) return 1;
+          }
+          return board->take(kNoLimit) ? 0 : 2;
+        }) == 0);
 }
 
 TEST_SUITE_END();
