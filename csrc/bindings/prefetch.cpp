@@ -8,6 +8,7 @@
 #include "../in_parallel.h"
 #include "../let_go.h"
 #include "../memory_budget.h"
+#include "../process_mark.h"
 #include "bindings.h"
 #include "file_mapping.h"
 
@@ -117,9 +118,8 @@ class Prefetch {
 
   FileMapping map(std::uint32_t file) {
     // A forked child must not wait for a mutex of the open files.
-    auto opened = process_ == ::getpid()
-                      ? files_->acquire(checked(file))
-                      : File::open(system_file_io(), files_->path(checked(file)));
+    auto opened = process_.is_here() ? files_->acquire(checked(file))
+                                     : File::open(system_file_io(), files_->path(checked(file)));
     auto mapped = engine_->map(file);
     return {engine_, file, std::move(opened), std::move(mapped)};
   }
@@ -140,7 +140,7 @@ class Prefetch {
     return file;
   }
 
-  const pid_t process_ = ::getpid();
+  const ProcessMark process_;
   std::shared_ptr<FileTable> files_;
   std::shared_ptr<const Plan> plan_;
   Sharing sharing_;
