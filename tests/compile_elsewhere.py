@@ -38,8 +38,10 @@ def compiler(folder: Path) -> list[str] | None:
 
 
 def sources() -> list[Path]:
-    found = [*REPOSITORY.glob("csrc/*.cpp"), *REPOSITORY.glob("benchmarks/bench/*.cpp")]
-    return [path for path in found if not path.stem.endswith("_test")]
+    found = [*REPOSITORY.glob("csrc/*/*.cpp"), *REPOSITORY.glob("benchmarks/bench/*.cpp")]
+    return [
+        path for path in found if path.parent.name != "bindings" and not path.stem.endswith("_test")
+    ]
 
 
 def main() -> int:

@@ -9,8 +9,8 @@
 #include <string>
 #include <system_error>
 
+#include "base/error.h"
 #include "bench.h"
-#include "error.h"
 #include "json_document.h"
 #include "run.h"
 #include "text.h"

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <random>
 
-#include "engine.h"
-#include "plan.h"
+#include "engine/engine.h"
+#include "plan/plan.h"
 #include "units.h"
 
 namespace shardahead::bench {

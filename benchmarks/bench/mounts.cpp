@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "byte_range.h"
-#include "error.h"
+#include "base/byte_range.h"
+#include "base/error.h"
 
 namespace shardahead::bench {
 namespace {

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "mount.h"
+#include "node/mount.h"
 #include "workload.h"
 
 namespace shardahead::bench {

@@ -5,8 +5,8 @@
 
 #include <filesystem>
 
-#include "file_io.h"
 #include "node.h"
+#include "node/file_io.h"
 
 using namespace shardahead;
 using namespace shardahead::bench;

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "proc_text.h"
+#include "base/proc_text.h"
 #include "units.h"
 
 namespace shardahead::bench {

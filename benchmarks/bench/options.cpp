@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cxxopts/cxxopts.hpp>
 
-#include "engine.h"
-#include "plan.h"
-#include "proc_text.h"
+#include "base/proc_text.h"
+#include "engine/engine.h"
+#include "plan/plan.h"
 #include "units.h"
 
 namespace shardahead::bench {

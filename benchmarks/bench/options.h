@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "byte_range.h"
-#include "strategy.h"
+#include "base/byte_range.h"
+#include "plan/strategy.h"
 
 namespace shardahead::bench {
 

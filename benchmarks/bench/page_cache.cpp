@@ -10,8 +10,8 @@
 #include <system_error>
 #include <thread>
 
-#include "proc_text.h"
-#include "residency.h"
+#include "base/proc_text.h"
+#include "node/residency.h"
 #include "run.h"
 #include "units.h"
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "file_table.h"
+#include "node/file_table.h"
 #include "request_counter.h"
 #include "workload.h"
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "byte_range.h"
+#include "base/byte_range.h"
 
 using namespace shardahead;
 using namespace shardahead::bench;

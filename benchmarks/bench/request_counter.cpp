@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "proc_text.h"
+#include "base/proc_text.h"
 
 namespace shardahead::bench {
 namespace {

@@ -8,8 +8,8 @@
 #include <csignal>
 #include <initializer_list>
 
-#include "claims.h"
-#include "engine.h"
+#include "board/claims.h"
+#include "engine/engine.h"
 #include "units.h"
 
 namespace shardahead::bench {

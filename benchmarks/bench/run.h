@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "error.h"
-#include "file_table.h"
+#include "base/error.h"
+#include "base/report.h"
 #include "matrix.h"
-#include "report.h"
+#include "node/file_table.h"
 #include "request_counter.h"
 #include "workload.h"
 

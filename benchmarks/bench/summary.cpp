@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "byte_range.h"
+#include "base/byte_range.h"
 #include "units.h"
 
 namespace shardahead::bench {

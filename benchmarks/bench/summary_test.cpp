@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "byte_range.h"
+#include "base/byte_range.h"
 
 using namespace shardahead;
 using namespace shardahead::bench;

@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "proc_text.h"
+#include "base/proc_text.h"
 
 namespace shardahead::bench {
 namespace {

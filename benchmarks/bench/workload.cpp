@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <set>
 
-#include "error.h"
-#include "file_table.h"
+#include "base/error.h"
+#include "node/file_table.h"
 #include "options.h"
 #include "units.h"
 

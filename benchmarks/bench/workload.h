@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "file_io.h"
-#include "plan.h"
+#include "node/file_io.h"
+#include "plan/plan.h"
 
 namespace shardahead::bench {
 

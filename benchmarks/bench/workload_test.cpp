@@ -8,7 +8,7 @@
 #include <fstream>
 #include <numeric>
 
-#include "error.h"
+#include "base/error.h"
 #include "options.h"
 
 using namespace shardahead;

@@ -16,7 +16,7 @@ from cut import Wanted
 from job import Job
 from methods import Place
 from rank import Consumer
-from shardahead.safetensors_header import read_header
+from shardahead.checkpoint.safetensors_header import read_header
 
 _LARGE_SHARD_MIB = 256
 _SMALL_DIVISOR = 8  # a tensor of the usual size would fill several small shards

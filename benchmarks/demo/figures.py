@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from shardahead.report import describe_method
+from shardahead.prefetch.report import describe_method
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-#include "file_mapping.h"
+#include "bindings/file_mapping.h"
 
 #include <stdexcept>
 #include <string>

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "../engine.h"
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace shardahead {
 

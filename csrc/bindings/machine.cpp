@@ -3,7 +3,7 @@
 #include "../memory_budget.h"
 #include "../mount.h"
 #include "../stripe.h"
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace shardahead {
 

@@ -1,7 +1,7 @@
 // plan: the blocks of a plan, and how they are dealt out without a board.
 #include "../plan.h"
 
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace shardahead {
 

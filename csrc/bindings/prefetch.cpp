@@ -9,8 +9,8 @@
 #include "../let_go.h"
 #include "../memory_budget.h"
 #include "../process_mark.h"
-#include "bindings.h"
-#include "file_mapping.h"
+#include "bindings/bindings.h"
+#include "bindings/file_mapping.h"
 
 namespace shardahead {
 namespace {

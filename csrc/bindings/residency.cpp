@@ -5,7 +5,7 @@
 
 #include "../in_parallel.h"
 #include "../probe.h"
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace shardahead {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 namespace shardahead {
 namespace {

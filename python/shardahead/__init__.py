@@ -7,23 +7,23 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 # First: the core would hang, or share its state, in an interpreter beside the main one.
 from shardahead import main_interpreter  # noqa: F401
-from shardahead.beside import prefetching
-from shardahead.handle import PrefetchHandle
-from shardahead.launcher import LocalTopology
-from shardahead.load import LoadProgress
-from shardahead.memory import MemoryBudget, MemoryLimit, memory_budget
-from shardahead.mounts import Mount, MountLayer, mount_of
-from shardahead.prefetch import prefetch_files
-from shardahead.pt_weights import pt_weights_iterator
-from shardahead.report import Report
-from shardahead.residency import FileResidency, evict, residency
-from shardahead.topology import local_topology
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.memory import MemoryBudget, MemoryLimit, memory_budget
+from shardahead.node.mounts import Mount, MountLayer, mount_of
+from shardahead.node.residency import FileResidency, evict, residency
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.beside_loader import prefetching
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.report import Report
+from shardahead.prefetch.start import prefetch_files
 from shardahead.version import __version__
-from shardahead.weights import (
+from shardahead.weights.iterators import (
     WeightsIterator,
     buffered_multi_thread_safetensors_weights_iterator,
     safetensors_weights_iterator,
 )
+from shardahead.weights.pt_iterator import pt_weights_iterator
+from shardahead.weights.safetensors_load import LoadProgress
 
 __all__ = [
     "FileResidency",

@@ -2,7 +2,7 @@
 
 import sys
 
-from shardahead.cli import main
+from shardahead.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "board_fixture.h"
-#include "residency.h"
+#include "node/residency.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;

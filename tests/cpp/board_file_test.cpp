@@ -9,8 +9,8 @@
 #include <cerrno>
 #include <fstream>
 
+#include "board/board_memory.h"
 #include "board_fixture.h"
-#include "board_memory.h"
 #include "fork_support.h"
 
 using namespace shardahead;

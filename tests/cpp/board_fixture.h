@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "board.h"
+#include "board/board.h"
 #include "test_support.h"
 
 namespace shardahead::testing {

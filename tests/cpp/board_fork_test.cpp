@@ -11,9 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/process_mark.h"
 #include "board_fixture.h"
 #include "fork_support.h"
-#include "process_mark.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;

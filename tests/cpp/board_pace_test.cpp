@@ -8,8 +8,8 @@
 
 #include <stdexcept>
 
+#include "board/board_memory.h"
 #include "board_fixture.h"
-#include "board_memory.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;

@@ -11,8 +11,8 @@
 #include <random>
 #include <set>
 
+#include "board/board_memory.h"
 #include "board_fixture.h"
-#include "board_memory.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;

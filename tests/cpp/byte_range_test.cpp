@@ -1,5 +1,5 @@
 // byte_range against a bitmap of the same bytes.
-#include "byte_range.h"
+#include "base/byte_range.h"
 
 #include <doctest/doctest.h>
 

@@ -4,9 +4,9 @@
 #include <future>
 #include <stdexcept>
 
+#include "board/patience.h"
 #include "board_fixture.h"
-#include "engine.h"
-#include "patience.h"
+#include "engine/engine.h"
 #include "test_support.h"
 
 using namespace shardahead;

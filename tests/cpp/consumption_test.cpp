@@ -1,5 +1,5 @@
 // consumption: what is held, passed and released; positions are small numbers here.
-#include "consumption.h"
+#include "plan/consumption.h"
 
 #include <doctest/doctest.h>
 

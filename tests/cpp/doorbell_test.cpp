@@ -1,13 +1,13 @@
 // doorbell: whom a ring wakes, and that no one sleeps through what there is to do: engines of
 // several ranks on a virtual clock, where every wait is counted and none has to end by time.
-#include "doorbell.h"
+#include "base/doorbell.h"
 
 #include <doctest/doctest.h>
 
 #include <deque>
 
 #include "board_fixture.h"
-#include "engine.h"
+#include "engine/engine.h"
 #include "simulated_node.h"
 #include "test_support.h"
 

@@ -1,7 +1,7 @@
 // engine: bad files, servers that do not answer, and cancelling.
 #include <doctest/doctest.h>
 
-#include "engine.h"
+#include "engine/engine.h"
 #include "test_support.h"
 
 using namespace shardahead;

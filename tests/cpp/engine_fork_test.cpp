@@ -2,9 +2,9 @@
 #include <doctest/doctest.h>
 
 #include "board_fixture.h"
-#include "engine.h"
+#include "engine/engine.h"
 #include "fork_support.h"
-#include "mapped_file.h"
+#include "node/mapped_file.h"
 
 using namespace shardahead;
 using namespace shardahead::testing;

@@ -1,5 +1,5 @@
 // engine: healthy files under every strategy and number of threads.
-#include "engine.h"
+#include "engine/engine.h"
 
 #include <doctest/doctest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "board.h"
+#include "board/board.h"
 #include "test_support.h"
 
 using namespace shardahead;

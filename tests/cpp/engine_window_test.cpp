@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "engine.h"
+#include "engine/engine.h"
 #include "test_support.h"
 
 using namespace shardahead;

@@ -1,7 +1,7 @@
 // fetch: advice that is clipped, dropped, refused or useless, and how that is found out.
 #include <doctest/doctest.h>
 
-#include "fetch.h"
+#include "engine/fetch.h"
 #include "fetch_fixture.h"
 
 using namespace shardahead;

@@ -1,7 +1,7 @@
 // fetch: reads that fail, for ever or once, come short, or find less than there was.
 #include <doctest/doctest.h>
 
-#include "fetch.h"
+#include "engine/fetch.h"
 #include "fetch_fixture.h"
 
 using namespace shardahead;

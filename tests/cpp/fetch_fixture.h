@@ -3,7 +3,7 @@
 
 #include <atomic>
 
-#include "fetch.h"
+#include "engine/fetch.h"
 #include "test_support.h"
 
 namespace shardahead::testing {

@@ -1,7 +1,7 @@
 // fetch: windows that one fault brings in, and what happens where it does not.
 #include <doctest/doctest.h>
 
-#include "fetch.h"
+#include "engine/fetch.h"
 #include "fetch_fixture.h"
 
 using namespace shardahead;

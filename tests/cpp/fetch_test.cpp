@@ -1,5 +1,5 @@
 // fetch: a healthy file comes in whole and once, whatever the kernel makes of advice.
-#include "fetch.h"
+#include "engine/fetch.h"
 
 #include <doctest/doctest.h>
 

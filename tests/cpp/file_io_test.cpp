@@ -1,6 +1,6 @@
 // file_io: the real seam, with system calls that the linker lets these tests interrupt, and
 // pread_full over a faulty one.
-#include "file_io.h"
+#include "node/file_io.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>

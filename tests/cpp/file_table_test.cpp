@@ -1,5 +1,5 @@
 // file_table: with real files where the kind of file matters, simulated ones where the calls do.
-#include "file_table.h"
+#include "node/file_table.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 // in_parallel: each call once, as many at a time as asked for, on the calling thread where need be.
-#include "in_parallel.h"
+#include "base/in_parallel.h"
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 // inflight: the climb against storage of a known shape.
-#include "inflight.h"
+#include "plan/inflight.h"
 
 #include <doctest/doctest.h>
 

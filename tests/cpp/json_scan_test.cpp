@@ -1,5 +1,5 @@
 // json_scan: never fewer values than a parser would make, and no limit reached by mere text.
-#include "json_scan.h"
+#include "base/json_scan.h"
 
 #include <doctest/doctest.h>
 

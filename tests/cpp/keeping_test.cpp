@@ -1,5 +1,5 @@
 // keeping: mounts that keep pages, that lose them with every open, that never had any.
-#include "keeping.h"
+#include "node/keeping.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>

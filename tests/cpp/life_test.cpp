@@ -1,5 +1,5 @@
 // life: who counts as stopped, and after how long.
-#include "life.h"
+#include "board/life.h"
 
 #include <doctest/doctest.h>
 

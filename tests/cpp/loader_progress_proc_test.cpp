@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "file_io.h"
-#include "loader_progress.h"
+#include "node/file_io.h"
+#include "node/loader_progress.h"
 #include "test_support.h"
 
 using namespace shardahead;

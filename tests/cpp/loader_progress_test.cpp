@@ -1,5 +1,5 @@
 // loader_progress: this process, with real mappings and descriptors.
-#include "loader_progress.h"
+#include "node/loader_progress.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "file_io.h"
+#include "node/file_io.h"
 #include "test_support.h"
 
 using namespace shardahead;

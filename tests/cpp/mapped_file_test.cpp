@@ -1,5 +1,5 @@
 // mapped_file: real files and pages.
-#include "mapped_file.h"
+#include "node/mapped_file.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 // mapped_source: real files; what cannot be read ends a copy, and no one dies of it.
-#include "mapped_source.h"
+#include "node/mapped_source.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>

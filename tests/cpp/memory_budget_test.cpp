@@ -1,5 +1,5 @@
 // memory_budget: the parsers and the sums, and a tree of files as the kernel would show it.
-#include "memory_budget.h"
+#include "node/memory_budget.h"
 
 #include <doctest/doctest.h>
 

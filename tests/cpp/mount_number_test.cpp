@@ -1,5 +1,5 @@
 // mount_number: what stands for a mount, and the numbers of this machine's.
-#include "mount_number.h"
+#include "node/mount_number.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 
 #include <set>
 
-#include "mount.h"
+#include "node/mount.h"
 #include "test_support.h"
 
 using namespace shardahead;

@@ -1,6 +1,6 @@
 // mount: the kernel's table of mounts with names that need escapes, what it makes of each mount,
 // and this machine's own.
-#include "mount.h"
+#include "node/mount.h"
 
 #include <doctest/doctest.h>
 
@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "byte_range.h"
-#include "error.h"
+#include "base/byte_range.h"
+#include "base/error.h"
 #include "test_support.h"
 
 using namespace shardahead;

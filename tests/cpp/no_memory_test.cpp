@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "board.h"
-#include "engine.h"
+#include "board/board.h"
+#include "engine/engine.h"
 #include "failing_new.h"
-#include "tensor_reader.h"
+#include "reader/tensor_reader.h"
 #include "test_support.h"
 
 using namespace shardahead;

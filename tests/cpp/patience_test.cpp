@@ -1,5 +1,5 @@
 // patience: when a consumer waits on, and when it stops waiting.
-#include "patience.h"
+#include "board/patience.h"
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 // piece_reader: short reads, errors, files that end early, advice only where it helps.
-#include "piece_reader.h"
+#include "reader/piece_reader.h"
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
@@ -12,8 +12,8 @@
 #include <fstream>
 #include <stdexcept>
 
-#include "proc_text.h"
-#include "tensor_reader.h"
+#include "base/proc_text.h"
+#include "reader/tensor_reader.h"
 #include "test_support.h"
 
 using namespace shardahead;

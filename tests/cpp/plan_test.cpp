@@ -1,5 +1,5 @@
 // plan: properties of random plans, the errors of bad ones, and the size of a very large one.
-#include "plan.h"
+#include "plan/plan.h"
 
 #include <doctest/doctest.h>
 

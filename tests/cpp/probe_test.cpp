@@ -1,11 +1,11 @@
 // probe: what is absent is found in steps, and only absent pages are timed.
-#include "probe.h"
+#include "node/probe.h"
 
 #include <doctest/doctest.h>
 
 #include <cerrno>
 
-#include "error.h"
+#include "base/error.h"
 #include "test_support.h"
 
 using namespace shardahead;

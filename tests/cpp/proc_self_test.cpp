@@ -1,5 +1,5 @@
 // proc_self: lines of maps and of fdinfo.
-#include "proc_self.h"
+#include "node/proc_self.h"
 
 #include <doctest/doctest.h>
 #include <sys/sysmacros.h>

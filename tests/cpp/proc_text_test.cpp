@@ -1,5 +1,5 @@
 // proc_text: lines, words and numbers as the kernel writes them.
-#include "proc_text.h"
+#include "base/proc_text.h"
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 // residency: who answers, who is believed, and a real file that is warmed and evicted.
-#include "residency.h"
+#include "node/residency.h"
 
 #include <doctest/doctest.h>
 #include <linux/magic.h>

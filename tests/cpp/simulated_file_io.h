@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "faulty_file_io.h"
-#include "file_io.h"
+#include "node/file_io.h"
 
 namespace shardahead::testing {
 

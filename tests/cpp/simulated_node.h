@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "faulty_file_io.h"
-#include "file_io.h"
+#include "node/file_io.h"
 #include "simulation_trace.h"
 #include "virtual_threads.h"
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "board.h"
-#include "engine.h"
+#include "board/board.h"
+#include "engine/engine.h"
 #include "simulation.h"
 #include "simulation_ledger.h"
 #include "simulation_scenario.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "life.h"
+#include "board/life.h"
 
 namespace shardahead::testing {
 namespace {

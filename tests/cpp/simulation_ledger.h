@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "claims.h"
+#include "board/claims.h"
 #include "simulated_node.h"
 #include "simulation_trace.h"
 

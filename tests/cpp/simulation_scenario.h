@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "faulty_file_io.h"
-#include "plan.h"
+#include "plan/plan.h"
+#include "plan/strategy.h"
 #include "simulated_node.h"
-#include "strategy.h"
 
 namespace shardahead::testing {
 

@@ -1,5 +1,5 @@
 // strategy: the table of steps.
-#include "strategy.h"
+#include "plan/strategy.h"
 
 #include <doctest/doctest.h>
 

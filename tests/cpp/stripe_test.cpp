@@ -1,6 +1,6 @@
 // stripe: layouts as Lustre's client gives them, written byte by byte from its public header;
 // layouts that are cut short or lie; and the block size that follows. Not tested on a real Lustre.
-#include "stripe.h"
+#include "node/stripe.h"
 
 #include <doctest/doctest.h>
 #include <sys/xattr.h>

@@ -1,11 +1,11 @@
 // tensor_memory: where tensors that adjoin in a file come to lie.
-#include "tensor_memory.h"
+#include "reader/tensor_memory.h"
 
 #include <doctest/doctest.h>
 
 #include <random>
 
-#include "byte_range.h"
+#include "base/byte_range.h"
 
 using namespace shardahead;
 

@@ -1,6 +1,6 @@
 // tensor_reader: bytes, order, the bound on what is ahead, errors, servers that do not answer,
 // fork.
-#include "tensor_reader.h"
+#include "reader/tensor_reader.h"
 
 #include <doctest/doctest.h>
 #include <sys/wait.h>

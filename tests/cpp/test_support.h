@@ -8,10 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine.h"
+#include "engine/engine.h"
 #include "faulty_file_io.h"
-#include "file_table.h"
-#include "plan.h"
+#include "node/file_table.h"
+#include "plan/plan.h"
 #include "simulated_file_io.h"
 
 namespace shardahead::testing {

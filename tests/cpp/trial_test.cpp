@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "board_fixture.h"
-#include "engine.h"
+#include "engine/engine.h"
 #include "test_support.h"
 
 using namespace shardahead;

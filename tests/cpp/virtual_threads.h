@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/runtime.h"
 #include "fiber.h"
-#include "runtime.h"
 #include "simulated_random.h"
 
 namespace shardahead::testing {

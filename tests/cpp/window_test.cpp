@@ -1,11 +1,11 @@
 // window: the decisions alone; engine_window_test.cpp has the threads.
-#include "window.h"
+#include "plan/window.h"
 
 #include <doctest/doctest.h>
 
 #include <limits>
 
-#include "byte_range.h"
+#include "base/byte_range.h"
 
 using namespace shardahead;
 using namespace std::chrono_literals;

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "board.h"
-#include "board_memory.h"
+#include "board/board.h"
+#include "board/board_memory.h"
 #include "fuzz_input.h"
 
 using namespace shardahead;

@@ -32,8 +32,8 @@ from shardahead import (
     buffered_multi_thread_safetensors_weights_iterator,
     safetensors_weights_iterator,
 )
-from shardahead.safetensors_header import parse_header
-from shardahead.shards import resolve_shards
+from shardahead.checkpoint.safetensors_header import parse_header
+from shardahead.checkpoint.shards import resolve_shards
 
 NAME = "fuzzed.safetensors"
 WAYS: list[tuple[Any, dict[str, Any]]] = [

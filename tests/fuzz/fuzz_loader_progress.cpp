@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <string>
 
+#include "base/proc_text.h"
 #include "fuzz_input.h"
-#include "loader_progress.h"
-#include "proc_text.h"
+#include "node/loader_progress.h"
 
 using namespace shardahead;
 using fuzzing::require;

@@ -1,8 +1,8 @@
 // Any texts as /proc/self/cgroup, /proc/self/mountinfo and the files of a memory cgroup: no group
 // outside its mount, no free memory beyond the limit.
+#include "base/proc_text.h"
 #include "fuzz_input.h"
-#include "memory_budget.h"
-#include "proc_text.h"
+#include "node/memory_budget.h"
 
 using namespace shardahead;
 using fuzzing::require;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "fuzz_input.h"
-#include "mount.h"
+#include "node/mount.h"
 
 using namespace shardahead;
 using fuzzing::require;

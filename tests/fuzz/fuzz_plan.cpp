@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include "fuzz_input.h"
-#include "plan.h"
+#include "plan/plan.h"
 
 using namespace shardahead;
 using fuzzing::require;

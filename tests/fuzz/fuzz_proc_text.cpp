@@ -2,8 +2,8 @@
 #include <cerrno>
 #include <string>
 
+#include "base/proc_text.h"
 #include "fuzz_input.h"
-#include "proc_text.h"
 
 using namespace shardahead;
 using fuzzing::require;

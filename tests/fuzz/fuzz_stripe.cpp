@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "fuzz_input.h"
-#include "plan.h"
-#include "stripe.h"
+#include "node/stripe.h"
+#include "plan/plan.h"
 
 using namespace shardahead;
 using fuzzing::FuzzInput;

@@ -33,7 +33,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "slowfs"))
 
 import slowfs  # noqa: E402
-from shardahead import PrefetchHandle, Report, launcher, prefetch_files  # noqa: E402
+from shardahead import PrefetchHandle, Report, prefetch_files  # noqa: E402
+from shardahead.node import launcher  # noqa: E402
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -17,7 +17,7 @@ OWNER, STRANGER = 12345, 23456
 # Becomes the user `USER` in a user namespace that maps no one: all owners are shown as one.
 IN_USER_NAMESPACE = """
 import ctypes, os, sys
-import shardahead, shardahead.cli
+import shardahead, shardahead.command.cli
 os.setgroups([])
 os.setgid(int(os.environ["USER_ID"]))
 os.setuid(int(os.environ["USER_ID"]))

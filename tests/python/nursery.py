@@ -23,7 +23,7 @@ from conftest import HANG_SECONDS, clean_environment, eventually, rank_variables
 _NURSERY = """
 import ctypes, faulthandler, json, os, signal, sys, time, traceback
 import safetensors.torch, torch
-import shardahead, shardahead.cli
+import shardahead, shardahead.command.cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 print("ready", flush=True)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from shardahead.shards import Shard
+from shardahead.checkpoint.shards import Shard
 
 
 def write(path: Path, size: int = 1) -> Path:

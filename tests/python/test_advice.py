@@ -15,12 +15,12 @@ import pytest
 from conftest import KIB, MIB
 
 from shardahead import LocalTopology, MemoryBudget, MemoryLimit, Mount
-from shardahead.advice import Advice, advise
-from shardahead.doctor import as_dict, as_text
-from shardahead.facts import Facts, MountFacts
-from shardahead.limits import UNSEEN_OWNER, Limits, PidsLimit
-from shardahead.measure import Measurement, Rate
-from shardahead.stripes import FileStripes
+from shardahead.command.advice import Advice, advise
+from shardahead.command.doctor import as_dict, as_text
+from shardahead.command.facts import Facts, MountFacts
+from shardahead.command.measure import Measurement, Rate
+from shardahead.node.limits import UNSEEN_OWNER, Limits, PidsLimit
+from shardahead.node.stripes import FileStripes
 
 GIB = 1024 * MIB
 

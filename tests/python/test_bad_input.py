@@ -20,9 +20,9 @@ from conftest import (
 )
 
 from shardahead import LocalTopology, prefetch_files
-from shardahead.policy import resolve_options
-from shardahead.prefetch import start_prefetch
-from shardahead.shards import Shard
+from shardahead.checkpoint.shards import Shard
+from shardahead.prefetch.options import resolve_options
+from shardahead.prefetch.start import start_prefetch
 
 
 def special(folder: Path, kind: str) -> Path:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shardahead import __version__, cli
+from shardahead import __version__
+from shardahead.command import cli
 
 
 class StartedError(Exception):

@@ -11,7 +11,7 @@ import pytest
 from conftest import MIB, eventually, make_cold, resident_bytes, thread_ids
 
 import shardahead
-from shardahead.beside import Finished, Place, place_of
+from shardahead.prefetch.beside_loader import Finished, Place, place_of
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")

@@ -28,8 +28,8 @@ from conftest import (
 )
 
 import slowfs
-from shardahead import cli
-from shardahead.endings import ENDING_SIGNALS, ended_by_signals
+from shardahead.command import cli
+from shardahead.command.endings import ENDING_SIGNALS, ended_by_signals
 
 NAMES = ["a-1.safetensors", "a-2.safetensors", "a-3.safetensors"]
 PID_1 = ["unshare", "--pid", "--fork"]
@@ -143,7 +143,7 @@ def test_what_is_ignored_stays_ignored(stalled: slowfs.SlowFs) -> None:
 # The core's look at the second shard does not return: a call in C, without the GIL.
 BLOCKED = """
 import ctypes, signal, sys
-import shardahead.cli
+import shardahead.command.cli
 from shardahead import _core
 
 def blocking(real, when):
@@ -162,7 +162,7 @@ else:
     for name in ("residency", "evict"):
         second = lambda path: b"a-2" in path
         setattr(_core, name, blocking(getattr(_core, name), second))
-sys.exit(shardahead.cli.main(words))
+sys.exit(shardahead.command.cli.main(words))
 """
 
 
@@ -223,7 +223,7 @@ def test_doctor_shows_the_mounts_that_it_has_seen(folder: Path) -> None:
 
 TWICE = """
 import signal
-from shardahead.endings import ended_by_signals
+from shardahead.command.endings import ended_by_signals
 with ended_by_signals():
     try:
         print("ready", flush=True)

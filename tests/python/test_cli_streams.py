@@ -97,8 +97,8 @@ def test_a_reader_that_has_gone(folder: Path) -> None:
 # What is printed to a stream that was closed must not end up in a file that has its number.
 STRAY = """
 import os, sys
-import shardahead.cli
-from shardahead import commands
+import shardahead.command.cli
+from shardahead.command import commands
 real = commands.start_prefetch
 def printing(*arguments, **options):
     handle = real(*arguments, **options)
@@ -106,7 +106,7 @@ def printing(*arguments, **options):
         os.write(descriptor, b"stray")  # as any C library may
     return handle
 commands.start_prefetch = printing
-sys.exit(shardahead.cli.main(["warm", sys.argv[1]]))
+sys.exit(shardahead.command.cli.main(["warm", sys.argv[1]]))
 """
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shardahead import pt_archive, pt_file, safetensors_header, shards
+from shardahead.checkpoint import pt_archive, safetensors_header, shards
+from shardahead.weights import pt_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

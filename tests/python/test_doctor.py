@@ -22,14 +22,14 @@ from conftest import (
     write_file,
 )
 
-from shardahead.limits import PidsLimit, pids_limit, seccomp_mode
+from shardahead.node.limits import PidsLimit, pids_limit, seccomp_mode
 
-COMMAND = "import sys, shardahead.cli; sys.exit(shardahead.cli.main(sys.argv[1:]))"
+COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 AS_NOBODY = f"""
-import os, sys, shardahead.cli
+import os, sys, shardahead.command.cli
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-sys.exit(shardahead.cli.main(sys.argv[1:]))
+sys.exit(shardahead.command.cli.main(sys.argv[1:]))
 """
 
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from shardahead import environment, prefetch_files
 from shardahead.environment import VARIABLES, is_on, new_warning, unread_variables
-from shardahead.policy import is_disabled, resolve_options
+from shardahead.prefetch.options import is_disabled, resolve_options
 
-COMMAND = "import sys, shardahead.cli; sys.exit(shardahead.cli.main(sys.argv[1:]))"
+COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 THREADS = "SHARDAHEAD_THREADS"
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import MIB, NOBODY, finish, make_cold, resident_bytes, start_python, write_file
 
-from shardahead.mounts import memory_types, mount_of
+from shardahead.node.mounts import memory_types, mount_of
 
-COMMAND = "import sys, shardahead.cli; sys.exit(shardahead.cli.main(sys.argv[1:]))"
+COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 AS_NOBODY = f"""
-import os, sys, shardahead.cli
+import os, sys, shardahead.command.cli
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-sys.exit(shardahead.cli.main(sys.argv[1:]))
+sys.exit(shardahead.command.cli.main(sys.argv[1:]))
 """
 
 

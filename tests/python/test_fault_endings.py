@@ -44,7 +44,7 @@ for _ in shardahead.{ITERATORS[0]}(path): pass
 with shardahead.prefetching(path):
     time.sleep(3600)
 """,
-    "warm": "sys.exit(shardahead.cli.main(['warm', path]))",
+    "warm": "sys.exit(shardahead.command.cli.main(['warm', path]))",
 }
 ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: -signal.SIGTERM}
 OWN_ENDS = {signal.SIGUSR1: 3, signal.SIGUSR2: 1}

@@ -39,7 +39,7 @@ if method == "fork and exit" or method == "fork and _exit":
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 else:
     process = multiprocessing.get_context(method).Process(
-        target=shardahead.cli.main, args=(["warm", "--json", other],)
+        target=shardahead.command.cli.main, args=(["warm", "--json", other],)
     )
     process.start()
     process.join(60)

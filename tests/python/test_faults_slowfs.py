@@ -284,7 +284,9 @@ for name, tensor in shardahead.{make}(sys.argv[1]):
 def test_ctrl_c_interrupts_the_command(source: Path, make_mount: MakeMount) -> None:
     mount = make_mount(source)
     mount.stall("1.bin", 0, FOREVER_SECONDS)
-    script = "import sys, shardahead.cli\nsys.exit(shardahead.cli.main(sys.argv[1:]))"
+    script = (
+        "import sys, shardahead.command.cli\nsys.exit(shardahead.command.cli.main(sys.argv[1:]))"
+    )
     done = interrupted(script, mount, "warm", str(mount.mountpoint))
     assert done.returncode == 130
     assert "interrupted" in done.stderr

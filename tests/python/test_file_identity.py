@@ -28,7 +28,7 @@ from shard_support import names_of, write, write_index
 
 from shardahead import prefetching
 from shardahead._core import LoaderProgress
-from shardahead.shards import resolve_checkpoint, resolve_shards
+from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
 
 NAMES = [f"model-{i}.safetensors" for i in range(3)]
 ITERATORS = ("safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator")
@@ -175,7 +175,7 @@ def test_all_of_several_pt_files_come(make_mount: MakeMount, tmp_path: Path) -> 
 
 def test_the_command_sees_all_files(same_inodes: Path) -> None:
     size = sum((same_inodes / name).stat().st_size for name in NAMES)
-    script = "import sys; from shardahead.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = "import sys; from shardahead.command.cli import main; sys.exit(main(sys.argv[1:]))"
     for command in ("warm", "status", "evict"):
         done = finish(start_python(script, command, "--json", os.fspath(same_inodes)))
         found = json.loads(done.stdout)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shardahead.safetensors_header import MAX_HEADER_BYTES, TensorRange, read_header
+from shardahead.checkpoint.safetensors_header import MAX_HEADER_BYTES, TensorRange, read_header
 
 
 def tensor(begin: Any, end: Any) -> dict[str, Any]:

@@ -19,15 +19,16 @@ import pytest
 from conftest import KIB, MIB, finish, start_python, worker_threads
 from weights_support import bits, buffered, one_by_one, plainly
 
-from shardahead import WeightsIterator, tensors
-from shardahead.dtypes import DTYPE_BITS
-from shardahead.safetensors_header import (
+from shardahead import WeightsIterator
+from shardahead.checkpoint.dtypes import DTYPE_BITS
+from shardahead.checkpoint.safetensors_header import (
     MAX_DEPTH,
     MAX_TENSORS,
     MAX_VALUES,
     parse_header,
     read_header,
 )
+from shardahead.weights import tensor_maker as tensors
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")
@@ -305,7 +306,7 @@ def test_a_header_that_would_fill_memory_is_refused_before_it_is_parsed(
 
 PEAK = """
 import sys
-from shardahead.safetensors_header import read_header
+from shardahead.checkpoint.safetensors_header import read_header
 try:
     read_header(sys.argv[1])
 except ValueError as error:

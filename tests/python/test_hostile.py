@@ -18,10 +18,10 @@ from conftest import MIB, NOBODY, REPOSITORY, clean_environment, write_file
 from test_cli import COMMANDS, run
 
 from shardahead import prefetch_files, safetensors_weights_iterator
-from shardahead.keeping import keeping_reason
-from shardahead.mounts import Mount
-from shardahead.safetensors_header import check_tiles, read_header
-from shardahead.shards import MAX_NAME_BYTES, resolve_shards
+from shardahead.checkpoint.safetensors_header import check_tiles, read_header
+from shardahead.checkpoint.shards import MAX_NAME_BYTES, resolve_shards
+from shardahead.node.mounts import Mount
+from shardahead.node.page_keeping import keeping_reason
 from shardahead.units import printable, quoted
 
 HOSTILE = os.fsdecode(b"a\n\xff\x1b[2J\x07\xe2\x80\xae") + "b"
@@ -137,7 +137,7 @@ def test_what_the_log_says_of_a_hostile_name_is_one_line(
 
 def test_a_mount_point_that_is_hostile(monkeypatch: pytest.MonkeyPatch) -> None:
     mount = Mount(**{**vars(_any_mount()), "mount_point": HOSTILE})
-    monkeypatch.setattr("shardahead.keeping.mount_of", lambda _path: mount)
+    monkeypatch.setattr("shardahead.node.page_keeping.mount_of", lambda _path: mount)
     assert is_one_short_line(keeping_reason("uncached", "x"))
 
 

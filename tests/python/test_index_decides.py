@@ -14,7 +14,7 @@ import pytest
 from conftest import messages
 from shard_support import names_of, write, write_index
 
-from shardahead.shards import resolve_checkpoint, resolve_shards
+from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
 
 torch = pytest.importorskip("torch")
 save_file = pytest.importorskip("safetensors.torch").save_file

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import STEP, messages, step
 
-from shardahead.launcher import LocalTopology
-from shardahead.topology import local_topology
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.topology import local_topology
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -14,9 +14,9 @@ import pytest
 from conftest import KIB, finish, start_python, write_file
 
 from shardahead import prefetch_files, residency
-from shardahead.opening import open_regular
-from shardahead.safetensors_header import read_header
-from shardahead.shards import resolve_shards
+from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.safetensors_header import read_header
+from shardahead.checkpoint.shards import resolve_shards
 
 # Gives its lease up once it is asked to (argv[2] "1"), and says that it was.
 HOLDER = """
@@ -99,7 +99,7 @@ def test_a_lease_on_an_index_is_waited_for(tmp_path: Path) -> None:
 
 OPEN = """
 import sys
-from shardahead.opening import open_regular
+from shardahead.checkpoint.opening import open_regular
 try:
     open_regular(sys.argv[1])
 except KeyboardInterrupt:

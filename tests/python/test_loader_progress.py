@@ -16,7 +16,7 @@ from conftest import MIB, make_cold, write_file
 
 from shardahead import prefetch_files
 from shardahead._core import LoaderProgress
-from shardahead.safetensors_header import TensorRange, read_header
+from shardahead.checkpoint.safetensors_header import TensorRange, read_header
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")

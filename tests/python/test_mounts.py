@@ -12,8 +12,8 @@ import pytest
 from conftest import KIB, MIB, MakeMount, write_file
 
 from shardahead import Mount, mount_of
-from shardahead.mounts import mounts_of
-from shardahead.shards import resolve_shards
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.node.mounts import mounts_of
 
 
 @pytest.fixture

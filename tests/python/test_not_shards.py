@@ -18,8 +18,8 @@ import pytest
 from conftest import NOBODY
 from shard_support import names_of, write, write_index
 
-from shardahead import shards
-from shardahead.shards import resolve_shards
+from shardahead.checkpoint import shards
+from shardahead.checkpoint.shards import resolve_shards
 
 
 def each_way(path: Path) -> Iterator[Any]:

@@ -15,12 +15,13 @@ import pytest
 from conftest import MIB, REPOSITORY, write_file
 
 import shardahead
-from shardahead import PrefetchHandle, _core, cli, prefetch_files
-from shardahead.doctor import DEFAULT_READ_BYTES, examine
-from shardahead.policy import DEFAULT_BOARD_FOLDER, DEFAULT_PARTITION, resolve_options
-from shardahead.topology import local_topology
+from shardahead import PrefetchHandle, _core, prefetch_files
+from shardahead.command import cli
+from shardahead.command.doctor import DEFAULT_READ_BYTES, examine
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.options import DEFAULT_BOARD_FOLDER, DEFAULT_PARTITION, resolve_options
 from shardahead.units import parse_bytes
-from shardahead.weights import MAX_WORKERS, check_max_workers
+from shardahead.weights.iterators import MAX_WORKERS, check_max_workers
 
 
 class Index:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shardahead.load import Load
-from shardahead.order import consumed_offsets, in_order, order_of
-from shardahead.policy import resolve_options
-from shardahead.safetensors_header import TensorRange
-from shardahead.weights import weights_of
+from shardahead.checkpoint.order import consumed_offsets, in_order, order_of
+from shardahead.checkpoint.safetensors_header import TensorRange
+from shardahead.prefetch.options import resolve_options
+from shardahead.weights.iterators import weights_of
+from shardahead.weights.safetensors_load import Load
 
 
 def ranges(*lengths: int, start: int = 100) -> list[TensorRange]:

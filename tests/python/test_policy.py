@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardahead import Report, prefetch_files
-from shardahead.policy import DEFAULT_PARTITION, is_disabled, resolve_options
-from shardahead.report import describe_error
+from shardahead.prefetch.options import DEFAULT_PARTITION, is_disabled, resolve_options
+from shardahead.prefetch.report import describe_error
 from shardahead.units import format_bytes, parse_bytes
 
 MIB = 1024**2

@@ -20,8 +20,8 @@ from pread_support import ITERATORS
 from weights_support import Bits, MakeIterator, bits, read, save_file
 
 from shardahead import PrefetchHandle, safetensors_weights_iterator
-from shardahead.policy import resolve_mode, resolve_options
-from shardahead.reading import ahead_bytes
+from shardahead.prefetch.options import resolve_mode, resolve_options
+from shardahead.weights.shard_reading import ahead_bytes
 
 torch = pytest.importorskip("torch")
 

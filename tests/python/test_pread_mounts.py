@@ -17,7 +17,8 @@ from nursery import Nursery
 from pread_support import ITERATORS, KEEPS_NOTHING, MOUNTS
 from weights_support import Bits, MakeIterator, random_tensor, read, save_file
 
-from shardahead import PrefetchHandle, keeping, prefetch_files, safetensors_weights_iterator
+from shardahead import PrefetchHandle, prefetch_files, safetensors_weights_iterator
+from shardahead.node import page_keeping as keeping
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")

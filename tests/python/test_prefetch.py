@@ -32,7 +32,7 @@ from conftest import (
 )
 
 from shardahead import prefetch_files
-from shardahead.policy import PARTITIONS
+from shardahead.prefetch.options import PARTITIONS
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 RANK = """

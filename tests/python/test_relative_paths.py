@@ -11,7 +11,7 @@ from conftest import MIB, is_resident, make_cold
 from shard_support import write, write_index
 
 from shardahead import prefetch_files, prefetching
-from shardahead.shards import resolve_shards
+from shardahead.checkpoint.shards import resolve_shards
 
 
 def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,12 @@ ASK = IN_USER_NAMESPACE + (
     "import dataclasses, json\n"
     "print(json.dumps([dataclasses.asdict(file) for file in shardahead.residency(sys.argv[1])]))\n"
 )
-WARM = IN_USER_NAMESPACE + "sys.exit(shardahead.cli.main(['warm', '--json', sys.argv[1]]))\n"
-LOOK = IN_USER_NAMESPACE + "sys.exit(shardahead.cli.main(['doctor', '--json', sys.argv[1]]))\n"
+WARM = (
+    IN_USER_NAMESPACE + "sys.exit(shardahead.command.cli.main(['warm', '--json', sys.argv[1]]))\n"
+)
+LOOK = (
+    IN_USER_NAMESPACE + "sys.exit(shardahead.command.cli.main(['doctor', '--json', sys.argv[1]]))\n"
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from shardahead.integrations import seams, sglang
-from shardahead.policy import is_prefetched_unasked
+from shardahead.prefetch.options import is_prefetched_unasked
 
 
 @pytest.fixture(autouse=True)

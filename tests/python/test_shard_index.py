@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from shard_support import names_of, write, write_index
 
-from shardahead import shards
-from shardahead.shard_index import MAX_INDEX_TENSORS
-from shardahead.shards import resolve_checkpoint, resolve_shards
+from shardahead.checkpoint import shards
+from shardahead.checkpoint.shard_index import MAX_INDEX_TENSORS
+from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from shard_support import names_of, write, write_index
 
-from shardahead.shards import Shard, resolve_shards
+from shardahead.checkpoint.shards import Shard, resolve_shards
 
 # ---- one path ----
 

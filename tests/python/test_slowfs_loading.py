@@ -19,7 +19,7 @@ from conftest import (
 from nursery import Nursery
 
 from shardahead import evict, prefetch_files, residency
-from shardahead.policy import PARTITIONS
+from shardahead.prefetch.options import PARTITIONS
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 TENSORS_PER_SHARD = 8
@@ -32,7 +32,7 @@ handle = shardahead.prefetch_files(
 handle.wait()
 print(json.dumps(handle.report().to_dict()))
 """
-COMMAND = "import sys, shardahead.cli; sys.exit(shardahead.cli.main(sys.argv[1:]))"
+COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 LOAD = """
 import hashlib, json, sys
 import shardahead

@@ -13,9 +13,10 @@ import pytest
 from conftest import MIB, write_file
 
 from shardahead import prefetch_files
-from shardahead.policy import resolve_options
-from shardahead.shards import resolve_shards
-from shardahead.stripes import FileStripes, fit_blocks, stripes_of
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.node.stripes import FileStripes, stripes_of
+from shardahead.prefetch.fitted_blocks import fit_blocks
+from shardahead.prefetch.options import resolve_options
 
 
 @dataclass(frozen=True)

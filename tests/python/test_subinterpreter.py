@@ -39,7 +39,7 @@ print(json.dumps([said, handle.report().complete]))
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("module", ["shardahead", "shardahead._core", "shardahead.cli"])
+@pytest.mark.parametrize("module", ["shardahead", "shardahead._core", "shardahead.command.cli"])
 def test_a_subinterpreter_is_told(order: str, module: str) -> None:
     found = run_python(SCRIPT, order, module)
     if found is None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shardahead import safetensors_weights_iterator
-from shardahead.tensors import _DTYPES
+from shardahead.weights.tensor_maker import _DTYPES
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")

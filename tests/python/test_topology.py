@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from conftest import step
 
-from shardahead import topology
-from shardahead.launcher import LocalTopology
-from shardahead.topology import local_topology
+from shardahead.node import topology
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.topology import local_topology
 
 HANG_SECONDS = 120
 
@@ -220,7 +220,7 @@ def test_without_a_boot_id_the_host_name_names_the_node(
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys; from shardahead.topology import local_topology; "
+        "import sys; from shardahead.node.topology import local_topology; "
         "local_topology(environ={}); "
         "sys.exit(any(name.split('.')[0] == 'torch' for name in sys.modules))"
     )
@@ -233,8 +233,9 @@ def test_torch_is_not_imported() -> None:
 THREE_RANKS = r"""
 import dataclasses, json, multiprocessing, os, sys, time
 import torch.distributed as dist
-from shardahead import launcher, topology
-from shardahead.topology import local_topology
+from shardahead.node import launcher
+from shardahead.node import topology
+from shardahead.node.topology import local_topology
 
 folder, kind = sys.argv[1:]
 PAUSE_SECONDS = 0.01

@@ -9,8 +9,8 @@ import pytest
 from conftest import messages
 from shard_support import names_of, write, write_index
 
-from shardahead.folder_rule import choose
-from shardahead.shards import PT_SUFFIXES, resolve_shards
+from shardahead.checkpoint.folder_rule import choose
+from shardahead.checkpoint.shards import PT_SUFFIXES, resolve_shards
 
 SET = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 FP16_SET = ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"]

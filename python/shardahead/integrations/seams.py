@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from shardahead.policy import is_disabled
+from shardahead.prefetch.options import is_disabled
 from shardahead.version import __version__
 
 logger = logging.getLogger("shardahead")

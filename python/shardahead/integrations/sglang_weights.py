@@ -20,15 +20,15 @@ import torch
 from sglang.srt.model_loader import weight_utils
 
 from shardahead import _core
-from shardahead.handle import PrefetchHandle
+from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.seams import is_turned_off
-from shardahead.load import Load
-from shardahead.mounts import mounts_of
-from shardahead.policy import PrefetchOptions, is_prefetched_unasked, resolve_options
-from shardahead.prefetch import prefetch_files
-from shardahead.shards import absolute_paths, resolve_shards
+from shardahead.node.mounts import mounts_of
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import PrefetchOptions, is_prefetched_unasked, resolve_options
+from shardahead.prefetch.start import prefetch_files
 from shardahead.units import format_bytes
-from shardahead.weights import MAX_WORKERS, weights_of
+from shardahead.weights.iterators import MAX_WORKERS, weights_of
+from shardahead.weights.safetensors_load import Load
 
 if TYPE_CHECKING:
     Weights = Generator[tuple[str, torch.Tensor], None, None]

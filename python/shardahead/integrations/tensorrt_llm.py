@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from shardahead.integrations.seams import Seam, decline, missing
-from shardahead.policy import is_disabled, resolve_options
-from shardahead.prefetch import prefetch_files
+from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.start import prefetch_files
 
 _LOADER = "tensorrt_llm._torch.models.checkpoints.hf.weight_loader"
 _SEAMS = (

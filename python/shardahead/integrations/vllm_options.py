@@ -9,9 +9,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shardahead.policy import PrefetchOptions, is_prefetched_unasked, resolve_mode, resolve_options
+from shardahead.prefetch.options import (
+    PrefetchOptions,
+    is_prefetched_unasked,
+    resolve_mode,
+    resolve_options,
+)
 from shardahead.units import parse_bytes
-from shardahead.weights import check_max_workers
+from shardahead.weights.iterators import check_max_workers
 
 #: Keys of vLLM's own default loader: they stay its business.
 VLLM_KEYS = ("enable_multithread_load", "num_threads", "enable_weights_track")

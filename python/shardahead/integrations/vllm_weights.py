@@ -20,17 +20,17 @@ from vllm.model_executor.model_loader import weight_utils
 from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 
 from shardahead import _core
-from shardahead.beside import prefetching
-from shardahead.handle import PrefetchHandle
+from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.seams import is_turned_off
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
-from shardahead.load import Load
-from shardahead.mounts import mounts_of
-from shardahead.policy import PrefetchOptions
-from shardahead.prefetch import prefetch_files
-from shardahead.shards import absolute_paths, resolve_shards
+from shardahead.node.mounts import mounts_of
+from shardahead.prefetch.beside_loader import prefetching
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import PrefetchOptions
+from shardahead.prefetch.start import prefetch_files
 from shardahead.units import format_bytes
-from shardahead.weights import MAX_WORKERS, weights_of
+from shardahead.weights.iterators import MAX_WORKERS, weights_of
+from shardahead.weights.safetensors_load import Load
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,314 @@
+#include "board/board.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "board/board_name.h"
+
+namespace shardahead {
+namespace {
+
+// The least that is worth a call: the kernel takes a while for each, however little it drops.
+constexpr std::uint64_t kDroppedAtOnceBytes = 16 * kMiB;
+// A block of the living is taken over when it has been held for so many times what one takes.
+constexpr int kLongHeldBlocks = 3;
+
+std::uint64_t largest_block_bytes(const Plan& plan, const std::vector<std::uint32_t>& wanted) {
+  std::uint64_t bytes = kMinBlockBytes;
+  for (const std::uint32_t block : wanted) {
+    bytes = std::max(bytes, plan.blocks()[block].range.length);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const std::string& name,
+                                               std::shared_ptr<const Plan> plan,
+                                               std::vector<std::uint32_t> wanted,
+                                               BoardRefusal& refusal,
+                                               std::uint64_t set_inflight_bytes, Runtime& runtime) {
+  const std::size_t block_count = plan->blocks().size();
+  auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal,
+                              [&](std::byte* zeroed) { BoardMemory(zeroed, block_count).begin(); });
+  if (!file) return nullptr;
+  const BoardMemory memory(file->memory(), block_count);
+  if (file->first()) BoardFile::sweep(folder, board_prefix());
+  if (!memory.is_board()) {
+    refusal.reason = folder + "/" + name + ": not a board of this version";
+    return nullptr;
+  }
+  return std::unique_ptr<BoardClaims>(new BoardClaims(
+      std::move(*file), std::move(plan), std::move(wanted), set_inflight_bytes, runtime));
+}
+
+BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
+                         std::vector<std::uint32_t> wanted, std::uint64_t set_inflight_bytes,
+                         Runtime& runtime)
+    : file_(std::move(file)),
+      memory_(file_.memory(), plan->blocks().size()),
+      plan_(std::move(plan)),
+      wanted_(std::move(wanted)),
+      runtime_(runtime),
+      recheck_(wanted_.size()),
+      own_(wanted_.size()),
+      in_hand_(wanted_.size()),
+      watches_(kBoardSlots),
+      lives_(kBoardSlots),
+      held_(wanted_.size()),
+      largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
+      climb_(largest_block_bytes_, set_inflight_bytes),
+      epoch_started_(runtime.now()) {
+  if (file_.first()) memory_.header->inflight_bytes = climb_.bytes();
+  if (set_inflight_bytes != 0) memory_.set_inflight_bytes(set_inflight_bytes);
+  show_life();
+  // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
+  memory_.header->consumers[file_.slot()].active = 0;
+  memory_.header->consumers[file_.slot()].opened = 0;
+  for (BlockState& state : memory_.states) {
+    std::uint16_t seen = state;
+    if (seen == claimed_by(file_.slot()) || !has_meaning(seen)) {
+      state.compare_exchange_strong(seen, kFree);
+    }
+  }
+  for (std::size_t i = 0; i < wanted_.size(); ++i) {
+    const Block& block = plan_->blocks()[wanted_[i]];
+    const bool whole = plan_->wanted_bytes(block) == block.range.length;
+    BlockWants& wants = memory_.wants[wanted_[i]];
+    std::uint8_t expected = kNotWanted;
+    if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
+    // Whoever is at work on it may not have known yet what is wanted here.
+    recheck_[i] = memory_.states[wanted_[i]] != kFree;
+  }
+}
+
+BoardClaims::~BoardClaims() {
+  if (!file_.is_here()) return;
+  BoardClaims::end_consumer();
+  std::uint32_t mine = file_.slot() + 1;
+  memory_.header->watcher.compare_exchange_strong(mine, 0);
+}
+
+std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
+  const MutexLock lock(mutex_);
+  show_life();
+  advance();
+  const auto now = runtime_.now();
+  const auto mine = claimed_by(file_.slot());
+  const std::uint64_t most_bytes = memory_.inflight_bytes();
+  std::uint64_t in_flight_bytes = 0;
+  for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
+    const std::uint32_t block = wanted_[i];
+    // Counted from the claims themselves: no death can leave a counter wrong.
+    in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block, now);
+    if (in_flight_bytes >= most_bytes) break;
+    if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
+    std::uint16_t state = kFree;
+    const bool taken = memory_.states[block].compare_exchange_strong(state, mine);
+    if (taken || (recheck_[i] && is_settled(state))) {
+      recheck_[i] = false;
+      own_[i] = true;
+      in_hand_[i] = taken;
+      // Asked after the claim: whoever joins says what it wants before it looks for claims.
+      return Claim{block, memory_.wants[block] == kWantedWhole, !taken, now};
+    }
+    in_flight_bytes += claimed_bytes(block, block + 1, now);
+  }
+  return std::nullopt;
+}
+
+void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
+  show_life();
+  watch_throughput(claim.block, read_bytes);
+  if (claim.done_before) return;
+  put_down(claim.block);
+  // It may have been taken over meanwhile: then it is another's to settle.
+  auto expected = claimed_by(file_.slot());
+  const std::uint16_t settled = state_after(outcome);
+  const bool ours = memory_.states[claim.block].compare_exchange_strong(expected, settled);
+  if (ours && outcome != Outcome::released) note_pace(claim.taken);
+  ring(memory_.header->doorbell);
+}
+
+void BoardClaims::put_down(std::uint32_t block) {
+  const MutexLock lock(mutex_);
+  const auto found = std::ranges::lower_bound(wanted_, block);
+  in_hand_[static_cast<std::size_t>(found - wanted_.begin())] = false;
+}
+
+bool BoardClaims::settled(std::uint64_t limit_bytes) {
+  const MutexLock lock(mutex_);
+  show_life();
+  advance();
+  return first_open_ == wanted_.size() ||
+         plan_->position(plan_->blocks()[wanted_[first_open_]]) >= limit_bytes;
+}
+
+void BoardClaims::advance() {
+  for (; first_open_ < wanted_.size(); ++first_open_) {
+    const std::uint32_t block = wanted_[first_open_];
+    const std::uint16_t state = memory_.states[block];
+    if (recheck_[first_open_] || !is_settled(state)) return;
+    if (own_[first_open_]) continue;
+    const std::uint64_t bytes = plan_->wanted_bytes(plan_->blocks()[block]);
+    (state == kDone ? shared_.done_bytes : shared_.failed_bytes) += bytes;
+  }
+}
+
+void BoardClaims::recover(bool stalled) {
+  const MutexLock lock(mutex_);
+  show_life();
+  const auto now = runtime_.now();
+  // Where blocks take that long, they are what does not change.
+  const auto long_held = kLongHeldBlocks * memory_.block_time();
+  bool freed = false;
+  std::array<bool, kBoardSlots> asked{};  // each slot once
+  std::array<bool, kBoardSlots> gone{};   // dead, or as good as
+  for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
+    BlockState& state = memory_.states[wanted_[i]];
+    std::uint16_t seen = state;
+    const auto since = held_since(i, seen, now);
+    if (seen == kFree || is_settled(seen)) continue;
+    const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
+    const bool own = slot == file_.slot();
+    if (is_claimed(seen) && (!own || in_hand_[i])) {  // else no one can have claimed it
+      if (!asked[slot]) gone[slot] = is_silent(slot, now) || file_.is_dead(slot);
+      asked[slot] = true;
+      if (own || (!gone[slot] && (!stalled || now - since < long_held))) continue;
+    }
+    freed |= state.compare_exchange_strong(seen, kFree);
+  }
+  std::uint32_t watcher = memory_.header->watcher;
+  if (watcher > kBoardSlots ||
+      (watcher != 0 && (is_silent(watcher - 1, now) || file_.is_dead(watcher - 1)))) {
+    memory_.header->watcher.compare_exchange_strong(watcher, 0);
+  }
+  bury_consumers();
+  if (freed) ring(memory_.header->doorbell);
+}
+
+void BoardClaims::report_consumer(const ConsumerPosition& position) {
+  show_life();
+  ConsumerSlot& mine = memory_.header->consumers[file_.slot()];
+  mine.consumed_bytes = position.consumed_bytes;
+  mine.needed_bytes = position.needed_bytes;
+  mine.released_bytes = position.released_bytes;
+  if (mine.active != 0) return;
+  mine.active = 1;
+  std::uint32_t slots = memory_.header->consumer_slots;
+  while (slots <= file_.slot() &&
+         !memory_.header->consumer_slots.compare_exchange_weak(slots, file_.slot() + 1)) {
+  }
+  // It begins where others may have dropped already.
+  memory_.header->dropped_bytes = 0;
+}
+
+bool BoardClaims::end_consumer() {
+  memory_.header->consumers[file_.slot()].active = 0;
+  ring(memory_.header->doorbell);
+  {
+    const MutexLock lock(mutex_);
+    bury_consumers();
+  }
+  return std::ranges::none_of(memory_.used_consumers(),
+                              [](const ConsumerSlot& consumer) { return consumer.active != 0; });
+}
+
+void BoardClaims::bury_consumers() {
+  const auto consumers = memory_.used_consumers();
+  for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
+    ConsumerSlot& consumer = consumers[slot];
+    if (consumer.active != 0 && file_.is_dead(slot)) consumer.active = 0;
+  }
+}
+
+std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
+    std::chrono::steady_clock::time_point now) {
+  const MutexLock lock(mutex_);
+  show_life();
+  std::optional<ConsumerPosition> slowest;
+  const auto consumers = memory_.used_consumers();
+  for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
+    const ConsumerSlot& consumer = consumers[slot];
+    if (consumer.active == 0) continue;
+    const ConsumerPosition position = {consumer.consumed_bytes, consumer.needed_bytes,
+                                       consumer.released_bytes};
+    if (slot != file_.slot() && !watches_[slot].moves(position, now)) continue;
+    slowest = slowest ? slower_of(*slowest, position) : position;
+  }
+  return slowest;
+}
+
+std::optional<ByteRange> BoardClaims::take_dropping(std::uint64_t until_bytes) {
+  std::uint64_t dropped = memory_.header->dropped_bytes;
+  if (until_bytes < kDroppedAtOnceBytes || until_bytes - kDroppedAtOnceBytes < dropped) {
+    return std::nullopt;
+  }
+  if (!memory_.header->dropped_bytes.compare_exchange_strong(dropped, until_bytes))
+    return std::nullopt;
+  return ByteRange{dropped, until_bytes - dropped};
+}
+
+std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
+  show_life();
+  Standing found;
+  std::uint16_t first_state = kFree;
+  for (std::uint32_t block = blocks.begin; block < blocks.end; ++block) {
+    const std::uint16_t state = memory_.states[block];
+    found.failed |= state == kFailed;
+    if (is_settled(state)) continue;
+    if (memory_.wants[block] == kNotWanted) return std::nullopt;
+    if (found.unsettled++ > 0) continue;
+    found.first_unsettled = block;
+    found.claimed = is_claimed(state);
+    first_state = state;
+  }
+  if (!found.claimed) return found;
+  const MutexLock lock(mutex_);
+  const auto at = std::ranges::lower_bound(wanted_, found.first_unsettled);
+  if (at == wanted_.end() || *at != found.first_unsettled) return found;
+  const Held& held = held_[static_cast<std::size_t>(at - wanted_.begin())];
+  if (held.state == first_state) found.held_since = held.since;
+  return found;
+}
+
+SharedFigures BoardClaims::shared() const {
+  const MutexLock lock(mutex_);
+  return shared_;
+}
+
+void BoardClaims::tell_keeping(Keeping found) {
+  memory_.header->keeping = static_cast<std::uint32_t>(found);
+}
+
+Keeping BoardClaims::told_keeping() const noexcept {
+  const std::uint32_t told = memory_.header->keeping;
+  for (const Keeping found : {Keeping::emptied_by_open, Keeping::uncached}) {
+    if (told == static_cast<std::uint32_t>(found)) return found;
+  }
+  return Keeping::unknown;
+}
+
+void BoardClaims::tell_opened() {
+  memory_.header->consumers[file_.slot()].opened = 1;
+  ring(memory_.header->doorbell);
+}
+
+std::optional<Meeting> BoardClaims::meeting() {
+  const MutexLock lock(mutex_);
+  bury_consumers();
+  Meeting found;
+  for (const ConsumerSlot& consumer : memory_.used_consumers()) {
+    if (consumer.opened != 0) {
+      ++found.opened;
+    } else if (consumer.active != 0) {
+      ++found.opening;
+    }
+  }
+  return found;
+}
+
+DoorbellWord& BoardClaims::doorbell() noexcept { return memory_.header->doorbell; }
+
+}  // namespace shardahead

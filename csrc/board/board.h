@@ -1,0 +1,110 @@
+// board: the claims of all who work on the same files of this node, in memory that they share.
+// They meet by what they load, without being introduced; whoever dies loses its claims. It decides
+// who fetches a block, never whether the bytes are right: that is the page cache's.
+// Any thread; any number of processes of one user.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/runtime.h"
+#include "base/thread_safety.h"
+#include "board/board_file.h"
+#include "board/board_memory.h"
+#include "board/claims.h"
+#include "board/life.h"
+#include "plan/inflight.h"
+#include "plan/window.h"
+
+namespace shardahead {
+
+class BoardClaims final : public Claims {
+ public:
+  // Joins or makes the board of this plan in `folder`, wanting the blocks `wanted` (ascending).
+  // `set_inflight_bytes` fixes what may be in flight, for the whole node, if it is not 0.
+  // Returns nothing, and the reason in `refusal`, where memory cannot be shared.
+  static std::unique_ptr<BoardClaims> join(const std::string& folder, const std::string& name,
+                                           std::shared_ptr<const Plan> plan,
+                                           std::vector<std::uint32_t> wanted, BoardRefusal& refusal,
+                                           std::uint64_t set_inflight_bytes = 0,
+                                           Runtime& runtime = system_runtime());
+  BoardClaims(const BoardClaims&) = delete;
+  BoardClaims& operator=(const BoardClaims&) = delete;
+  ~BoardClaims() override;
+
+  [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
+    return wanted_;
+  }
+  // Also gives out, once it is settled, what was done or begun before this participant came: that
+  // speaks of the past, and of what others want; whether all is resident has to be asked.
+  std::optional<Claim> take(std::uint64_t limit_bytes) override;
+  void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
+  bool settled(std::uint64_t limit_bytes) override;
+  void recover(bool stalled) override;
+  [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
+  [[nodiscard]] SharedFigures shared() const override;
+  [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
+  void report_consumer(const ConsumerPosition& position) override;
+  bool end_consumer() override;
+  std::optional<ConsumerPosition> slowest_consumer(
+      std::chrono::steady_clock::time_point now) override;
+  std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override;
+  void tell_keeping(Keeping found) override;
+  [[nodiscard]] Keeping told_keeping() const noexcept override;
+  void tell_opened() override;
+  std::optional<Meeting> meeting() override;
+  DoorbellWord& doorbell() noexcept override;
+
+ private:
+  BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
+              std::uint64_t set_inflight_bytes, Runtime& runtime);
+
+  // Claimed by anyone who shows life, from block `begin` up to `end`.
+  [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end,
+                                            Runtime::Time now) REQUIRES(mutex_);
+  // For the others, who would take it for stopped.
+  void show_life() const noexcept;
+  [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);
+  // Since when wanted_[i] has been seen in that state.
+  Runtime::Time held_since(std::size_t i, std::uint16_t state, Runtime::Time now) REQUIRES(mutex_);
+  // A block has been settled that was taken then.
+  void note_pace(Runtime::Time taken);
+  // One participant watches the throughput for all; when it is gone, the next to settle does.
+  void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);
+  // Takes the consumers of the dead off the board.
+  void bury_consumers() REQUIRES(mutex_);
+  // A claim has been settled.
+  void put_down(std::uint32_t block);
+  // Moves first_open_ past what is settled, and counts what others have settled.
+  void advance() REQUIRES(mutex_);
+
+  BoardFile file_;
+  const BoardMemory memory_;
+  const std::shared_ptr<const Plan> plan_;
+  const std::vector<std::uint32_t> wanted_;
+  Runtime& runtime_;
+  mutable Mutex mutex_;
+  std::size_t first_open_ GUARDED_BY(mutex_) = 0;  // into wanted_: all before it are settled
+  std::vector<bool> recheck_
+      GUARDED_BY(mutex_);  // into wanted_: begun before this participant came, not asked yet
+  std::vector<bool> own_
+      GUARDED_BY(mutex_);  // into wanted_: taken by this participant, so counted by it
+  std::vector<bool> in_hand_
+      GUARDED_BY(mutex_);  // into wanted_: taken by this participant and not settled yet
+  SharedFigures shared_ GUARDED_BY(mutex_);
+  std::vector<ConsumerWatch> watches_ GUARDED_BY(mutex_);  // of the consumers, by slot
+  std::vector<LifeWatch> lives_ GUARDED_BY(mutex_);        // by slot
+  struct Held {
+    Runtime::Time since;
+    std::uint16_t state = kFree;
+  };
+  std::vector<Held> held_ GUARDED_BY(mutex_);  // into wanted_: as recover() has seen them
+  const std::uint64_t largest_block_bytes_;
+  InflightClimb climb_ GUARDED_BY(mutex_);
+  std::uint64_t epoch_started_bytes_ GUARDED_BY(mutex_) = 0;
+  Runtime::Time epoch_started_ GUARDED_BY(mutex_);
+};
+
+}  // namespace shardahead

@@ -1,0 +1,27 @@
+#include "board/claims.h"
+
+#include <utility>
+
+namespace shardahead {
+
+StaticClaims::StaticClaims(std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> share)
+    : plan_(std::move(plan)), share_(std::move(share)) {}
+
+std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
+  const MutexLock lock(mutex_);
+  if (next_ == share_.size()) return std::nullopt;
+  const std::uint32_t index = share_[next_];
+  if (plan_->position(plan_->blocks()[index]) >= limit_bytes) return std::nullopt;
+  ++next_;
+  return Claim{index, false, false};
+}
+
+void StaticClaims::settle(const Claim&, Outcome, std::uint64_t) {}
+
+// Of a fixed share nothing comes back: what has been taken needs no further worker.
+bool StaticClaims::settled(std::uint64_t limit_bytes) {
+  const MutexLock lock(mutex_);
+  return next_ == share_.size() || plan_->position(plan_->blocks()[share_[next_]]) >= limit_bytes;
+}
+
+}  // namespace shardahead

@@ -1,0 +1,124 @@
+// engine: the worker threads that carry out a plan, strictly in order. It knows nothing of Python
+// or of how the ranks share the blocks. Public methods are for any thread; none of them waits for a
+// system call of a worker, save wait() itself. In a forked child an engine is inert.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/process_mark.h"
+#include "base/report.h"
+#include "base/runtime.h"
+#include "board/claims.h"
+#include "node/file_io.h"
+#include "node/file_table.h"
+#include "node/keeping.h"
+#include "node/mapped_file.h"
+#include "plan/consumption.h"
+#include "plan/plan.h"
+#include "plan/strategy.h"
+
+namespace shardahead {
+
+struct EngineOptions {
+  Strategy strategy = Strategy::automatic;
+  std::uint32_t threads = 4;
+  // Bytes of the checkpoint that may be ahead of the consumers; 0 is no limit, nothing lets memory
+  // decide, again and again while it runs.
+  std::optional<std::uint64_t> window_bytes = 0;
+  // A consumer will call consumed(). Without one the prefetch ends at the end of the window.
+  bool consumer = false;
+  // It lets go of tensors as it passes them, so that they can be dropped; else the window is small.
+  bool consumer_releases = true;
+  // Find out before the first block whether the mounts keep pages; without that it is unknown.
+  bool tries_mounts = true;
+  // What page cache may fill, now; nothing where it is not known. Called by any thread.
+  std::function<std::optional<std::uint64_t>()> memory_budget = nullptr;
+};
+
+// Bytes of a file that a consumer of this process holds. Any thread may let go of them.
+class HeldBytes {
+ public:
+  HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
+            std::shared_ptr<Consumption> consumption, std::uint64_t position);
+  ~HeldBytes();
+  HeldBytes(const HeldBytes&) = delete;
+  HeldBytes& operator=(const HeldBytes&) = delete;
+
+  [[nodiscard]] std::byte* memory() const noexcept { return file_->memory() + range_.offset; }
+  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return range_.length; }
+  // No one else has the file mapped: letting go of this unmaps it.
+  [[nodiscard]] bool is_last() const noexcept { return file_.use_count() == 1; }
+
+ private:
+  std::shared_ptr<MappedFile> file_;
+  ByteRange range_;
+  std::shared_ptr<Consumption> consumption_;  // nothing in a forked child
+  std::uint64_t position_;
+  ProcessMark process_;
+};
+
+class Engine {
+ public:
+  // Starts at once. Throws std::invalid_argument where an option is out of range. `io` and
+  // `runtime` must outlive the process's last thread.
+  Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
+         std::unique_ptr<Claims> claims, const EngineOptions& options,
+         Runtime& runtime = system_runtime());
+  // Cancels and returns at once: a worker that sits in a read on a dead server keeps what it needs
+  // alive and ends by itself when the read does, or with the process.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // True as soon as every worker has ended; false after `timeout`.
+  bool wait(std::chrono::nanoseconds timeout);
+  // Takes no further block; the ones in flight end at their next system call.
+  void cancel();
+  [[nodiscard]] bool done() const;
+  [[nodiscard]] bool cancelled() const;
+  [[nodiscard]] Progress progress() const;
+  [[nodiscard]] Report report() const;
+
+  // The consumer has taken what lies before `position_bytes` (Plan::position) and next needs the
+  // bytes up to `needed_bytes`: the window follows, and never ends before them. Where memory is
+  // short, what all consumers of the node have released is dropped: of this one nothing from
+  // `releasable_bytes` on.
+  void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
+                std::uint64_t releasable_bytes = Consumption::kNoEnd);
+  // The consumer is done: no window waits for it. Whether it was the last one of this node.
+  bool end_consumer();
+  // Whether the mounts of the files keep what is brought in: else the prefetch has ended by itself.
+  // Waits until that is found out, for 10 s at most; `between` as in fetch_now().
+  Keeping keeping(const std::function<void()>& between = {});
+  // For `expected` ranks that read by themselves, at about the same time, files whose pages go at
+  // every open(). Called once this one has opened all of them, it comes back when the others have
+  // as well, or when they are waited for no longer (patience.h): what was read before would have to
+  // be read again. At once where it is not known what others do. `between` as in fetch_now().
+  void meet(std::uint32_t expected, const std::function<void()>& between = {});
+  // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
+  std::shared_ptr<MappedFile> map(std::size_t file);
+  // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.
+  // Throws std::invalid_argument for a range that is not in the file, and IoException where a page
+  // of another user's file cannot be read: of those nothing else tells before they are used.
+  std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                  ByteRange range);
+
+  // Comes back when the bytes of the range can be read without waiting, or with the error that
+  // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by
+  // itself where they do not move (patience.h), where it is not known what others do, after the end
+  // and after cancel(). While it waits, `between` is called every 50 ms or more often; it may throw
+  // to end the wait. Only what counts as resident is touched without that.
+  using Between = std::function<void()>;
+  std::optional<IoError> fetch_now(std::size_t file, ByteRange range, const Between& between = {});
+
+ private:
+  bool wait_for_blocks(BlockRange blocks, const Between& between);
+
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace shardahead

@@ -1,0 +1,82 @@
+// inflight: how many bytes a node may have in flight, found by climbing: up while throughput grows,
+// back when it does not. Pure: it is told what was settled and when, and has no clock of its own.
+// One thread at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/byte_range.h"
+
+namespace shardahead {
+
+inline constexpr std::uint64_t kMinInflightBytes = 16 * kMiB;  // one block of the default size
+inline constexpr std::uint64_t kMaxInflightBytes = 1 * kGiB;
+
+class InflightClimb {
+ public:
+  // Never less than one block: a single disk is fastest when only one stream reads it. Begins with
+  // four: with fewer, a link with a long round trip idles between blocks while the processors are
+  // busy. Fixed at `set_bytes` where that is not 0.
+  explicit InflightClimb(std::uint64_t block_bytes, std::uint64_t set_bytes = 0)
+      : least_bytes_(std::max(block_bytes, kMinInflightBytes)),
+        bytes_(set_bytes != 0 ? set_bytes : 4 * least_bytes_),
+        fixed_(set_bytes != 0) {}
+
+  // Goes on from where another climb was, or says that it was.
+  void resume(std::uint64_t bytes) noexcept {
+    if (fixed_) return;
+    bytes_ = std::clamp<std::uint64_t>(bytes, 1, std::max(least_bytes_, kMaxInflightBytes));
+  }
+
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+
+  // `settled_bytes` were brought in during `seconds`, with bytes() in flight all the while. Calls
+  // for less than an epoch say too little and are not made.
+  void epoch(std::uint64_t settled_bytes, double seconds);
+
+  // Whether that was an epoch. What was in flight before the last change has to leave first; a slow
+  // device is not given the time for that.
+  [[nodiscard]] bool is_epoch(std::uint64_t settled_bytes, double seconds) const noexcept {
+    return settled_bytes >= epoch_bytes() || (settled_bytes >= bytes_ && seconds >= kLongEpoch);
+  }
+  [[nodiscard]] std::uint64_t epoch_bytes() const noexcept { return 3 * bytes_; }
+
+ private:
+  enum class Trying { nothing, less, more };
+
+  // What a try has to gain. Less in flight has to gain more: where processors are busy, rates vary
+  // by a tenth, and one block in flight instead of four costs a third of the throughput. On a disk
+  // that seeks, half as much in flight gains 50 % and more.
+  static constexpr double kGain = 1.05;
+  static constexpr double kGainWithLess = 1.2;
+  // No noise looks like that. Less than that has to be seen again, against what is now in flight
+  // measured again: of epochs that vary by 15 % one in three is better by 5 %.
+  static constexpr double kCertainGain = 1.45;
+  static constexpr std::uint32_t kConfirmations = 2;
+  static constexpr double kLongEpoch = 0.5;  // seconds
+  // Epochs before the next try, once neither more nor less was better. Twice as many after each
+  // try in vain: on a disk that seeks, a try costs half the throughput while it lasts.
+  static constexpr std::uint32_t kRest = 8;
+  static constexpr std::uint32_t kMaxDoublings = 4;
+
+  void judge(double rate);
+  void accept(double rate);
+  void attempt(Trying what);
+  void settle_for(std::uint64_t bytes);
+
+  std::uint64_t least_bytes_;
+  std::uint64_t bytes_;
+  bool fixed_;
+  bool first_ = true;  // the first tries follow upon each other: less, and if that is worse, more
+  Trying trying_ = Trying::nothing;
+  Trying next_ = Trying::less;
+  std::uint64_t best_bytes_ = 0;  // what a try is held against
+  double best_rate_ = 0;
+  std::uint64_t tried_bytes_ = 0;
+  std::uint32_t confirmed_ = 0;  // times that this try was better
+  std::uint32_t vain_ = 0;       // tries since the last that was better
+  std::uint32_t rest_ = 0;
+};
+
+}  // namespace shardahead

@@ -1,0 +1,42 @@
+// read_parts: what the threads of a tensor_reader know of the parts that were added. Internal to
+// tensor_reader.cpp, whose mutex guards all but AddedPart.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "reader/tensor_reader.h"
+
+namespace shardahead {
+
+// What does not change any more once it has been added.
+struct AddedPart {
+  std::size_t file = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t length_bytes = 0;
+  std::vector<std::uint64_t> lengths_bytes;
+  bool header = false;
+};
+
+struct PartState : AddedPart {
+  bool allotted = false;
+  bool taken = false;
+  std::uint64_t begun_bytes = 0;  // have been given to threads
+  std::uint32_t running = 0;      // threads
+  TakenPart result;
+
+  [[nodiscard]] bool begun() const { return header ? allotted : begun_bytes == length_bytes; }
+  [[nodiscard]] bool settled() const { return begun() && running == 0; }
+  [[nodiscard]] std::uint64_t memory_bytes() const {
+    return header ? 0 : TensorMemory::needed_bytes(lengths_bytes);
+  }
+};
+
+struct Piece {
+  PartState* part = nullptr;
+  std::shared_ptr<TensorMemory> memory;
+  ByteRange range;  // of the file
+};
+
+}  // namespace shardahead

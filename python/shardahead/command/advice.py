@@ -1,0 +1,300 @@
+"""What to change, from the facts that facts.py has gathered. Pure functions; no I/O.
+
+Each piece of advice says what is wrong, the commands that change it now, and what keeps it so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shardahead.command.facts import Facts, MountFacts
+from shardahead.node.limits import UNSEEN_OWNER
+from shardahead.units import format_bytes
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+# 15 requests of 1 MiB, what NFS clients had before Linux 5.4; FUSE and disks need less.
+_NETWORK_READ_AHEAD_KIB, _OTHER_READ_AHEAD_KIB = 15360, 4096
+_ENOUGH_READ_AHEAD_BYTES = MIB
+_RSIZE_BYTES = MIB
+_OPEN_FILES = 1024
+_SPARE_PIDS = 64
+_ONE_TARGET_BYTES = GIB  # what is larger is better read from several
+_BOARD_BYTES = MIB
+_CACHESTAT_LINUX = (6, 5)
+# They read ahead by settings of their own, not by that of the kernel.
+_OWN_READ_AHEAD = ("lustre", "gpfs", "mmfs", "weka", "wekafs", "beegfs")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """`problem` in a sentence; `commands` for a shell, as root where `root`; `keep` is where the
+    change has to be written so that it outlives a mount or a boot.
+    """
+
+    problem: str
+    commands: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    root: bool = False
+
+
+def advise(facts: Facts) -> list[Advice]:
+    """What to change, the most helpful first. Empty where there is nothing."""
+    found = [*_disabled(facts), *_unread_variables(facts)]
+    for mount in facts.mounts:
+        found += [*_keeps_pages(mount), *_untold(facts, mount)]
+        if _kept(mount):  # else the rates speak of dropped pages
+            found += [*_streams(mount), *_read_ahead(mount)]
+        found += [*_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
+    return [*found, *_memory(facts), *_board(facts), *_open_files(facts), *_processes(facts)]
+
+
+def _disabled(facts: Facts) -> Iterator[Advice]:
+    if facts.limits.disabled:
+        yield Advice(
+            "SHARDAHEAD_DISABLE is set: nothing is prefetched", ("unset SHARDAHEAD_DISABLE",)
+        )
+
+
+def _unread_variables(facts: Facts) -> Iterator[Advice]:
+    if names := facts.limits.unread_variables:
+        yield Advice(
+            f"{', '.join(names)}: nothing reads such a variable; docs/settings.md has those that "
+            "are read",
+            tuple(f"unset {shlex.quote(name)}" for name in names),
+        )
+
+
+def _kept(found: MountFacts) -> bool:
+    return found.measurement.kept_bytes >= found.measurement.read_bytes // 2
+
+
+def _keeps_pages(found: MountFacts) -> Iterator[Advice]:
+    read, kept = found.measurement.read_bytes, found.measurement.kept_bytes
+    if not _kept(found):
+        where = found.mount.mount_point
+        problem = f"{where} kept {format_bytes(kept)} of {format_bytes(read)} in the page cache"
+        if found.mount.mount_class == "user_space":
+            yield Advice(
+                f"{problem}: its server asks the kernel to drop pages at each open, or for direct "
+                "reads. Prefetching into the page cache is in vain there",
+                keep=(
+                    "the server's options: with keep_cache (libfuse: -o kernel_cache, or -o "
+                    "auto_cache), without direct_io",
+                ),
+            )
+        else:
+            yield Advice(f"{problem}: memory is short, or the mount does not keep pages")
+
+
+def _untold(facts: Facts, found: MountFacts) -> Iterator[Advice]:
+    if not found.untold:
+        return
+    others = [name for name, _ in found.owners if name not in (facts.limits.user, UNSEEN_OWNER)]
+    owner = others[0] if others else None
+    paths = shlex.join(facts.paths)
+    commands = (f"sudo -u {shlex.quote(owner)} shardahead doctor {paths}",) if owner else ()
+    yield Advice(
+        f"the kernel does not tell {facts.limits.user} what is resident of {found.untold} of "
+        f"{found.files} files ({found.residency_reason}): prefetching works, but dropped advice "
+        "goes unseen, and nothing can be measured",
+        commands,
+    )
+
+
+def _streams(found: MountFacts) -> Iterator[Advice]:
+    one, many = found.measurement.one_stream, found.measurement.streams
+    if one and many and many.bytes_per_second < 0.8 * one.bytes_per_second:
+        yield Advice(
+            f"{found.mount.mount_point} gets slower with more streams, as disks that seek do",
+            ("export SHARDAHEAD_THREADS=1",),
+        )
+
+
+def _read_ahead(found: MountFacts) -> Iterator[Advice]:
+    mount = found.mount
+    if mount.read_ahead_bytes is None or mount.type in _OWN_READ_AHEAD:
+        return
+    far = mount.mount_class in ("network", "user_space")
+    wanted_kib = _NETWORK_READ_AHEAD_KIB if mount.mount_class == "network" else 0
+    wanted_kib = wanted_kib or _OTHER_READ_AHEAD_KIB
+    plain, streams = found.measurement.plain, found.measurement.streams
+    measured = plain is not None and streams is not None
+    share = 1.0
+    if plain and streams and streams.bytes_per_second:
+        share = plain.bytes_per_second / streams.bytes_per_second
+    enough = mount.read_ahead_bytes >= (_ENOUGH_READ_AHEAD_BYTES if far else wanted_kib * KIB)
+    if enough or (measured and share > 0.8) or (not measured and not far):
+        return
+    why = f": a plain reader got {100 * share:.0f} % of four streams" if measured else ""
+    yield Advice(
+        f"readahead of {mount.mount_point} is {format_bytes(mount.read_ahead_bytes)}{why}. "
+        "Readers that do not prefetch, and kernels before 5.18, depend on it",
+        (f"echo {wanted_kib} > {mount.read_ahead_path}",),
+        tuple(_keep_read_ahead(found, wanted_kib)),
+        root=True,
+    )
+
+
+def _keep_read_ahead(found: MountFacts, wanted_kib: int) -> Iterator[str]:
+    mount = found.mount
+    if mount.type in ("nfs", "nfs4"):
+        yield f"/etc/nfs.conf, where nfs-utils has nfsrahead: [nfsrahead] {mount.type}={wanted_kib}"
+        yield (
+            'else /etc/udev/rules.d/99-nfs-readahead.rules: SUBSYSTEM=="bdi", ACTION=="add", '
+            'PROGRAM="/bin/grep -qw %k /proc/fs/nfsfs/volumes", '
+            f'ATTR{{read_ahead_kb}}="{wanted_kib}"'
+        )
+    elif mount.type in ("ceph", "cifs", "smb3"):
+        yield f"/etc/fstab: the option rasize={wanted_kib * KIB}"
+    elif found.disk:
+        yield (
+            '/etc/udev/rules.d/99-readahead.rules: ACTION=="add|change", SUBSYSTEM=="block", '
+            f'KERNEL=="{found.disk}", ATTR{{queue/read_ahead_kb}}="{wanted_kib}"'
+        )
+    elif mount.read_ahead_path.startswith(f"/sys/class/bdi/{mount.device}/"):
+        where = shlex.quote(mount.mount_point)
+        bdi = f'"/sys/class/bdi/$(mountpoint -d {where})/read_ahead_kb"'
+        yield f"after each mount, where it is mounted from: echo {wanted_kib} > {bdi}"
+
+
+def _nfs_options(found: MountFacts) -> Iterator[Advice]:
+    mount = found.mount
+    if mount.type not in ("nfs", "nfs4"):
+        return
+    wrong = []
+    rsize, connections = mount.request_bytes, mount.option("nconnect")
+    if rsize is not None and rsize < _RSIZE_BYTES:
+        wrong.append(f"reads of {format_bytes(rsize)} at most (rsize; the server may limit it)")
+    if connections is None and mount.option("proto") in (None, "tcp", "tcp6"):
+        wrong.append("one connection (nconnect), which many networks give less than the link")
+    if not wrong:
+        return
+    kept = [f"{name}={value}" for name in ("vers", "sec") if (value := mount.option(name))]
+    kept = ["ro", *kept] if "ro" in mount.options else kept
+    new = [f"rsize={max(rsize or 0, _RSIZE_BYTES)}", f"nconnect={connections or 4}"]
+    given = ",".join([*kept, *new])
+    source, where = shlex.quote(mount.source), shlex.quote(mount.mount_point)
+    yield Advice(
+        f"{mount.mount_point} is mounted with {' and '.join(wrong)}",
+        (f"umount {where} && mount -t nfs -o {given} {source} {where}",),
+        (f"/etc/fstab, besides the options that are there: {','.join(new)}",),
+        root=True,
+    )
+
+
+def _stripes(found: MountFacts) -> Iterator[Advice]:
+    single = [
+        each
+        for each in found.stripes
+        if each.stripe_count == 1 and each.file_bytes > _ONE_TARGET_BYTES
+    ]
+    if not single:
+        return
+    folders = sorted({os.path.dirname(os.path.abspath(each.path)) for each in single})
+    yield Advice(
+        f"{len(single)} of {found.files} files are larger than {format_bytes(_ONE_TARGET_BYTES)} "
+        "and lie on one storage target each: a file comes no faster than that target gives it",
+        tuple(f"lfs migrate -c -1 {shlex.quote(each.path)}" for each in single),
+        tuple(f"lfs setstripe -c -1 {shlex.quote(folder)}, for new files" for folder in folders),
+    )
+
+
+def _cachestat(facts: Facts, found: MountFacts) -> Iterator[Advice]:
+    """Where it does not answer. Of an overlay it cannot: nothing is wrong with the kernel there."""
+    if found.residency_source != "mincore" or found.cachestat_errno == errno.EOPNOTSUPP:
+        return
+    if found.mount.type == "overlay" and not found.cachestat_errno:
+        return
+    unseen = "pages on their way cannot be seen"
+    # What mincore answers the kernel would let cachestat answer, too.
+    filtered = found.cachestat_errno in (errno.EPERM, errno.EACCES)
+    if filtered or (
+        _version(facts.limits.kernel) >= _CACHESTAT_LINUX and facts.limits.seccomp == "filter"
+    ):
+        yield Advice(
+            f"cachestat(2) is refused by a seccomp filter: {unseen}, so what an advise call brings "
+            "in is assumed, not measured",
+            keep=("the container's seccomp profile: allow cachestat (451)",),
+        )
+    elif _version(facts.limits.kernel) < _CACHESTAT_LINUX:
+        yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2): {unseen}. Linux 6.5 has it")
+    else:
+        yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2) here: {unseen}")
+
+
+def _memory(facts: Facts) -> Iterator[Advice]:
+    budget, tightest = facts.memory.budget_bytes, facts.memory.tightest
+    missing = sum(
+        found.size_bytes - (found.resident_bytes or 0)
+        for found in facts.mounts
+        if found.mount.mount_class != "memory"
+    )
+    if budget is None or tightest is None or missing <= budget:
+        return
+    problem = (
+        f"{format_bytes(missing)} are not resident and {format_bytes(budget)} fit in memory: the "
+        "prefetch keeps to a window, and `shardahead warm` ends there"
+    )
+    if not tightest.source.startswith("/sys/fs/cgroup"):
+        yield Advice(problem)
+        return
+    # The reserve is an eighth of what is free, 256 MiB at least.
+    wanted_free = max(missing * 8 // 7, missing + 256 * MIB)
+    wanted = tightest.limit_bytes - tightest.free_bytes + wanted_free
+    wanted = -(-wanted // MIB) * MIB
+    old = f"{tightest.source}/".startswith("/sys/fs/cgroup/memory/")
+    names = ["memory.limit_in_bytes"] if old else ["memory.max", "memory.high"]
+    files = shlex.join(f"{tightest.source}/{name}" for name in names)
+    yield Advice(
+        f"{problem}. The limit is that of the cgroup {tightest.source}",
+        (f"echo {wanted} | tee {files}",),
+        ("where the container or job gets its limit of memory, e.g. docker run --memory",),
+        root=True,
+    )
+
+
+def _board(facts: Facts) -> Iterator[Advice]:
+    limits = facts.limits
+    free = limits.board_free_bytes
+    if limits.board_writable and free is not None and free >= _BOARD_BYTES:
+        return
+    state = "cannot be written to" if not limits.board_writable else "is full"
+    yield Advice(
+        f"{limits.board_folder} {state}: local ranks cannot share a board, so each takes a fixed "
+        "share of the work",
+        ("export SHARDAHEAD_BOARD_FOLDER=/tmp",),
+        ("containers: --ipc=host or --shm-size=64m of docker run, a memory medium of Kubernetes",),
+    )
+
+
+def _open_files(facts: Facts) -> Iterator[Advice]:
+    most = facts.limits.open_files
+    if most is not None and most < _OPEN_FILES and facts.files > most // 8:
+        yield Advice(
+            f"{facts.files} shards, and this process may open {most} files: they are closed and "
+            "opened again and again",
+            (f"ulimit -n {_OPEN_FILES}",),
+        )
+
+
+def _processes(facts: Facts) -> Iterator[Advice]:
+    pids = facts.limits.pids
+    if pids is None or pids.limit - pids.used >= _SPARE_PIDS:
+        return
+    yield Advice(
+        f"the cgroup {pids.source} allows {pids.limit} processes and threads and has {pids.used}: "
+        "worker threads may not start",
+        (f"echo max > {shlex.quote(pids.source + '/pids.max')}",),
+        ("where the container gets its limit, e.g. docker run --pids-limit",),
+        root=True,
+    )
+
+
+def _version(kernel: str) -> tuple[int, ...]:
+    match = re.match(r"(\d+)\.(\d+)", kernel)
+    return tuple(map(int, match.groups())) if match else (0, 0)

@@ -1,0 +1,241 @@
+"""The command `shardahead`: warm, status, evict, plan, doctor; for people, for programs (--json).
+
+Results go to standard output, progress and errors to standard error. Exit status: 0 done,
+1 incomplete with the reason, 2 wrong usage, 128 and its number for a signal that ended it. `bench`
+becomes the program shardahead-bench. For the main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shardahead import _core
+from shardahead.arguments import parse_count
+from shardahead.command import commands, residency_commands
+from shardahead.command.doctor import DEFAULT_READ_BYTES
+from shardahead.command.endings import ended_by_signals, reason_of, status_of
+from shardahead.command.results import INCOMPLETE, WRONG_USAGE
+from shardahead.command.standard_streams import (
+    OutputError,
+    complain,
+    flush_standard_streams,
+    provide_standard_streams,
+    show,
+)
+from shardahead.environment import new_warning
+from shardahead.prefetch.options import PARTITIONS, STRATEGIES
+from shardahead.prefetch.report import describe_error
+from shardahead.units import format_bytes, parse_bytes
+from shardahead.version import __version__
+
+_BENCH = "shardahead-bench"
+_MOST_BYTES = 2**63 - 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    provide_standard_streams()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    left: SystemExit | None = None
+    try:
+        with ended_by_signals():
+            status = _run(words)
+    except KeyboardInterrupt as ended:  # with nothing to report
+        complain(f"incomplete: {reason_of(ended)}")
+        status = status_of(ended)
+    except OutputError as error:
+        return _without_output(error)
+    except SystemExit as error:  # argparse: help, the version, wrong usage
+        left, status = error, 0
+    try:
+        flush_standard_streams()
+    except OutputError as error:
+        return status or _without_output(error)
+    if left is not None:
+        raise left
+    return status
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        if words[:1] == ["bench"]:
+            _become_bench(words[1:])
+        options = _parser().parse_args(words)
+        if warning := new_warning(os.environ):
+            complain(warning)
+        run: Callable[[argparse.Namespace], int] = options.run
+        try:
+            return run(options)
+        except KeyboardInterrupt as ended:
+            if options.json:
+                with suppress(OutputError):
+                    show(json.dumps({"reason": reason_of(ended)}))
+            raise
+    except (ValueError, TypeError) as error:
+        complain(str(error))
+        return WRONG_USAGE
+    except OSError as error:
+        complain(describe_error(error) if error.filename is not None else str(error))
+        return INCOMPLETE
+
+
+def _without_output(error: OutputError) -> int:
+    """The exit status where results could not be printed. A reader that has gone knows it."""
+    if not isinstance(error.error, BrokenPipeError):
+        complain(f"cannot write to standard output: {error.error.strerror}")
+    return error.status
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Not as argparse does, which is silent where standard output takes nothing."""
+        if message and file is sys.stdout:
+            show(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="shardahead", description="Warms the page cache with model checkpoints.")
+    parser.add_argument("--version", action="version", version=f"shardahead {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    warm = _command(subparsers, "warm", commands.warm, "bring a checkpoint into the page cache")
+    _add_sharing(warm)
+    warm.add_argument(
+        "--threads",
+        type=_count_argument(1, _core.MAX_THREADS),
+        metavar="N",
+        help=f"worker threads of this process (default: {_core.DEFAULT_THREADS})",
+    )
+    warm.add_argument(
+        "--inflight",
+        type=_bytes_argument(0, _MOST_BYTES),
+        metavar="BYTES",
+        help="what the node may have in flight (default: found by measuring)",
+    )
+    warm.add_argument("--strategy", choices=STRATEGIES, help="how to read (default: auto)")
+    warm.add_argument(
+        "--force", action="store_true", help="go on beyond what fits in memory, evicting pages"
+    )
+    warm.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
+    for name, run, description in (
+        ("status", residency_commands.status, "how much of a checkpoint is in the page cache"),
+        ("evict", residency_commands.evict, "drop a checkpoint from the page cache"),
+    ):
+        _command(subparsers, name, run, description)
+    plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
+    _add_sharing(plan)
+    examine = _command(
+        subparsers, "doctor", commands.doctor, "what limits loading it here, and what to change"
+    )
+    examine.add_argument(
+        "--read-bytes",
+        type=_bytes_argument(0, _MOST_BYTES),
+        metavar="BYTES",
+        default=DEFAULT_READ_BYTES,
+        help="what may be read of each mount to measure it (default: 256MiB)",
+    )
+    # Only for the list of commands: main() hands its arguments over before they are parsed.
+    subparsers.add_parser("bench", help="measure which settings suit a mount", add_help=False)
+    return parser
+
+
+def _command(
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], description: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=description, description=f"{name}: {description}."
+    )
+    parser.add_argument(
+        "path",
+        nargs="+",
+        metavar="PATH",
+        help="a folder, an index (*.index.json, *.index.fp16.json), or shards",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_sharing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--block-size",
+        type=_bytes_argument(_core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES),
+        metavar="BYTES",
+        help="e.g. 16MiB (the default)",
+    )
+    parser.add_argument(
+        "--partition", choices=PARTITIONS, help="how ranks share (default: dynamic)"
+    )
+    for name, least in (("--local-rank", 0), ("--local-size", 1)):
+        parser.add_argument(
+            name,
+            type=_count_argument(least, 2**31 - 1),
+            metavar="N",
+            help="default: from the launcher",
+        )
+
+
+def _count_argument(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            count = parse_count(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error} ({least} to {most})") from None
+        if not least <= count <= most:
+            raise argparse.ArgumentTypeError(f"must be between {least} and {most}, not {count}")
+        return count
+
+    return parse
+
+
+def _bytes_argument(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            count = parse_bytes(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if not least <= count <= most:
+            between = f"{format_bytes(least)} and {format_bytes(most)}"
+            raise argparse.ArgumentTypeError(f"must be between {between}, not {text}")
+        return count
+
+    return parse
+
+
+def _become_bench(arguments: Sequence[str]) -> NoReturn:
+    """Replaces this process by shardahead-bench, so that signals and exit status are its own."""
+    program = _find_bench()
+    if program is None:
+        raise FileNotFoundError(
+            f"{_BENCH} is neither in {sysconfig.get_path('scripts')}, nor beside "
+            f"{sys.executable}, nor on PATH: it is installed with the package"
+        )
+    flush_standard_streams()
+    # Python ignores them, and what is ignored stays so in the program that it becomes.
+    ignored: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            ignored[number] = signal.signal(number, signal.SIG_DFL)
+        os.execv(program, [_BENCH, *arguments])
+    finally:
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
+
+
+def _find_bench() -> str | None:
+    for folder in (sysconfig.get_path("scripts"), Path(sys.executable).parent):
+        found = shutil.which(_BENCH, path=str(folder))
+        if found is not None:
+            return found
+    return shutil.which(_BENCH)

@@ -1,0 +1,250 @@
+"""What `warm`, `plan` and `doctor` do, and how they show what they found.
+
+Each takes what cli.py parsed and returns the exit status. One thread, which signals interrupt
+(endings.py): what may wait for storage is done by another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+from shardahead import _core
+from shardahead.checkpoint.shards import Shard, resolve_shards
+from shardahead.command.advice import advise
+from shardahead.command.doctor import as_dict, as_text, examine
+from shardahead.command.endings import interruptibly, reason_of
+from shardahead.command.facts import MountFacts, facts_of
+from shardahead.command.results import files_of, finish, table_of
+from shardahead.command.standard_streams import complain
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.mounts import memory_types
+from shardahead.node.residency import residency_of
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.fitted_blocks import fit_blocks
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.report import Report
+from shardahead.prefetch.start import start_prefetch
+from shardahead.units import format_bytes, printable
+
+_INTERRUPT_WAIT_SECONDS = 0.3
+
+
+def warm(options: argparse.Namespace) -> int:
+    handle: PrefetchHandle | None = None
+    ended: KeyboardInterrupt | None = None
+    after: int | None = None
+    note = ""
+    unusable: OSError | None = None
+    try:
+        handle = interruptibly(partial(_start, options))
+        _show_progress(handle, quiet=options.quiet or options.json)
+        if handle.report().incomplete_reason() is None:
+            try:
+                after, note = interruptibly(partial(_seen_after, handle))
+            except OSError as error:
+                unusable = error
+    except KeyboardInterrupt as error:
+        ended = error
+        if handle is None:
+            raise  # nothing was begun
+        handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
+    report = handle.report()
+    reason = reason_of(ended) if ended else _why_incomplete(report, after)
+    if unusable is not None and reason is None:
+        reason = str(unusable)
+    if options.json:
+        document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
+        text = json.dumps(document)
+    else:
+        text = f"warm: {report.text()}{note}"
+    return finish(text, reason, ended)
+
+
+def _start(options: argparse.Namespace) -> PrefetchHandle:
+    chosen = resolve_options(
+        threads=options.threads,
+        block_size=options.block_size,
+        strategy=options.strategy,
+        partition=options.partition,
+        window_bytes=0 if options.force else None,
+        inflight_bytes=options.inflight,
+    )
+    if is_disabled():
+        complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
+    shards = resolve_shards(files_of(options))
+    where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
+    spans = [None] * len(shards)
+    return start_prefetch(shards, chosen, where, spans=spans, consumer=False, even_disabled=True)
+
+
+def _seen_after(handle: PrefetchHandle) -> tuple[int | None, str]:
+    return _resident_after(handle), _in_memory(handle)
+
+
+def _in_memory(handle: PrefetchHandle) -> str:
+    """A word about files of which nothing can be brought in, where all are."""
+    paths = [shard.path for shard in handle.shards]
+    kinds = memory_types(paths)
+    if len(kinds) < len(paths):
+        return ""
+    return f"; the files live in memory ({', '.join(sorted(set(kinds.values())))})"
+
+
+def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | None:
+    reason = report.incomplete_reason()
+    if reason and report.left_out_bytes and report.window_source == "memory":
+        reason += "; --force reads on"
+    if resident_after_bytes is not None and resident_after_bytes < report.planned_bytes // 2:
+        reason = (
+            f"only {format_bytes(resident_after_bytes)} of {format_bytes(report.planned_bytes)} "
+            "stayed in the page cache: memory is short, or this mount does not keep pages"
+        )
+    return reason
+
+
+def _resident_after(handle: PrefetchHandle) -> int | None:
+    """What is resident once the only rank is done; None where it cannot be told.
+
+    Waits for pages that are still being read. Raises OSError for the first that cannot be read: it
+    stays in the page cache, where it was taken for resident.
+    """
+    report = handle.report()
+    if report.local_size > 1 or report.planned_bytes == 0:
+        return None
+    total = 0
+    for index, shard in enumerate(handle.shards):
+        file = residency_of(shard.path)
+        if file.resident_bytes is None:
+            return None
+        total += file.resident_bytes
+        if file.pending_bytes:
+            handle.fetch_now(index, 0, file.size_bytes)
+            total += file.pending_bytes
+    return total
+
+
+def _show_progress(handle: PrefetchHandle, *, quiet: bool) -> None:
+    """Waits for the end; on a terminal with a bar of bytes, rate and time left."""
+    if quiet or not sys.stderr.isatty():
+        handle.wait()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("warm"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("warm", total=handle.progress().planned_bytes)
+    # A terminal that hangs up takes nothing, and is no reason to read less.
+    with suppress(OSError):
+        bar.start()
+    try:
+        while not handle.done:
+            try:
+                handle.wait(0.1)
+            except TimeoutError:
+                bar.update(task, completed=handle.progress().done_bytes)
+        bar.update(task, completed=handle.progress().done_bytes)
+    finally:
+        with suppress(OSError):
+            bar.stop()
+
+
+def plan(options: argparse.Namespace) -> int:
+    return finish(interruptibly(partial(_plan_text, options)), None)
+
+
+def _plan_text(options: argparse.Namespace) -> str:
+    shards = resolve_shards(files_of(options))
+    chosen = fit_blocks(
+        resolve_options(block_size=options.block_size, partition=options.partition), shards
+    )
+    where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
+    sizes = [shard.size_bytes for shard in shards]
+    spans = [None] * len(sizes)
+    blocks = _core.plan_blocks(sizes, spans, chosen.block_bytes)
+    # Who claims what is not known before; a fixed share is.
+    share = list(range(len(blocks)))
+    if chosen.partition != "dynamic":
+        share = _core.plan_share(
+            sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
+        )
+    if not options.json:
+        return _plan_page(shards, blocks, share, chosen.partition, where)
+    document = {
+        "size_bytes": sum(sizes),
+        "block_bytes": chosen.block_bytes,
+        "partition": chosen.partition,
+        "local_rank": where.rank,
+        "local_size": where.size,
+        "topology_source": where.source,
+        "files": [{"path": printable(s.path), "size_bytes": s.size_bytes} for s in shards],
+        "blocks": [
+            {"file": file, "offset": offset, "length": length} for file, offset, length in blocks
+        ],
+        "share": share,
+    }
+    return json.dumps(document)
+
+
+def _plan_page(
+    shards: Sequence[Shard],
+    blocks: Sequence[tuple[int, int, int]],
+    share: Sequence[int],
+    partition: str,
+    where: LocalTopology,
+) -> str:
+    counts = [0] * len(shards)
+    for file, _, _ in blocks:
+        counts[file] += 1
+    rows = [
+        (printable(s.path), format_bytes(s.size_bytes), str(n))
+        for s, n in zip(shards, counts, strict=True)
+    ]
+    size = format_bytes(sum(shard.size_bytes for shard in shards))
+    total = ("in all", size, str(len(blocks)))
+    table = table_of(("shard, in order", "size", "blocks"), [*rows, total])
+    if partition == "dynamic":
+        ranks = f"{where.size} local ranks ({where.source})"
+        return f"{table}\npartition dynamic: {ranks} claim them in this order"
+    mine = sum(blocks[index][2] for index in share)
+    return (
+        f"{table}\nlocal rank {where.rank} of {where.size} ({where.source}), partition "
+        f"{partition}: {len(share)} blocks, {format_bytes(mine)}"
+    )
+
+
+def doctor(options: argparse.Namespace) -> int:
+    files = files_of(options)
+    found: list[MountFacts] = []
+    ended: KeyboardInterrupt | None = None
+    try:
+        facts, advice = interruptibly(partial(examine, files, options.read_bytes, found))
+    except KeyboardInterrupt as error:
+        ended = error
+        facts = facts_of([files] if isinstance(files, str) else files, found)
+        advice = advise(facts)
+    reason = reason_of(ended) if ended else None
+    if options.json:
+        return finish(json.dumps({**as_dict(facts, advice), "reason": reason}), reason, ended)
+    text = as_text(facts, advice)
+    encoding = sys.stdout.encoding or "utf-8"
+    return finish(text.encode(encoding, "backslashreplace").decode(encoding), reason, ended)

@@ -1,0 +1,228 @@
+"""The handle of a prefetch: what Python holds of the threads that move bytes, which live in the C++
+core. It waits, cancels, reports, and tells the core how far a consumer is. Any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from shardahead import _core
+from shardahead.arguments import seconds, whole_number
+from shardahead.checkpoint.shards import Shard
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.page_keeping import keeping_reason, keeps_pages
+from shardahead.prefetch.options import PrefetchOptions
+from shardahead.prefetch.report import Report, describe_error, make_report
+from shardahead.units import printable
+
+logger = logging.getLogger("shardahead")
+
+_WAIT_SLICE_SECONDS = 0.05  # between two looks at Ctrl-C
+
+
+class PrefetchHandle:
+    """A running prefetch. Dropping the last reference cancels it, and so does the end of a `with`
+    block, however it ends; neither waits for reads in flight, or for anything else.
+
+    All methods may be called from any thread. In a forked child the handle is inert.
+    """
+
+    def __init__(
+        self,
+        core: _core.Prefetch,
+        shards: Sequence[Shard],
+        options: PrefetchOptions,
+        topology: LocalTopology,
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._topology = topology
+        self._process = os.getpid()
+        self._waited_seconds = 0.0
+        self._log_lock = threading.Lock()
+        self._logged = False
+        self.shards = tuple(shards)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Returns when the prefetch has ended, also by cancel() or with errors.
+
+        `timeout` is in seconds; raises TimeoutError after it. Ctrl-C interrupts at once.
+        """
+        if not self._wait(timeout):
+            raise TimeoutError(f"the prefetch has not ended within {timeout} s")
+
+    def cancel(self) -> None:
+        """Takes no further block, and returns at once. Reads in flight end by themselves."""
+        self._core.cancel()
+
+    def stop(self, timeout: float | None = 60.0) -> None:
+        """Cancels and waits up to `timeout` seconds, None for ever, for the threads to end: for
+        reads in flight, on a server that may not answer. Never raises for what the prefetch did,
+        nor when they have not ended: they then end with their last read.
+        """
+        self.cancel()
+        self._wait(timeout)
+        self._log_once()
+
+    @property
+    def done(self) -> bool:
+        """Whether all threads have ended."""
+        return self._core.done
+
+    @property
+    def failed(self) -> bool:
+        """Whether a block could not be brought in."""
+        return self._core.report().error_count > 0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it was done."""
+        return self._core.cancelled
+
+    @property
+    def errors(self) -> tuple[tuple[str, OSError], ...]:
+        """(path, error) of the first blocks that failed; see Report.errors."""
+        return tuple((error.filename, error) for error in self._core.report().errors)
+
+    def progress(self) -> _core.Progress:
+        """planned_bytes, done_bytes (by anyone on this node) and seconds so far."""
+        return self._core.progress()
+
+    def report(self) -> Report:
+        """The figures so far; final once `done`."""
+        figures = self._core.report()
+        return make_report(
+            figures,
+            waited_seconds=self._waited_seconds,
+            keeps_pages=keeps_pages(figures.keeping),
+            keeps_pages_reason=keeping_reason(figures.keeping, self.shards[0].path),
+            block_bytes=self._options.block_bytes,
+            partition=self._core.partition_used,
+            partition_reason=printable(self._core.partition_reason),
+            local_rank=self._topology.rank,
+            local_size=self._topology.size,
+            topology_source=self._topology.source,
+        )
+
+    def consumed(
+        self,
+        file: int,
+        offset: int,
+        needed_offset: int | None = None,
+        held_from_file: int | None = None,
+    ) -> None:
+        """For `consumer=True`: everything before byte `offset` of `shards[file]` has been consumed.
+
+        `needed_offset`, where given, is the end of what is wanted next: the window reaches at least
+        to there. The window is ahead of the slowest consumer of this node; one that has not moved
+        for 2.5 s is not waited for. Where memory is short, what all have passed is dropped from the
+        page cache; not from `shards[held_from_file]` on, where given, for what is still mapped
+        cannot be dropped. Raises IndexError where there is no such file.
+        """
+        file, offset = whole_number("file", file), whole_number("offset", offset)
+        if needed_offset is not None:
+            needed_offset = whole_number("needed_offset", needed_offset)
+        if held_from_file is not None:
+            held_from_file = whole_number("held_from_file", held_from_file)
+        needed = offset if needed_offset is None else needed_offset
+        self._core.consumed(file, offset, needed, held_from_file)
+
+    def end_consumer(self) -> bool:
+        """For `consumer=True`: no window waits for this consumer any more. Returns whether it was
+        the last one of this node, as far as is known.
+        """
+        return self._core.end_consumer()
+
+    def keeps_pages(self) -> bool | None:
+        """Whether the mounts leave in the page cache what is brought in; None where that is not
+        known. Waits until it is found out, which takes one page, for 10 s at most.
+        """
+        return keeps_pages(self._core.keeping())
+
+    def meet(self, ranks: int) -> None:
+        """For `consumer=True`, once all files have been opened for the last time: waits until
+        `ranks` participants of this node have done so, 0.5 s for those that have not come, 2 s for
+        those that are about it. Where every open() empties the page cache, what is read before has
+        to be read again. The time spent is the report's `waited_seconds`.
+        """
+        started = time.perf_counter()
+        try:
+            self._core.meet(ranks)
+        finally:
+            self._waited_seconds += time.perf_counter() - started
+
+    def map(self, file: int) -> _core.FileMapping:
+        """`shards[file]` in memory, for the weight iterators. Raises OSError, ESTALE or ENODATA,
+        where it is no longer the file that was looked at first.
+        """
+        self.shards[file].require_unchanged(self._core.size_bytes(file))
+        return self._core.map(file)
+
+    def fetch_now(self, file: int, offset: int, length: int) -> None:
+        """Returns when `length` bytes of `shards[file]` from `offset` on are in the page cache,
+        whoever brings them. Raises OSError with errno, filename, operation and offset where they
+        cannot be read. The time spent is the report's `waited_seconds`.
+        """
+        piece_bytes = 64 * 1024**2  # between two looks at Ctrl-C
+        started = time.perf_counter()
+        try:
+            for at in range(offset, offset + length, piece_bytes):
+                self._core.fetch_now(file, at, min(piece_bytes, offset + length - at))
+        finally:
+            self._waited_seconds += time.perf_counter() - started
+
+    def __enter__(self) -> PrefetchHandle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(timeout=0)
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self.cancelled else "done" if self.done else "running"
+        progress = self.progress()
+        return (
+            f"<PrefetchHandle {state}, {progress.done_bytes} of {progress.planned_bytes} bytes, "
+            f"{len(self.shards)} files>"
+        )
+
+    def _wait(self, timeout: float | None) -> bool:
+        timeout = seconds("timeout", timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _WAIT_SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+            if self._core.wait(max(0.0, min(left, _WAIT_SLICE_SECONDS))):
+                self._log_once()
+                return True
+            if left <= 0:
+                return False
+
+    def _log_once(self) -> None:
+        """One line per prefetch, however many files failed."""
+        if os.getpid() != self._process:
+            return  # the parent's to tell; and another thread of it may have held the lock
+        with self._log_lock:
+            if self._logged:
+                return
+            self._logged = True
+        report = self.report()
+        if report.keeps_pages is False:
+            logger.warning("prefetch ended: %s", report.keeps_pages_reason)
+        elif report.error_count:
+            logger.warning(
+                "prefetch incomplete, the load goes on without it: %s (%d errors in all); %s",
+                describe_error(report.errors[0]),
+                report.error_count,
+                report.text(),
+            )
+        else:
+            logger.info("prefetch: %s", report.text())

@@ -1,0 +1,153 @@
+"""Prefetching files into the page cache: what is asked for is checked, then the core starts.
+
+It is not needed for correctness: prefetching is advice, and a load without it reads the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from shardahead import _core
+from shardahead.arguments import shown, whole_number
+from shardahead.checkpoint.shards import Files, PathLike, Shard, resolve_shards
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.fitted_blocks import fit_blocks
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import PrefetchOptions, is_disabled, resolve_options
+
+Spans = Mapping[PathLike, Sequence[tuple[int, int]]]
+
+
+def prefetch_files(
+    files: Files,
+    local_rank: int | None = None,
+    local_size: int | None = None,
+    threads: int | None = None,
+    block_size: int | None = None,
+    *,
+    strategy: str | None = None,
+    partition: str | None = None,
+    window_bytes: int | None = None,
+    spans: Spans | None = None,
+    consumer: bool = False,
+    inflight_bytes: int | None = None,
+) -> PrefetchHandle:
+    """Starts bringing `files` into the page cache in the background, and returns at once.
+
+    Keep the handle: dropping it cancels the prefetch.
+
+    files: paths of shards, or one path: a shard, a folder, or an index (`*.index.json`, or of a
+        variant, `*.index.fp16.json`). They are read in the index's order of first use, else in
+        natural order (shard 2 before shard 10). Of a folder one checkpoint is taken, by the rule of
+        docs/settings.md.
+    local_rank, local_size: this process and how many share the work on this node; see
+        `local_topology` for the default. They count with `partition` "block" or "file".
+    threads: worker threads of this process, 1 to 256; 4 by default.
+    block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default, on Lustre the
+        nearest multiple of the stripe size of the largest file, where stripes are up to 64 MiB.
+    strategy: "auto" (default), "populate", "fadvise", "readahead" or "pread".
+    partition: "dynamic" (default): all who load the same files on this node claim blocks from one
+        board in shared memory; where that cannot be shared it falls back to "block", and the report
+        says why. "block": block i to local rank i mod local size; "file": file i.
+    window_bytes: how far to be ahead of the slowest consumer, with `consumer=True`; else the
+        prefetch ends after that many bytes of the checkpoint. 0 is no limit. By default there is
+        none where all that is wanted fits `memory_budget()`; else it is that budget, or a quarter
+        of it with a consumer, and what all consumers of the node have passed is dropped. The budget
+        is looked at twice a second.
+    spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
+        are not named are wanted whole.
+    inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
+        default, is found by measuring: from 4 blocks, less or more. A value that one process sets
+        holds for all that load the same files meanwhile; of several the least.
+    consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
+
+    Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and
+    FileNotFoundError, PermissionError, IsADirectoryError or OSError with errno and filename where
+    a file is missing, unreadable or not a regular file: all before any thread starts. What goes
+    wrong later is in the handle's report and never raises.
+    """
+    options = resolve_options(
+        threads=threads,
+        block_size=block_size,
+        strategy=strategy,
+        partition=partition,
+        window_bytes=window_bytes,
+        inflight_bytes=inflight_bytes,
+    )
+    shards = resolve_shards(files)
+    topology = local_topology(local_rank=local_rank, local_size=local_size)
+    return start_prefetch(
+        shards, options, topology, spans=_spans_of(shards, spans), consumer=consumer
+    )
+
+
+def start_prefetch(
+    shards: Sequence[Shard],
+    options: PrefetchOptions,
+    topology: LocalTopology,
+    *,
+    spans: Sequence[Sequence[tuple[int, int]] | None],
+    consumer: bool,
+    consumer_releases: bool = True,
+    tries_mounts: bool = True,
+    even_disabled: bool = False,
+) -> PrefetchHandle:
+    """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
+    consumer that does not release may hold what it has passed, which cannot be dropped then.
+    `even_disabled`: SHARDAHEAD_DISABLE does not count.
+    """
+    if not even_disabled and is_disabled():
+        spans = [[] for _ in shards]
+    options = fit_blocks(options, shards)
+    core = _core.Prefetch(
+        paths=[os.fsencode(shard.path) for shard in shards],
+        spans=spans,
+        block_bytes=options.block_bytes,
+        partition=options.partition,
+        board_folder=os.fsencode(options.board_folder),
+        inflight_bytes=options.inflight_bytes,
+        local_rank=topology.rank,
+        local_size=topology.size,
+        strategy=options.strategy,
+        threads=options.threads,
+        window_bytes=options.window_bytes,
+        memory_budget_bytes=options.memory_budget_bytes,
+        consumer=consumer,
+        consumer_releases=consumer_releases,
+        tries_mounts=tries_mounts,
+    )
+    return PrefetchHandle(core, shards, options, topology)
+
+
+def _spans_of(
+    shards: Sequence[Shard], spans: Spans | None
+) -> list[Sequence[tuple[int, int]] | None]:
+    """`spans` by shard. Raises ValueError for a path that is no shard, or a range that is none."""
+    wanted: list[Sequence[tuple[int, int]] | None] = [None] * len(shards)
+    if spans is None:
+        return wanted
+    position = {os.path.abspath(shard.path): i for i, shard in enumerate(shards)}
+    for path, ranges in spans.items():
+        index = position.get(os.path.abspath(os.fsdecode(path)))
+        if index is None:
+            raise ValueError(f"spans names a file that is not in files: {os.fsdecode(path)!r}")
+        wanted[index] = _checked_ranges(os.fsdecode(path), ranges)
+    return wanted
+
+
+def _checked_ranges(path: str, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    checked = []
+    for entry in ranges:
+        try:
+            offset, length = entry
+        except (TypeError, ValueError):
+            message = f"spans of {path!r}: not an (offset, length): {shown(entry)}"
+            raise ValueError(message) from None
+        offset = whole_number(f"spans of {path!r}: offset", offset)
+        length = whole_number(f"spans of {path!r}: length", length)
+        if offset < 0 or length < 0 or offset + length >= 2**63:
+            raise ValueError(f"spans of {path!r}: not an (offset, length): {(offset, length)}")
+        checked.append((offset, length))
+    return checked

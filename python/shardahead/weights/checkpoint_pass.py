@@ -1,0 +1,119 @@
+"""One pass of a consumer over a checkpoint: its shards, what is wanted of them, and its prefetch.
+
+What passes over checkpoints of any format have in common; how tensors are made of the bytes is not
+here. One consumer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from shardahead.checkpoint.shards import Files, resolve_checkpoint
+from shardahead.checkpoint.wanted import Names, Wanted
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import PrefetchOptions, is_disabled, resolve_mode
+from shardahead.prefetch.start import start_prefetch
+
+if TYPE_CHECKING:
+    import torch
+
+    Weight = tuple[str, torch.Tensor]
+
+__all__ = ["Names"]
+
+_LAST_BLOCKS_SECONDS = 0.2
+
+
+class CheckpointPass:
+    """`mode` is "auto" until `_settle_mode`: whether tensors are views of mappings, for which the
+    prefetch brings in the bytes ("mmap"), or are read into memory of their own ("pread").
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        suffixes: Sequence[str] | None = None,
+        *,
+        options: PrefetchOptions,
+        topology: tuple[int | None, int | None],
+        prefetch: bool,
+        names: Names | None,
+        mode: str | None,
+    ) -> None:
+        self.mode = "mmap" if is_disabled() else resolve_mode(mode)
+        self.options = options
+        checkpoint = resolve_checkpoint(files, suffixes)
+        self.shards = checkpoint.shards
+        self.wants = Wanted(checkpoint, names)
+        self.prefetch: PrefetchHandle | None = None
+        self._prefetches = prefetch and not is_disabled()
+        self._where = local_topology(local_rank=topology[0], local_size=topology[1])
+
+    def close(self) -> None:
+        """Ends what runs in the background, and waits for nothing."""
+        if self.prefetch is not None:
+            self.prefetch.stop(timeout=0)
+
+    def _start_prefetch(
+        self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool
+    ) -> None:
+        """If one is wanted. `releases`: what the consumer has passed, it holds no more."""
+        if self.mode == "pread":
+            return
+        if not self._prefetches:
+            self.mode = "mmap"
+            return
+        self.prefetch = start_prefetch(
+            self.shards,
+            self.options,
+            self._where,
+            spans=spans,
+            consumer=True,
+            consumer_releases=releases,
+        )
+
+    def _settle_mode(self) -> None:
+        """Where it was left open; waits until what it depends on is known."""
+        if self.mode == "auto" and self.prefetch is not None:
+            self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
+
+    def _can_map(self, prefetch: PrefetchHandle) -> bool:
+        """Whether mappings are of use. Else ends the prefetch, which says why."""
+        if prefetch.keeps_pages() is not False:
+            return True
+        with suppress(TimeoutError):
+            prefetch.wait(_LAST_BLOCKS_SECONDS)
+        # Ranks that come later must learn it from those that are there: what these read by then
+        # makes the mount look as if it kept pages. Such a prefetch has ended by itself.
+        if self._where.size == 1:
+            prefetch.cancel()
+        return False
+
+    @property
+    def _mapped(self) -> PrefetchHandle | None:
+        """The prefetch, where its bytes are those that the consumer is given."""
+        return None if self.mode == "pread" else self.prefetch
+
+    def _end_consumer(self) -> bool:
+        """After the last tensor. Whether no one else on this node is at the files."""
+        if self._mapped is None:
+            return True
+        last = self._mapped.end_consumer()
+        # All bytes are there: the threads end by themselves, so it is no cancellation.
+        with suppress(TimeoutError):
+            self._mapped.wait(_LAST_BLOCKS_SECONDS)
+        return last
+
+
+@contextmanager
+def importing_torch(who_needs_what: str) -> Iterator[None]:
+    """An ImportError within says who needs what, and how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{who_needs_what} ({error}); install with: pip install 'shardahead[torch]'"
+        ) from error

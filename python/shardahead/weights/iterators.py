@@ -1,0 +1,304 @@
+"""Weight iterators: (name, tensor) of a checkpoint in file order, loaded through a prefetch.
+
+They wait for the bytes of the next tensor instead of page-faulting into them, and yield the same
+tensors with and without prefetch. torch and safetensors are imported when an iterator is made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from shardahead.arguments import number_between
+from shardahead.checkpoint.safetensors_header import TensorRange
+from shardahead.checkpoint.shards import Files
+from shardahead.prefetch.options import resolve_options
+from shardahead.weights.checkpoint_pass import CheckpointPass, Names
+from shardahead.weights.safetensors_load import Load, LoadProgress
+
+if TYPE_CHECKING:
+    import torch
+
+    from shardahead.weights.checkpoint_pass import Weight
+    from shardahead.weights.safetensors_load import ShardWeights
+
+MAX_WORKERS = 256
+_EXIT_SECONDS = 1.0
+
+
+class WeightsIterator(Iterator["Weight"]):
+    """Iterator over (name, tensor), with the prefetch that it loads through.
+
+    `prefetch` is the PrefetchHandle, or None without prefetch. The prefetch ends with the
+    iteration, with close(), or when the iterator is dropped.
+    """
+
+    def __init__(self, load: CheckpointPass, weights: Iterator[Weight]) -> None:
+        self.prefetch = load.prefetch
+        self._load = load
+        self._weights = weights
+
+    @property
+    def mode(self) -> str:
+        """How tensors are got at: "mmap" or "pread"; "auto" until the first one is asked for."""
+        return self._load.mode
+
+    def __next__(self) -> Weight:
+        return next(self._weights)
+
+    def __iter__(self) -> WeightsIterator:
+        return self
+
+    def close(self) -> None:
+        """Ends the iteration and its prefetch."""
+        close = getattr(self._weights, "close", None)
+        if close is not None:
+            close()
+        self._load.close()
+
+
+def safetensors_weights_iterator(
+    files: Files,
+    *,
+    prefetch: bool = True,
+    local_rank: int | None = None,
+    local_size: int | None = None,
+    threads: int | None = None,
+    block_size: int | None = None,
+    window_bytes: int | None = None,
+    names: Names | None = None,
+    mode: str | None = None,
+    drop_after: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> WeightsIterator:
+    """Iterates over (name, tensor) of safetensors files, shard after shard, by offset in each.
+
+    The prefetch starts at once, before the first tensor is asked for. Tensors are CPU tensors with
+    the shape and dtype that the file says, bit-identical with and without prefetch and in every
+    `mode`.
+
+    files, local_rank, local_size, threads, block_size: as for `prefetch_files`. Where an index is
+        given or found, a tensor comes from the shard that it names, and from there alone.
+    prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
+    window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
+        there is none where all that is wanted fits `memory_budget()`, else a quarter of it.
+    names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
+        that no shard holds are passed over.
+    mode: "mmap": tensors are views of a private mapping of the file. "pread": `threads` threads
+        read them in parallel into memory of their own, up to `window_bytes` ahead (128 MiB by
+        default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
+        reads for itself. "auto", the default: "mmap" with a prefetch, "pread" where the mount turns
+        out to keep no pages, or not to be mappable; the log says so once. There the ranks of a node
+        that read the same at about the same time share what is read. In both, shards for whose
+        mapping there is no address space are read; the log says so once.
+    drop_after: drop the files from the page cache at the end, when no local rank is at them any
+        more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
+        without.
+    progress: called after each tensor with a LoadProgress.
+
+    Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
+    for a file that is not safetensors, before any of its tensors is handed out, and for a folder
+    without any. While iterating: OSError with errno and filename if the
+    bytes of the tensor itself cannot be read; what else fails is in `prefetch.report()`.
+    """
+    load = Load(
+        files,
+        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        topology=(local_rank, local_size),
+        prefetch=prefetch,
+        names=names,
+        mode=mode,
+        drop_after=drop_after,
+        progress=progress,
+    )
+    return weights_of(load)
+
+
+def buffered_multi_thread_safetensors_weights_iterator(
+    files: Files,
+    max_workers: int = 4,
+    *,
+    prefetch: bool = True,
+    local_rank: int | None = None,
+    local_size: int | None = None,
+    threads: int | None = None,
+    block_size: int | None = None,
+    window_bytes: int | None = None,
+    names: Names | None = None,
+    mode: str | None = None,
+    drop_after: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> WeightsIterator:
+    """As `safetensors_weights_iterator`, same tensors in the same order, with `max_workers` threads
+    that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them; in mode
+    "pread", which has `threads` of its own, none.
+    """
+    max_workers = check_max_workers(max_workers)
+    load = Load(
+        files,
+        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        topology=(local_rank, local_size),
+        prefetch=prefetch,
+        names=names,
+        mode=mode,
+        drop_after=drop_after,
+        progress=progress,
+    )
+    return weights_of(load, max_workers)
+
+
+def check_max_workers(max_workers: object) -> int:
+    """`max_workers` where it is a number of them; else TypeError or ValueError."""
+    return number_between("max_workers", max_workers, 1, MAX_WORKERS)
+
+
+def weights_of(
+    load: Load, max_workers: int | None = None, shard_done: Callable[[], object] | None = None
+) -> WeightsIterator:
+    """The weights of `load`, prepared by `max_workers` threads or by none. `shard_done` is called
+    in the consumer's thread when it asks for what comes after a shard.
+    """
+    shards = _one_by_one(load) if max_workers is None else _buffered(load, max_workers)
+    if shard_done is not None:
+        shards = _told(shards, shard_done)
+    return WeightsIterator(load, load.iterate(shards))
+
+
+def _told(
+    shards: Generator[ShardWeights, None, None], shard_done: Callable[[], object]
+) -> Generator[ShardWeights, None, None]:
+    with closing(shards):
+        for shard in shards:
+            yield shard
+            shard_done()
+
+
+def _one_by_one(load: Load) -> Generator[ShardWeights, None, None]:
+    reading = load.decide()
+    if reading is not None:
+        yield from reading.weights()
+        return
+    for index in range(len(load.shards)):
+        yield index, load.weights_of(index)
+
+
+class _ShardQueue:
+    """The prepared tensors of one shard on their way from a worker to the consumer."""
+
+    def __init__(self, prepare_alone: Callable[[], Iterator[Any]]) -> None:
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._prepare_alone = prepare_alone
+        self._process = os.getpid()
+
+    def drain(self) -> Iterator[tuple[TensorRange, torch.Tensor]]:
+        done = 0
+        while True:
+            if os.getpid() != self._process:  # a forked child has none of the workers
+                yield from islice(self._prepare_alone(), done, None)
+                return
+            item = self.items.get()
+            if item is None:
+                return
+            done += 1
+            if isinstance(item, BaseException):
+                try:
+                    raise item
+                finally:
+                    del item  # or the error and this frame would keep each other alive
+            yield item
+            del item  # the consumer decides how long a tensor lives
+
+
+class _Worker(threading.Thread):
+    """A daemon, not of an executor: a read on a dead server must not hold up the exit."""
+
+    def __init__(self, number: int, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        super().__init__(target=work, name=f"shardahead-load-{number}", daemon=True)
+        self.stop = stop
+        _workers.add(self)
+        self.start()
+
+
+def _start_workers(count: int, work: Callable[[], None], stop: Callable[[], None]) -> int:
+    """How many could be started: fewer do the same work."""
+    for number in range(count):
+        try:
+            _Worker(number, work, stop)
+        except RuntimeError:
+            return number
+    return count
+
+
+_workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_workers() -> None:
+    """A thread inside torch while the interpreter goes down would abort the process."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    workers = [worker for worker in _workers if worker.is_alive()]
+    for worker in workers:
+        worker.stop()
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+
+
+def _buffered(load: Load, max_workers: int) -> Generator[ShardWeights, None, None]:
+    """Shards in order, their tensors prepared by workers that are at most max_workers ahead."""
+    reading = load.decide()
+    if reading is not None:  # it has threads of its own
+        yield from reading.weights()
+        return
+    queues = [_ShardQueue(partial(load.weights_of, index)) for index in range(len(load.shards))]
+    ahead = threading.Semaphore(max_workers)
+    stopped = threading.Event()
+    indices = iter(range(len(load.shards)))
+    take = threading.Lock()
+    process = os.getpid()
+
+    def prepare() -> None:
+        while True:
+            with take:  # permits are given in the order of the shards, or the first could starve
+                ahead.acquire()
+                index = None if stopped.is_set() else next(indices, None)
+            if index is None:
+                ahead.release()
+                return
+            try:
+                for item in load.weights_of(index):
+                    queues[index].items.put(item)
+                    del item  # the consumer decides how long a tensor lives
+                    if stopped.is_set():
+                        return
+                queues[index].items.put(None)
+            except BaseException as error:  # it belongs to the consumer, whatever it is
+                queues[index].items.put(error)
+
+    def let_workers_go_on(permits: int) -> None:
+        if os.getpid() == process:  # a forked child has none, and one may have held this lock
+            ahead.release(permits)
+
+    def stop() -> None:
+        if os.getpid() == process:
+            stopped.set()
+        let_workers_go_on(max_workers)
+
+    try:
+        if not _start_workers(min(max_workers, len(load.shards)), prepare, stop):
+            yield from _one_by_one(load)
+            return
+        for index, items in enumerate(queues):
+            yield index, items.drain()
+            items.items = queue.SimpleQueue()
+            let_workers_go_on(1)
+    finally:
+        stop()

@@ -1,0 +1,317 @@
+"""One pass over a safetensors checkpoint.
+
+What its weight iterators have in common. It waits for the bytes of each tensor before it makes the
+tensor, so that an error is an OSError and not a SIGBUS. One consumer at a time; `weights_of` may be
+called from several threads for different shards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from shardahead import _core
+from shardahead.checkpoint.order import consumed_offsets, in_order, order_of
+from shardahead.checkpoint.safetensors_header import (
+    Header,
+    TensorRange,
+    header_digest,
+    parse_header,
+)
+from shardahead.checkpoint.shards import Files, was_replaced
+from shardahead.checkpoint.wanted import Wanted
+from shardahead.node.launcher import LocalTopology
+from shardahead.node.memory import budget_in_force
+from shardahead.node.residency import evict
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import PrefetchOptions
+from shardahead.weights.checkpoint_pass import CheckpointPass, Names, importing_torch
+from shardahead.weights.mapped_header import content_of, naming, refuses_mappings
+from shardahead.weights.shard_reading import TensorReading, neighbours, read_headers, weights_of_one
+from shardahead.weights.tensor_maker import TensorMaker, check_dtypes
+
+if TYPE_CHECKING:
+    import torch
+
+    from shardahead.weights.checkpoint_pass import Weight
+
+    ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
+
+SAFETENSORS_SUFFIXES = (".safetensors",)
+
+logger = logging.getLogger("shardahead")
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """What the `progress` callback is given after each tensor. Counts are in bytes of tensors."""
+
+    name: str
+    consumed_bytes: int
+    total_bytes: int
+
+
+class Load(CheckpointPass):
+    """One pass over such a checkpoint."""
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        options: PrefetchOptions,
+        topology: tuple[int | None, int | None],
+        prefetch: bool,
+        names: Names | None,
+        mode: str | None,
+        drop_after: bool,
+        progress: Callable[[LoadProgress], None] | None,
+        order: str = "offset",
+    ) -> None:
+        with importing_torch("the weight iterators need torch and safetensors"):
+            import safetensors  # noqa: F401
+            import torch  # noqa: F401
+        super().__init__(
+            files,
+            SAFETENSORS_SUFFIXES,
+            options=options,
+            topology=topology,
+            prefetch=prefetch,
+            names=names,
+            mode=mode,
+        )
+        self.reading: TensorReading | None = None
+        self.progress = progress
+        self.drop_after = _checked_drop_after(
+            drop_after,
+            self._where,
+            together=self.mode == "pread" or (prefetch and options.partition == "dynamic"),
+        )
+        self.headers: list[Header | None] = [None] * len(self.shards)
+        # Not a method: the reading has it, and would keep what keeps the reading.
+        self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
+        self._reads_instead = False  # of a mapping, which was refused
+        self._tell_that = iter([True])  # once: next() is atomic
+        self._current = 0  # the shard that the consumer is at
+        self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
+        spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
+        if names is not None or progress is not None:
+            self._read_headers()
+        if names is not None:
+            spans = [self._spans(index) for index in range(len(self.shards))]
+        if self.mode == "pread":
+            self.reading = TensorReading(self.shards, options, self._keep)
+        self._start_prefetch(spans, releases=True)
+
+    def _orders(self, order: str) -> list[str]:
+        if order == "offset":
+            return [order] * len(self.shards)
+        budget = budget_in_force(self.options.memory_budget_bytes)
+        return [order_of(order, shard.size_bytes, budget) for shard in self.shards]
+
+    def decide(self) -> TensorReading | None:
+        """How tensors are got at where that was left open; waits until it is known. The reading,
+        or None for mappings.
+        """
+        self._settle_mode()
+        if self.mode == "pread" and self.reading is None:
+            meet = self._meet if self._where.size > 1 else None
+            self.reading = TensorReading(self.shards, self.options, self._keep, meet=meet)
+        return self.reading
+
+    def close(self) -> None:
+        if self.reading is not None:
+            self.reading.close()
+        super().close()
+
+    def _meet(self) -> None:
+        if self.prefetch is not None:
+            self.prefetch.meet(self._where.size)
+
+    def _can_map(self, prefetch: PrefetchHandle) -> bool:
+        if not super()._can_map(prefetch):
+            return False
+        first_of_device = {shard.device: i for i, shard in reversed([*enumerate(self.shards)])}
+        for index in first_of_device.values():
+            try:
+                prefetch.map(index)
+            except OSError as error:
+                if not refuses_mappings(error):
+                    continue  # it is told when its turn comes
+                prefetch.cancel()
+                self._say_read_instead(index, error)
+                return False
+        return True
+
+    def _say_read_instead(self, index: int, error: OSError) -> None:
+        if next(self._tell_that, False):
+            logger.warning(
+                "%r cannot be mapped (%s): tensors are read into memory of their own",
+                self.shards[index].path,
+                error.strerror,
+            )
+
+    @property
+    def _mapped(self) -> PrefetchHandle | None:
+        return self.prefetch if self._reads_instead else super()._mapped
+
+    def header(self, index: int) -> Header:
+        """The header of one shard that has been read, with its wanted tensors only."""
+        header = self.headers[index]
+        assert header is not None
+        return header
+
+    def _header_of(self, index: int, mapping: _core.FileMapping) -> Header:
+        """The same, read from the file that is mapped. Waits for its bytes."""
+        path = self.shards[index].path
+        content = content_of(mapping, partial(self._bring_in, index))
+        known = self.headers[index]
+        if known is None:
+            return self._keep(index, parse_header(path, content, mapping.size_bytes))
+        if header_digest(content) != known.digest:
+            raise was_replaced(path)
+        return known
+
+    def _map(self, index: int) -> _core.FileMapping:
+        if self.prefetch is not None:
+            return self.prefetch.map(index)
+        return _core.FileMapping(os.fsencode(self.shards[index].path))
+
+    def weights_of(self, index: int) -> Iterator[tuple[TensorRange, torch.Tensor]]:
+        """One shard's wanted tensors, each once its bytes are there."""
+        known = self.headers[index]
+        if known is not None and not known.tensors:
+            return
+        try:
+            mapping = self._map(index)
+        except OSError as error:
+            if not refuses_mappings(error):
+                raise
+            self._say_read_instead(index, error)
+            self._reads_instead = True
+            self.mode = "pread"
+            keep = partial(self._keep, index)
+            yield from weights_of_one(self.shards[index], self.options, keep)
+            return
+        path = self.shards[index].path
+        wanted = self._header_of(index, mapping).tensors
+        mapping.close()
+        check_dtypes(path, wanted)
+        tensor_of = TensorMaker(path, mapping)
+        for group in neighbours(wanted):
+            together = self._bring_in_group(index, group)
+            for tensor in group:
+                if not together:
+                    where = (index, tensor.offset, tensor.length)
+                    naming(tensor, partial(self._bring_in, *where))
+                yield tensor, naming(tensor, partial(tensor_of, tensor))
+
+    def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
+        """All weights, with the bookkeeping that belongs to the consumer's own pace."""
+        total = sum(t.length for header in self.headers if header for t in header.tensors)
+        consumed = 0
+        try:
+            for index, weights in shards:
+                self._begin(index)
+                consumed_to: list[int] | None = None
+                for number, (tensor, weight) in enumerate(weights):
+                    yield tensor.name, weight
+                    del weight  # the consumer decides how long a tensor lives
+                    consumed += tensor.length
+                    if consumed_to is None:
+                        consumed_to = consumed_offsets(self.header(index).tensors)
+                    self._consumed(index, consumed_to[number])
+                    if self.progress is not None:
+                        self.progress(LoadProgress(tensor.name, consumed, total))
+                self._consumed(index, self.shards[index].size_bytes)
+            last = self._was_last()
+        finally:
+            shards.close()
+            self.close()
+        if self.drop_after and last:
+            evict([shard.path for shard in self.shards])
+
+    def _bring_in_group(self, index: int, group: Sequence[TensorRange]) -> bool:
+        """False where something in it cannot be read: each tensor then meets its own error."""
+        if self.prefetch is None:
+            return True
+        try:
+            self._bring_in(index, group[0].offset, group[-1].end - group[0].offset)
+        except OSError as error:
+            # Ours only: what a signal handler raises, a TimeoutError say, is the caller's.
+            if not hasattr(error, "operation"):
+                raise
+            return False
+        return True
+
+    def _bring_in(self, index: int, offset: int, length: int) -> None:
+        if self.prefetch is not None and length:
+            # The window reaches to what the consumer needs next, not to what is prepared far ahead.
+            self._needed[index] = offset + length
+            if index == self._current:
+                self.prefetch.consumed(index, 0, offset + length)
+            self.prefetch.fetch_now(index, offset, length)
+
+    def _begin(self, index: int) -> None:
+        """The consumer comes to this shard, for which a worker may be waiting already."""
+        self._current = index
+        if self._mapped is not None:
+            self._mapped.consumed(index, 0, self._needed.get(index))
+
+    def _was_last(self) -> bool:
+        """Whether no one else on this node is at the files, after the last tensor."""
+        last = self._end_consumer()
+        if self._mapped is None:
+            return last
+        report = self._mapped.report()
+        if not self.drop_after or self._where.size == 1 or report.partition == "dynamic":
+            return last
+        logger.warning(
+            "drop_after: nothing is dropped, for it is not known when the other local ranks are "
+            "done: %s",
+            report.partition_reason,
+        )
+        return False
+
+    def _consumed(self, index: int, offset: int) -> None:
+        if self._mapped is not None:
+            self._mapped.consumed(index, offset)
+
+    def _spans(self, index: int) -> list[tuple[int, int]]:
+        header = self.header(index)
+        return [(0, header.data_offset), *((t.offset, t.length) for t in header.tensors)]
+
+    def _read_headers(self) -> None:
+        for index, whole in enumerate(read_headers(self.shards)):
+            self._keep(index, whole)
+
+
+def _keep_wanted(
+    wants: Wanted,
+    orders: Sequence[str],
+    headers: list[Header | None],
+    index: int,
+    whole: Header,
+) -> Header:
+    """Keeps of a header what is wanted, in the order in which it is, and gives it.
+
+    Raises ValueError where it lacks what the index says that it has.
+    """
+    wants.require(index, {tensor.name for tensor in whole.tensors})
+    tensors = tuple(tensor for tensor in whole.tensors if wants(index, tensor.name))
+    ordered = in_order(tensors, orders[index])
+    header = headers[index] = Header(whole.data_offset, ordered, whole.digest)
+    return header
+
+
+def _checked_drop_after(drop_after: bool, where: LocalTopology, *, together: bool) -> bool:
+    if drop_after and where.size > 1 and not together:
+        raise ValueError(
+            f"drop_after=True with local_size {where.size} needs prefetch and the dynamic "
+            "partition: else a rank does not know when the others are done with the files; use "
+            "shardahead.evict() after a barrier of your own"
+        )
+    return drop_after

@@ -1,0 +1,133 @@
+"""Tensors over the bytes of a safetensors file, mapped or read, each with a storage of its own.
+
+The safetensors library gives one storage to all tensors of a file. Here each one says by itself
+when no one holds it any more, so that its pages can be dropped while the file is still being read.
+Same bytes, dtype and shape; as there, a view of a private mapping. That library opens files by
+path, and maps them so that memory for all of them is set aside: it is not asked to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from shardahead import _core
+from shardahead.checkpoint.dtypes import DTYPE_BITS
+from shardahead.checkpoint.safetensors_header import TensorRange
+from shardahead.units import quoted
+
+if TYPE_CHECKING:
+    import torch
+
+# What a file calls them, and torch. Left out are those of which an element is no whole byte.
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "U16": "uint16",
+    "I16": "int16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "U32": "uint32",
+    "I32": "int32",
+    "F32": "float32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+    "C64": "complex64",
+}
+
+
+# Of two elements to the byte: torch counts the bytes.
+_PACKED_DTYPES = {"F4": "float4_e2m1fn_x2"}
+
+
+class TensorMaker:
+    """Makes the tensors of the safetensors file `path` from its mapping."""
+
+    def __init__(self, path: str, mapping: _core.FileMapping) -> None:
+        self._path = path
+        self._mapping = mapping
+
+    def __call__(self, tensor: TensorRange) -> torch.Tensor:
+        held = self._mapping.hold(tensor.offset, tensor.length) if tensor.length else None
+        return tensor_from(self._path, tensor, held)
+
+
+def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
+    """Raises ValueError, naming file and tensor, where torch cannot have one of them."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    unknown = {dtype for dtype in dtypes if dtype in DTYPE_BITS and _dtype_of(dtype) is None}
+    if not unknown and dtypes.isdisjoint(_PACKED_DTYPES):
+        return
+    for tensor in tensors:
+        reason = ""
+        if tensor.dtype in unknown:
+            reason = f"this version of torch has no {tensor.dtype}"
+        elif tensor.dtype in _PACKED_DTYPES and tensor.shape[-1] % 2:
+            reason = f"torch has {tensor.dtype} in pairs, and its last size is {tensor.shape[-1]}"
+        if reason:
+            raise ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+
+
+def tensor_from(
+    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+) -> torch.Tensor:
+    """The tensor of these bytes, None for none. Raises ValueError, naming file and tensor, where
+    there is no such tensor; for what check_dtypes lets pass, there is.
+    """
+    import torch
+
+    dtype = _dtype_of(tensor.dtype)
+    if dtype is None:
+        return _by_the_library(path, tensor, content)
+    shape = tensor.shape
+    if tensor.dtype in _PACKED_DTYPES:
+        shape = (*shape[:-1], shape[-1] // 2)
+    try:
+        if content is None:
+            # Not torch.empty(shape): sizes beside a 0 may be larger than it takes.
+            return torch.empty(0, dtype=torch.uint8).view(dtype).reshape(shape)
+        return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(shape)
+    except RuntimeError as error:
+        raise _cannot_be_made(path, tensor, error) from error
+
+
+def _by_the_library(
+    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+) -> torch.Tensor:
+    """A dtype that is younger than this: the safetensors library makes it, of a file in memory that
+    holds nothing else.
+    """
+    from safetensors.torch import load
+
+    entry = {
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "data_offsets": [0, tensor.length],
+    }
+    text = json.dumps({tensor.name: entry}).encode()
+    data = b"" if content is None else bytes(memoryview(content))
+    try:
+        return load(len(text).to_bytes(8, "little") + text + data)[tensor.name]
+    except Exception as error:  # SafetensorError, KeyError, TypeError: whatever it meets
+        raise _cannot_be_made(path, tensor, error) from error
+
+
+def _cannot_be_made(path: str, tensor: TensorRange, error: Exception) -> ValueError:
+    reason = quoted(f"{type(error).__name__}: {error}")
+    return ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+
+
+def _dtype_of(name: str) -> torch.dtype | None:
+    """None where it is not known here, or this version of torch has none."""
+    import torch
+
+    dtype = getattr(torch, _DTYPES.get(name) or _PACKED_DTYPES.get(name, ""), None)
+    return dtype if isinstance(dtype, torch.dtype) else None
