@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "node/file_io.h"
+
 using namespace shardahead;
 
 TEST_SUITE_BEGIN("strategy");
