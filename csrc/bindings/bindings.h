@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "../error.h"
-#include "../plan.h"
+#include "base/error.h"
+#include "plan/plan.h"
 
 namespace shardahead {
 

@@ -3,8 +3,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "../json_scan.h"
-#include "../let_go.h"
+#include "base/json_scan.h"
+#include "base/let_go.h"
 
 namespace shardahead {
 

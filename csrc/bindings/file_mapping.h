@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "../engine.h"
 #include "bindings/bindings.h"
+#include "engine/engine.h"
 
 namespace shardahead {
 

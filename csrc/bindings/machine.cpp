@@ -1,9 +1,9 @@
 // machine: what the kernel tells of mounts, of memory, and of a loader that is not ours.
-#include "../loader_progress.h"
-#include "../memory_budget.h"
-#include "../mount.h"
-#include "../stripe.h"
 #include "bindings/bindings.h"
+#include "node/loader_progress.h"
+#include "node/memory_budget.h"
+#include "node/mount.h"
+#include "node/stripe.h"
 
 namespace shardahead {
 

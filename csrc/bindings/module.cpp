@@ -1,7 +1,7 @@
 // module: the core as the Python extension shardahead._core.
-#include "../engine.h"
-#include "../tensor_reader.h"
 #include "bindings/bindings.h"
+#include "engine/engine.h"
+#include "reader/tensor_reader.h"
 
 namespace py = pybind11;
 using namespace shardahead;  // NOLINT(google-build-using-namespace): this file is glue

@@ -1,5 +1,5 @@
 // plan: the blocks of a plan, and how they are dealt out without a board.
-#include "../plan.h"
+#include "plan/plan.h"
 
 #include "bindings/bindings.h"
 

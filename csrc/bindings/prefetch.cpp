@@ -2,15 +2,15 @@
 #include <algorithm>
 #include <chrono>
 
-#include "../board.h"
-#include "../board_name.h"
-#include "../engine.h"
-#include "../in_parallel.h"
-#include "../let_go.h"
-#include "../memory_budget.h"
-#include "../process_mark.h"
+#include "base/in_parallel.h"
+#include "base/let_go.h"
+#include "base/process_mark.h"
 #include "bindings/bindings.h"
 #include "bindings/file_mapping.h"
+#include "board/board.h"
+#include "board/board_name.h"
+#include "engine/engine.h"
+#include "node/memory_budget.h"
 
 namespace shardahead {
 namespace {

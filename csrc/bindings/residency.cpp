@@ -1,11 +1,11 @@
 // residency: what files are, what the page cache holds of them, and what a measurement may read.
-#include "../residency.h"
+#include "node/residency.h"
 
 #include <tuple>
 
-#include "../in_parallel.h"
-#include "../probe.h"
+#include "base/in_parallel.h"
 #include "bindings/bindings.h"
+#include "node/probe.h"
 
 namespace shardahead {
 namespace {

@@ -1,5 +1,5 @@
 // tensor_reader: tensors in memory of their own, as buffers.
-#include "../tensor_reader.h"
+#include "reader/tensor_reader.h"
 
 #include <tuple>
 
