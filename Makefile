@@ -73,6 +73,7 @@ test-engines: engines $(VENV)/.installed build/release/.built ## the integration
 	  $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/integrations $(PYTEST)
 
 lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
+	$(BIN)/python tests/rooms.py
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/python tests/clang_tidy.py $(BIN)/clang-tidy build/lint $(JOBS)
 	$(BIN)/ruff check .
