@@ -13,6 +13,8 @@ ENGINES ?= sglang sglang-previous vllm vllm-previous
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
 IN_PARALLEL = --numprocesses $(TEST_PROCESSES) --dist worksteal
+# Of the wheels: a compiler that is newer than ours may warn, and must not keep anyone from a demo.
+WERROR ?= OFF
 FUZZ_SECONDS ?= 60
 SMOKE_SECONDS ?= 10
 FUZZ_RUNS ?= 0
@@ -30,7 +32,12 @@ FIRST_SEED ?= $(shell date +%s)
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-demo: $(VENV)/.installed build/release/.built ## a checkpoint on a slow filesystem, loaded by 4 ranks
+# No more than it needs: no tests, no tools of developers, no shardahead-bench. What `make test` has built
+# serves as well.
+demo: | fuse ## a checkpoint on a slow filesystem, loaded by 4 ranks
+	@echo "setting up: a virtual environment, the wheel, the slow filesystem ..."
+	@$(MAKE) --no-print-directory -j3 build/slowfs/.built \
+	  $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.demo)
 	$(BIN)/python benchmarks/demo/demo.py $(DEMO)
 
 compare: $(VENV)/.installed build/release/.built ## ways to load a checkpoint cold, side by side: COMPARE="--case ranks"
@@ -109,20 +116,45 @@ fuse: ## install libfuse3 from the distribution, where that is allowed
 clean: ## remove everything that was built
 	rm -rf build $(VENV)
 
-$(VENV)/.ready: tests/requirements.txt
+$(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	touch $@
 
-$(VENV)/.installed: build/wheel/.built
+$(VENV)/.runs: benchmarks/demo/requirements.txt | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet -r $<
+	touch $@
+
+$(VENV)/.ready: tests/requirements.txt benchmarks/demo/requirements.txt | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet -r $<
+	touch $(VENV)/.runs $@
+
+$(VENV)/.installed: build/wheel/.built $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	touch $@
 
-# Built as a user's pip would, apart from the environment: what it needs must be in pyproject.toml.
-build/wheel/.built: $(VENV)/.ready $(SOURCES)
+# Built as a user's pip would, apart from the environment: what it needs must be in pyproject.toml. Objects
+# are kept, for the wheel of the demo and that of the tests differ in shardahead-bench alone.
+PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --no-deps --config-settings=build-dir=build/cmake-wheel \
+  --config-settings=cmake.define.SHARDAHEAD_WERROR=$(WERROR)
+build/wheel/.built: $(SOURCES) | $(VENV)/.made
 	rm -rf build/wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel \
-	  --config-settings=cmake.define.SHARDAHEAD_WERROR=ON .
+	$(PIP_WHEEL) --wheel-dir build/wheel .
+	touch $@
+
+build/demo-wheel/.built: $(SOURCES) | $(VENV)/.made
+	rm -rf build/demo-wheel
+	$(PIP_WHEEL) --wheel-dir build/demo-wheel --config-settings=cmake.define.SHARDAHEAD_BENCH=OFF .
+	touch $@
+
+$(VENV)/.demo: build/demo-wheel/.built $(VENV)/.runs
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/demo-wheel/*.whl
+	touch $@
+
+# By CMake of its own project, which builds no tests.
+build/slowfs/.built: $(VENV)/.runs $(wildcard benchmarks/slowfs/*) | fuse
+	$(BIN)/cmake -S benchmarks/slowfs -B build/slowfs -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DBUILD_TESTING=OFF --log-level=NOTICE
+	$(BIN)/cmake --build build/slowfs --parallel $(JOBS)
 	touch $@
 
 # $(1): folder below build/, $(2): CMake options
