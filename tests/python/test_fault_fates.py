@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeMount, eventually, refaulted_bytes
+from conftest import HANG_SECONDS, MakeMount, eventually, refaulted_bytes, resident_bytes
 from fault_support import CHECKED, ITERATORS, write_checkpoint
 from nursery import Child, Nursery
 
@@ -65,9 +65,17 @@ class Load:
     def some_time(self) -> None:
         """Until a random part of the bytes has been served."""
         count = self.draw.uniform(0, 0.95) * self.total_bytes
-        eventually(
-            lambda: bool(self.mount.counters().bytes_served >= count), "the load does not go on"
-        )
+        served = 0
+        while served < count:
+            eventually(
+                partial(self._has_served, served + 1),
+                f"the load does not go on: {served} of {self.total_bytes} bytes are served",
+                seconds=HANG_SECONDS,
+            )
+            served = self.mount.counters().bytes_served
+
+    def _has_served(self, count: int) -> bool:
+        return bool(self.mount.counters().bytes_served >= count)
 
     def stop(self) -> None:
         """SIGSTOP; when this returns none of its threads runs, if it has not ended by then."""
@@ -90,6 +98,11 @@ def is_stopped(child: Child) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] == "T"
+
+
+def is_evicted(mount: Any) -> bool:
+    mount.evict_all()
+    return not sum(map(resident_bytes, sorted(mount.mountpoint.glob("*.safetensors"))))
 
 
 def killed(load: Load) -> None:
@@ -163,7 +176,8 @@ def run_rounds(
         fate = FATES[number % len(FATES)]
         what = f"seed {seed}, round {number}, {fate.__name__}"
         mount.clear()
-        mount.evict_all()
+        # Whoever was killed, and a child that was let live, may still be about to end.
+        eventually(partial(is_evicted, mount), f"{what}: pages are left")
         mount.reset()
         refaulted = refaulted_bytes()
         end_of_children = tmp_path / f"end-{number}"
