@@ -102,3 +102,25 @@ def test_the_limits_of_hostile_files_are_those_of_the_code() -> None:
     assert f"{pt_archive.MAX_OBJECT_BYTES >> 20} MiB and {each}" in text
     old = f"{pt_file.MAX_OLD_PICKLE_BYTES >> 20} MiB of pickles, "
     assert old + f"{pt_file.MAX_OLD_OBJECT_BYTES >> 20} MiB of objects" in text
+
+
+NAMED_IN = re.compile(r"`([a-z_]+/[a-z_]+\.(?:h|cpp|py))`\s+`([\w.:]+)`")
+METHOD = re.compile(r"`([A-Z]\w+)::(\w+)`")
+
+
+def test_the_walk_through_the_rooms_names_what_is_there() -> None:
+    text = text_of("docs/architecture.md")
+    named = NAMED_IN.findall(text)
+    assert len(named) > 20
+    missing = []
+    for path, name in named:
+        folder = REPOSITORY / ("python/shardahead" if path.endswith(".py") else "csrc")
+        word = re.split(r"::|\.", name)[-1]
+        if not re.search(rf"\b{word}\b", (folder / path).read_text(encoding="utf-8")):
+            missing.append(f"{path}: {name}")
+    sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "csrc").rglob("*.[hc]*")]
+    for type_name, method in set(METHOD.findall(text)):
+        declares = re.compile(rf"\b(?:class|struct) {type_name}\b.*\b{method}\(", re.DOTALL)
+        if not any(declares.search(source) for source in sources):
+            missing.append(f"{type_name}::{method}")
+    assert not missing
