@@ -7,6 +7,8 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 # First: the core would hang, or share its state, in an interpreter beside the main one.
 from shardahead import main_interpreter  # noqa: F401
+from shardahead.checkpoint.shards import Files, Shard
+from shardahead.checkpoint.wanted import Names
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import MemoryBudget, MemoryLimit, memory_budget
 from shardahead.node.mounts import Mount, MountLayer, mount_of
@@ -14,27 +16,35 @@ from shardahead.node.residency import FileResidency, evict, residency
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.beside_loader import prefetching
 from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.options import Options
+from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import prefetch_files
 from shardahead.version import __version__
+from shardahead.weights.checkpoint_pass import LoadProgress, Weight
 from shardahead.weights.iterators import (
     WeightsIterator,
     buffered_multi_thread_safetensors_weights_iterator,
     safetensors_weights_iterator,
 )
 from shardahead.weights.pt_iterator import pt_weights_iterator
-from shardahead.weights.safetensors_load import LoadProgress
 
 __all__ = [
     "FileResidency",
+    "Files",
     "LoadProgress",
     "LocalTopology",
     "MemoryBudget",
     "MemoryLimit",
     "Mount",
     "MountLayer",
+    "Names",
+    "Options",
     "PrefetchHandle",
+    "Progress",
     "Report",
+    "Shard",
+    "Weight",
     "WeightsIterator",
     "__version__",
     "buffered_multi_thread_safetensors_weights_iterator",

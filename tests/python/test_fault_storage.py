@@ -39,6 +39,7 @@ from fault_support import (
 from nursery import Child, Nursery
 
 from shardahead import prefetch_files
+from shardahead.prefetch.options import Strategy
 
 LOAD = (
     CHECKED
@@ -80,7 +81,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("strategy", ["auto", "fadvise", "readahead", "pread"])
 def test_a_prefetch_finds_a_bad_page_that_it_touches(
-    tmp_path: Path, make_mount: MakeMount, strategy: str
+    tmp_path: Path, make_mount: MakeMount, strategy: Strategy
 ) -> None:
     """The last one of a step. Others are found by who uses them: looking at all costs too much."""
     write_file(tmp_path / "source" / "a.bin", 12 * MIB)

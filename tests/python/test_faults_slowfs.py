@@ -28,6 +28,7 @@ from conftest import (
 from nursery import Nursery
 
 from shardahead import PrefetchHandle, prefetch_files
+from shardahead.prefetch.options import Strategy
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 ITERATORS = ["safetensors_weights_iterator", "buffered_multi_thread_safetensors_weights_iterator"]
@@ -57,7 +58,7 @@ def check_errors(handle: PrefetchHandle, path: Path, code: int, offset: int, blo
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_file_that_cannot_be_read_from_some_offset_on(
-    source: Path, make_mount: MakeMount, strategy: str
+    source: Path, make_mount: MakeMount, strategy: Strategy
 ) -> None:
     mount = make_mount(source)
     good, bad, good_too = (mount.mountpoint / name for name in ("1.bin", "2.bin", "3.bin"))
@@ -79,7 +80,7 @@ def test_a_file_that_cannot_be_read_from_some_offset_on(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_file_that_the_server_has_cut_short(
-    source: Path, make_mount: MakeMount, strategy: str
+    source: Path, make_mount: MakeMount, strategy: Strategy
 ) -> None:
     mount = make_mount(source)
     good, bad, good_too = (mount.mountpoint / name for name in ("1.bin", "2.bin", "3.bin"))
@@ -220,7 +221,7 @@ def test_stop_returns_while_a_read_is_stalled(source: Path, make_mount: MakeMoun
 )
 @pytest.mark.parametrize("strategy", ["fadvise", "pread"])
 def test_the_exit_is_not_held_up_by_a_stalled_read(
-    source: Path, make_mount: MakeMount, strategy: str, end: str
+    source: Path, make_mount: MakeMount, strategy: Strategy, end: str
 ) -> None:
     mount = make_mount(source)
     mount.stall("1.bin", 0, FOREVER_SECONDS)

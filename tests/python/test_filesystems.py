@@ -16,6 +16,7 @@ import pytest
 from conftest import MIB, check_sum, make_cold, write_file
 
 from shardahead import evict, mount_of, prefetch_files, residency
+from shardahead.prefetch.options import Strategy
 
 IMAGE_MIB = 320
 SIZES = (40 * MIB + 1, 24 * MIB, 3)
@@ -58,7 +59,7 @@ def image(stack: ExitStack, folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("strategy", ["auto", "fadvise", "pread"])
 @pytest.mark.parametrize("kind", [*MAKE, "overlay"])
 def test_everything_is_brought_in_once(
-    mounts: ExitStack, tmp_path: Path, kind: str, strategy: str
+    mounts: ExitStack, tmp_path: Path, kind: str, strategy: Strategy
 ) -> None:
     if kind == "overlay":
         lower = image(mounts, tmp_path, "ext4")

@@ -17,6 +17,7 @@ from conftest import MIB, make_cold, write_file
 from shardahead import prefetch_files
 from shardahead._core import LoaderProgress
 from shardahead.checkpoint.safetensors_header import TensorRange, read_header
+from shardahead.prefetch.options import Strategy
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")
@@ -165,7 +166,7 @@ def test_torch_load_with_mmap_is_followed_by_what_is_touched(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("strategy", ["populate", "fadvise", "pread"])
-def test_our_own_prefetch_is_no_loader(tmp_path: Path, strategy: str) -> None:
+def test_our_own_prefetch_is_no_loader(tmp_path: Path, strategy: Strategy) -> None:
     paths = [write_file(tmp_path / name, 32 * MIB) for name in "ab"]
     make_cold(*paths)
     progress = follow(*paths)

@@ -19,7 +19,7 @@ from shardahead import PrefetchHandle, _core, prefetch_files
 from shardahead.command import cli
 from shardahead.command.doctor import DEFAULT_READ_BYTES, examine
 from shardahead.node.topology import local_topology
-from shardahead.prefetch.options import DEFAULT_BOARD_FOLDER, DEFAULT_PARTITION, resolve_options
+from shardahead.prefetch.options import DEFAULT_BOARD_FOLDER, DEFAULT_PARTITION, Options
 from shardahead.units import parse_bytes
 from shardahead.weights.iterators import MAX_WORKERS, check_max_workers
 
@@ -43,7 +43,7 @@ class BadIndex:
 
 
 def option(name: str) -> Callable[[Any], object]:
-    return lambda value: resolve_options(**{name: value}, environ={})
+    return lambda value: Options(**{name: value})
 
 
 TAKERS: dict[str, Callable[[Any], object]] = {
@@ -56,7 +56,8 @@ TAKERS: dict[str, Callable[[Any], object]] = {
     "max_workers": check_max_workers,
 }
 GOOD = {"threads": 4, "max_workers": 4}  # of the others 4096
-WRONG = [True, 4096.0, "4", b"4", float("nan"), Decimal(4), [4], BadIndex(), object]
+SIZES = ("block_size", "window_bytes", "inflight_bytes")  # also as text: test_options.py
+WRONG = [True, 4096.0, b"4", float("nan"), Decimal(4), [4], BadIndex(), object]
 
 
 @pytest.mark.parametrize("name", TAKERS)
@@ -83,11 +84,17 @@ def test_what_is_none_is_refused_by_name(name: str, wrong: Any) -> None:
         TAKERS[name](wrong)
 
 
+@pytest.mark.parametrize("name", sorted(TAKERS.keys() - set(SIZES)))
+def test_a_count_is_no_text(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be .*not '4'$"):
+        TAKERS[name]("4")
+
+
 def test_a_long_value_is_cut() -> None:
     with pytest.raises(
         TypeError, match=r"^threads must be a whole number, not b'x+\.\.\.$"
     ) as caught:
-        resolve_options(threads=b"x" * MIB)  # type: ignore[arg-type]
+        Options(threads=b"x" * MIB)  # type: ignore[arg-type]
     assert len(str(caught.value)) < 300
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from shardahead.checkpoint.order import consumed_offsets, in_order, order_of
 from shardahead.checkpoint.safetensors_header import TensorRange
-from shardahead.prefetch.options import resolve_options
+from shardahead.prefetch.options import Mode, Options
 from shardahead.weights.iterators import weights_of
 from shardahead.weights.safetensors_load import Load
 
@@ -59,7 +59,7 @@ def test_a_shard_that_the_window_cannot_hold_comes_in_its_own_order() -> None:
 @pytest.mark.parametrize("mode", ["mmap", "pread"])
 @pytest.mark.parametrize("max_workers", [None, 2])
 def test_weights_come_in_the_order_of_the_names(
-    tmp_path: Path, mode: str, max_workers: int | None
+    tmp_path: Path, mode: Mode, max_workers: int | None
 ) -> None:
     torch = pytest.importorskip("torch")
     safetensors = pytest.importorskip("safetensors")
@@ -74,11 +74,10 @@ def test_weights_come_in_the_order_of_the_names(
         save_file(tensors, path)
     load = Load(
         files,
-        options=resolve_options(),
+        options=Options(mode=mode),
         topology=(0, 1),
         prefetch=True,
         names=None,
-        mode=mode,
         drop_after=False,
         progress=None,
         order="name",

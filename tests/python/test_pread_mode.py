@@ -20,7 +20,7 @@ from pread_support import ITERATORS
 from weights_support import Bits, MakeIterator, bits, read, save_file
 
 from shardahead import PrefetchHandle, safetensors_weights_iterator
-from shardahead.prefetch.options import resolve_mode, resolve_options
+from shardahead.prefetch.options import Options, resolve_mode, resolve_options
 from shardahead.weights.shard_reading import ahead_bytes
 
 torch = pytest.importorskip("torch")
@@ -62,10 +62,10 @@ def test_each_tensor_has_an_aligned_storage_of_its_own(source: Path) -> None:
 def test_the_mode_comes_from_argument_environment_or_default(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert resolve_mode(None, {}) == "auto"
-    assert resolve_mode("mmap", {"SHARDAHEAD_MODE": "pread"}) == "mmap"
+    assert resolve_mode(environ={}) == "auto"
+    assert resolve_mode(Options(mode="mmap"), environ={"SHARDAHEAD_MODE": "pread"}) == "mmap"
     with pytest.raises(ValueError, match="SHARDAHEAD_MODE must be one of auto, mmap, pread"):
-        resolve_mode(None, {"SHARDAHEAD_MODE": "magic"})
+        resolve_mode(environ={"SHARDAHEAD_MODE": "magic"})
     monkeypatch.setenv("SHARDAHEAD_MODE", "pread")
     assert safetensors_weights_iterator(source).mode == "pread"
     monkeypatch.setenv("SHARDAHEAD_DISABLE", "1")
@@ -182,7 +182,7 @@ print(json.dumps(most))
 def test_the_bound_of_what_is_ahead() -> None:
     def bound(window_bytes: int | None, budget: str) -> int:
         environ = {"SHARDAHEAD_MEMORY_BUDGET_BYTES": budget}
-        return ahead_bytes(resolve_options(window_bytes=window_bytes, environ=environ))
+        return ahead_bytes(resolve_options(Options(window_bytes=window_bytes), environ=environ))
 
     assert bound(None, "100GiB") == bound(0, "100GiB") == 128 * MIB
     assert bound(1, "100GiB") == 1

@@ -32,7 +32,7 @@ from conftest import (
 )
 
 from shardahead import prefetch_files
-from shardahead.prefetch.options import PARTITIONS
+from shardahead.prefetch.options import PARTITIONS, Partition, Strategy
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 RANK = """
@@ -49,7 +49,7 @@ print(json.dumps(handle.report().to_dict()))
 @pytest.mark.parametrize("partition", PARTITIONS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_everything_is_resident_afterwards(
-    files: list[Path], strategy: str, partition: str
+    files: list[Path], strategy: Strategy, partition: Partition
 ) -> None:
     handle = prefetch_files(files, strategy=strategy, partition=partition, block_size=MIB)
     handle.wait()
@@ -67,7 +67,7 @@ def test_everything_is_resident_afterwards(
 
 
 @pytest.mark.parametrize("partition", ["block", "file"])
-def test_two_rank_processes_share_the_work(tmp_path: Path, partition: str) -> None:
+def test_two_rank_processes_share_the_work(tmp_path: Path, partition: Partition) -> None:
     files = [write_file(tmp_path / f"{i}.bin", 4 * MIB + i) for i in range(4)]
     make_cold(*files)
     reports = run_ranks(RANK, 2, partition, *files)
@@ -102,7 +102,7 @@ def test_what_is_resident_already_is_not_read_again(files: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_spans_bring_in_their_bytes_and_little_else(tmp_path: Path, strategy: str) -> None:
+def test_spans_bring_in_their_bytes_and_little_else(tmp_path: Path, strategy: Strategy) -> None:
     path = write_file(tmp_path / "big", 64 * MIB)
     other = write_file(tmp_path / "other", 2 * MIB)
     make_cold(path, other)
@@ -162,7 +162,7 @@ def test_without_a_consumer_it_ends_with_the_window_and_says_so(tmp_path: Path) 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_it_is_never_further_ahead_of_its_consumer_than_the_window(
-    tmp_path: Path, strategy: str
+    tmp_path: Path, strategy: Strategy
 ) -> None:
     file_bytes = 4 * MIB
     files = [write_file(tmp_path / f"{i}", file_bytes) for i in range(3)]

@@ -17,6 +17,7 @@ from conftest import MIB, MakeMount
 from pt_support import by_torch, edited, items_of, packed, read, records_of, saved
 
 from shardahead import pt_weights_iterator
+from shardahead.prefetch.options import Mode
 
 torch = pytest.importorskip("torch")
 
@@ -123,7 +124,7 @@ def fifo(path: Path) -> None:
     ("make", "number"), [(fifo, errno.EINVAL), (Path.mkdir, errno.EISDIR)], ids=["fifo", "folder"]
 )
 def test_a_file_that_becomes_something_else(
-    tmp_path: Path, mode: str, prefetch: bool, make: Any, number: int
+    tmp_path: Path, mode: Mode, prefetch: bool, make: Any, number: int
 ) -> None:
     paths = [tmp_path / f"{name}.pt" for name in "ab"]
     for path in paths:
@@ -214,7 +215,7 @@ def test_the_refused_global_is_named(tmp_path: Path, archive: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_empty_and_cut_off(tmp_path: Path, mode: str) -> None:
+def test_empty_and_cut_off(tmp_path: Path, mode: Mode) -> None:
     path, content = tmp_path / "a.pt", {"a": torch.rand(500)}
     path.touch()
     with pytest.raises(ValueError, match="is empty"):
@@ -247,7 +248,7 @@ KINDS = {
 @pytest.mark.parametrize("mode", ["mmap", "pread"])
 @pytest.mark.parametrize("content", KINDS, ids=KINDS.values())
 def test_what_torch_never_wrote_is_called_by_its_name(
-    tmp_path: Path, mode: str, content: bytes
+    tmp_path: Path, mode: Mode, content: bytes
 ) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(content)

@@ -19,14 +19,20 @@ from hypothesis import strategies as st
 from pt_support import by_torch, described, items_of, packed, records_of, saved
 
 from shardahead import pt_weights_iterator
+from shardahead.prefetch.options import Mode
 
 torch = pytest.importorskip("torch")
 
-MODES = [("auto", True, ""), ("mmap", True, ""), ("mmap", False, ""), ("pread", True, ""),
-         ("auto", True, "1")]  # fmt: skip
+MODES: list[tuple[Mode, bool, str]] = [
+    ("auto", True, ""),
+    ("mmap", True, ""),
+    ("mmap", False, ""),
+    ("pread", True, ""),
+    ("auto", True, "1"),
+]
 
 
-def read_in(path: Path, mode: str, prefetch: bool, disable: str) -> list[tuple[Any, Any]]:
+def read_in(path: Path, mode: Mode, prefetch: bool, disable: str) -> list[tuple[Any, Any]]:
     os.environ["SHARDAHEAD_DISABLE"] = disable
     try:
         weights = pt_weights_iterator(path, mode=mode, prefetch=prefetch)

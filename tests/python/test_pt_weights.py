@@ -24,6 +24,7 @@ from weights_support import Bits, bits, random_tensor, zoo
 
 import shardahead
 from shardahead import pt_weights_iterator
+from shardahead.prefetch.options import Mode
 
 torch = pytest.importorskip("torch")
 
@@ -52,7 +53,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("prefetch", [True, False])
-def test_the_same_tensors_in_the_same_order(checkpoint: Path, mode: str, prefetch: bool) -> None:
+def test_the_same_tensors_in_the_same_order(checkpoint: Path, mode: Mode, prefetch: bool) -> None:
     expected = plainly(checkpoint)
     make_cold(*checkpoint.iterdir())
     weights = pt_weights_iterator(checkpoint, mode=mode, prefetch=prefetch)

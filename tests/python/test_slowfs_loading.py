@@ -19,7 +19,7 @@ from conftest import (
 from nursery import Nursery
 
 from shardahead import evict, prefetch_files, residency
-from shardahead.prefetch.options import PARTITIONS
+from shardahead.prefetch.options import PARTITIONS, Strategy
 
 STRATEGIES = ["auto", "fadvise", "readahead", "pread"]
 TENSORS_PER_SHARD = 8
@@ -92,7 +92,7 @@ def size_of(folder: Path) -> int:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_prefetch_takes_each_byte_over_the_link_once(
-    source: Path, make_mount: MakeMount, strategy: str
+    source: Path, make_mount: MakeMount, strategy: Strategy
 ) -> None:
     mount = make_mount(source)
     for expected in (size_of(source), 0):  # cold, then warm
@@ -107,7 +107,7 @@ def test_a_prefetch_takes_each_byte_over_the_link_once(
 @pytest.mark.parametrize("partition", PARTITIONS)
 @pytest.mark.parametrize("strategy", ["fadvise", "pread"])
 def test_two_rank_processes_take_each_byte_over_the_link_once(
-    source: Path, make_mount: MakeMount, strategy: str, partition: str
+    source: Path, make_mount: MakeMount, strategy: Strategy, partition: str
 ) -> None:
     mount = make_mount(source, round_trip_ms=1)
     files = sorted(mount.mountpoint.glob("*.safetensors"))
@@ -226,7 +226,7 @@ def test_warm_says_where_a_mount_keeps_no_pages(source: Path, make_mount: MakeMo
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_mount_without_page_cache_does_no_harm(
-    source: Path, make_mount: MakeMount, strategy: str
+    source: Path, make_mount: MakeMount, strategy: Strategy
 ) -> None:
     mount = make_mount(source, direct_io=True)
     handle = prefetch_files(mount.mountpoint, strategy=strategy)

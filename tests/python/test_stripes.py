@@ -16,7 +16,7 @@ from shardahead import prefetch_files
 from shardahead.checkpoint.shards import resolve_shards
 from shardahead.node.stripes import FileStripes, stripes_of
 from shardahead.prefetch.fitted_blocks import fit_blocks
-from shardahead.prefetch.options import resolve_options
+from shardahead.prefetch.options import Options, resolve_options
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def test_the_nearest_multiple_of_the_stripe(
 def test_a_block_size_that_was_given_stays(checkpoint: Path) -> None:
     shards = resolve_shards(checkpoint)
     for options in (
-        resolve_options(block_size=MIB, environ={}),
+        resolve_options(Options(block_size=MIB), environ={}),
         resolve_options(environ={"SHARDAHEAD_BLOCK_SIZE": "1MiB"}),
         resolve_options(environ={"SHARDAHEAD_BLOCK_SIZE_MB": "1"}),
     ):

@@ -22,17 +22,17 @@ def test_each_key_goes_to_whom_it_belongs() -> None:
     asked, theirs = split_extra_config(
         {"threads": 8, "mode": "pread", "drop_after": True, "max_workers": 3, "num_threads": 2}
     )
-    assert (asked.mode, asked.drop_after, asked.max_workers) == ("pread", True, 3)
+    assert (asked.options.mode, asked.drop_after, asked.max_workers) == ("pread", True, 3)
     assert asked.by_format
-    assert asked.resolved().threads == 8
+    assert asked.options.threads == 8
     assert theirs == {"num_threads": 2}
 
 
 @pytest.mark.parametrize("value", [32 * MIB, "32MiB", "32M"])
 def test_sizes_are_bytes_or_have_units(value: object) -> None:
     asked, _ = split_extra_config({"block_size": value, "window_bytes": value})
-    options = asked.resolved()
-    assert (options.block_bytes, options.window_bytes) == (32 * MIB, 32 * MIB)
+    options = asked.options
+    assert (options.block_size, options.window_bytes) == (32 * MIB, 32 * MIB)
 
 
 def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
@@ -63,9 +63,9 @@ def test_a_bad_value_is_named(extra: Any, error: type[Exception], text: str) -> 
 
 def test_what_was_given_counts_before_what_vllm_says() -> None:
     asked, _ = split_extra_config({"threads": 3})
-    options = asked.resolved(threads=16, block_size=MIB)
-    assert (options.threads, options.block_bytes) == (3, MIB)
-    assert NOTHING_ASKED.resolved(threads=16).threads == 16
+    options = asked.options_with(threads=16, block_size=MIB)
+    assert (options.threads, options.block_size) == (3, MIB)
+    assert NOTHING_ASKED.options_with(threads=16).threads == 16
 
 
 def test_a_setting_of_vllm_counts_where_it_is_not_vllms_default() -> None:

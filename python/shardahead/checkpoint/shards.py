@@ -27,8 +27,9 @@ __all__ = ["MAX_NAME_BYTES", "natural_sort_key"]
 
 logger = logging.getLogger("shardahead")
 
-PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
-Files: TypeAlias = "PathLike | Iterable[PathLike]"
+PathLike: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+#: What every entry takes: paths of shards, or one path: a shard, a folder, or an index.
+Files: TypeAlias = PathLike | Iterable[PathLike]
 
 #: The largest index file that is read, in bytes. That of a million tensors has about 100 MB.
 MAX_INDEX_BYTES = 128 << 20

@@ -16,6 +16,7 @@ from shardahead.units import quoted
 
 logger = logging.getLogger("shardahead")
 
+#: Which tensors are wanted: their names, or a predicate of a name.
 Names: TypeAlias = Collection[str] | Callable[[str], bool]
 
 

@@ -27,7 +27,7 @@ from shardahead.node.residency import residency_of
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.options import Options, is_disabled, resolve_options
 from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes, printable
@@ -68,12 +68,14 @@ def warm(options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace) -> PrefetchHandle:
     chosen = resolve_options(
-        threads=options.threads,
-        block_size=options.block_size,
-        strategy=options.strategy,
-        partition=options.partition,
-        window_bytes=0 if options.force else None,
-        inflight_bytes=options.inflight,
+        Options(
+            threads=options.threads,
+            block_size=options.block_size,
+            strategy=options.strategy,
+            partition=options.partition,
+            window_bytes=0 if options.force else None,
+            inflight_bytes=options.inflight,
+        )
     )
     if is_disabled():
         complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
@@ -175,7 +177,8 @@ def plan(options: argparse.Namespace) -> int:
 def _plan_text(options: argparse.Namespace) -> str:
     shards = resolve_shards(files_of(options))
     chosen = fit_blocks(
-        resolve_options(block_size=options.block_size, partition=options.partition), shards
+        resolve_options(Options(block_size=options.block_size, partition=options.partition)),
+        shards,
     )
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     sizes = [shard.size_bytes for shard in shards]

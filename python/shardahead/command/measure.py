@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from shardahead import _core
 from shardahead.checkpoint.shards import PathLike, Shard, resolve_shards
 from shardahead.node.topology import local_topology
-from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.options import Options, Strategy, is_disabled, resolve_options
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes
 
@@ -86,9 +86,9 @@ def measure(shards: Sequence[Shard], read_bytes: int) -> Measurement:
     if left < 3 * MIN_RATE_BYTES:
         return Measurement(latency, len(latencies), reason=_too_little(left))
     # The plain reader last: its readahead brings in bytes that nobody counts.
+    ways: list[tuple[Strategy, int]] = [("auto", 1), ("auto", 4), ("pread", 1)]
     one_stream, streams, plain = (
-        _rate(_absent(shards, left // 3), strategy, threads)
-        for strategy, threads in (("auto", 1), ("auto", 4), ("pread", 1))
+        _rate(_absent(shards, left // 3), strategy, threads) for strategy, threads in ways
     )
     return Measurement(
         latency,
@@ -153,16 +153,18 @@ def _latencies(absent: Ranges) -> list[float]:
     return seconds
 
 
-def _rate(ranges: Ranges, strategy: str, threads: int) -> Rate | None:
+def _rate(ranges: Ranges, strategy: Strategy, threads: int) -> Rate | None:
     if not ranges:  # others read them meanwhile
         return None
     share = _sum(ranges) // (4 * threads)  # some blocks for each thread
     options = resolve_options(
-        threads=threads,
-        block_size=max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20,
-        strategy=strategy,
-        partition="block",
-        window_bytes=0,
+        Options(
+            threads=threads,
+            block_size=max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20,
+            strategy=strategy,
+            partition="block",
+            window_bytes=0,
+        )
     )
     shards = resolve_shards(list(ranges))
     handle = start_prefetch(

@@ -24,7 +24,7 @@ from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.seams import is_turned_off
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import PrefetchOptions, is_prefetched_unasked, resolve_options
+from shardahead.prefetch.options import Options, is_prefetched_unasked
 from shardahead.prefetch.start import prefetch_files
 from shardahead.units import format_bytes
 from shardahead.weights.iterators import MAX_WORKERS, weights_of
@@ -69,8 +69,7 @@ def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> A
     if is_turned_off() or not files or num_threads < 1:
         return original(*args, **kwargs)
     try:
-        options = _options(num_threads)
-        handle = prefetch_files(files, threads=options.threads, block_size=options.block_bytes)
+        handle = prefetch_files(files, options=_options(num_threads))
     except (OSError, ValueError) as error:  # advice: what is wrong with files, the load says
         logger.warning("SGLang's own prefetch is used: %s", error)
         return original(*args, **kwargs)
@@ -147,21 +146,20 @@ def _load(files: Sequence[str], given: Mapping[str, Any]) -> Load:
         topology=(None, None),
         prefetch=True,
         names=None,
-        mode=None,
         drop_after=given["drop_cache_after_load"],
         progress=None,
         order="name",
     )
 
 
-def _options(num_threads: int) -> PrefetchOptions:
+def _options(num_threads: int) -> Options:
     """SGLang's settings where they are not its defaults, else the variables SHARDAHEAD_*."""
     threads = None if num_threads == _DEFAULT_THREADS else min(num_threads, _core.MAX_THREADS)
     block_bytes: int = weight_utils._get_prefetch_block_size()
     least, most = _core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES
     given = block_bytes != _core.DEFAULT_BLOCK_BYTES
     block_size = max(least, min(block_bytes, most)) if given else None
-    return resolve_options(threads=threads, block_size=block_size)
+    return Options(threads=threads, block_size=block_size)
 
 
 def _started_early(files: Sequence[str]) -> list[PrefetchHandle]:

@@ -17,7 +17,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from shardahead.integrations.seams import Seam, decline, missing
-from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.options import (
+    Options,
+    Partition,
+    Size,
+    Strategy,
+    asked_by,
+    is_disabled,
+    resolve_options,
+)
 from shardahead.prefetch.start import prefetch_files
 
 _LOADER = "tensorrt_llm._torch.models.checkpoints.hf.weight_loader"
@@ -32,11 +40,12 @@ logger = logging.getLogger("shardahead")
 def weight_loader(
     *,
     threads: int | None = None,
-    block_size: int | None = None,
-    strategy: str | None = None,
-    partition: str | None = None,
-    window_bytes: int | None = None,
-    inflight_bytes: int | None = None,
+    block_size: Size | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    window_bytes: Size | None = None,
+    inflight_bytes: Size | None = None,
+    options: Options | None = None,
     **engine_options: Any,
 ) -> Any:
     """An HfWeightLoader(**engine_options) that prefetches through Shardahead; the other arguments
@@ -48,15 +57,8 @@ def weight_loader(
 
     Raises ValueError and TypeError as `prefetch_files` does, ImportError without TensorRT-LLM.
     """
-    options = {
-        "threads": threads,
-        "block_size": block_size,
-        "strategy": strategy,
-        "partition": partition,
-        "window_bytes": window_bytes,
-        "inflight_bytes": inflight_bytes,
-    }
-    resolve_options(**options)  # type: ignore[arg-type]
+    asked = asked_by(locals())
+    resolve_options(asked)  # the variables, too, are judged before anything starts
     from tensorrt_llm._torch.models.checkpoints.hf.weight_loader import HfWeightLoader
 
     reason = missing(_SEAMS)
@@ -64,7 +66,7 @@ def weight_loader(
         decline("tensorrt_llm", reason, tested="none")
     if reason is not None or is_disabled():
         return HfWeightLoader(**engine_options)
-    return _subclass(HfWeightLoader)(options, engine_options)
+    return _subclass(HfWeightLoader)(asked, engine_options)
 
 
 @functools.cache
@@ -72,7 +74,7 @@ def _subclass(base: Any) -> Any:
     class ShardaheadWeightLoader(base):  # type: ignore[misc, unused-ignore]
         """HfWeightLoader, prefetching through Shardahead."""
 
-        def __init__(self, options: dict[str, Any], engine_options: dict[str, Any]) -> None:
+        def __init__(self, options: Options, engine_options: dict[str, Any]) -> None:
             super().__init__(**engine_options)
             self._shardahead_options = options
             self._engine_options = engine_options
@@ -97,7 +99,7 @@ def _subclass(base: Any) -> Any:
                 return
             try:
                 handle = prefetch_files(
-                    list(file_names), local_rank, local_size, **self._shardahead_options
+                    list(file_names), local_rank, local_size, options=self._shardahead_options
                 )
             except OSError as error:  # the load says what is wrong with its files
                 logger.warning("no prefetch: %s", error)
@@ -108,6 +110,6 @@ def _subclass(base: Any) -> Any:
     return ShardaheadWeightLoader
 
 
-def _make(options: dict[str, Any], engine_options: dict[str, Any]) -> Any:
+def _make(options: Options, engine_options: dict[str, Any]) -> Any:
     """What a pickled loader is on the other side."""
-    return weight_loader(**options, **engine_options)
+    return weight_loader(options=options, **engine_options)

@@ -10,59 +10,48 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from shardahead.prefetch.options import (
-    PrefetchOptions,
+    OPTION_NAMES,
+    Options,
     is_prefetched_unasked,
     resolve_mode,
     resolve_options,
 )
-from shardahead.units import parse_bytes
 from shardahead.weights.iterators import check_max_workers
 
 #: Keys of vLLM's own default loader: they stay its business.
 VLLM_KEYS = ("enable_multithread_load", "num_threads", "enable_weights_track")
-#: Keys of `prefetch_files` and the weight iterators, with their meaning there.
-OUR_KEYS = (
-    "threads",
-    "block_size",
-    "strategy",
-    "partition",
-    "window_bytes",
-    "inflight_bytes",
-    "mode",
-    "drop_after",
-    "max_workers",
-)
-_BYTES_KEYS = ("block_size", "window_bytes", "inflight_bytes")
-_PREFETCH_KEYS = OUR_KEYS[:6]
+#: Those of `Options`, and of the weight iterators, with their meaning there.
+OUR_KEYS = (*OPTION_NAMES, "drop_after", "max_workers")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One load, as it was asked for. `options` are those of `resolve_options` that were given.
+    """One load, as it was asked for.
 
     `by_format`: --load-format shardahead, which prefetches on every filesystem and always leaves
     out the experts that are not of `local_expert_ids`.
     """
 
-    options: Mapping[str, Any]
-    mode: str | None = None
+    options: Options
     drop_after: bool = False
     max_workers: int | None = None
     by_format: bool = False
     local_expert_ids: Collection[int] | None = None
 
-    def resolved(
-        self, threads: int | None = None, block_size: int | None = None
-    ) -> PrefetchOptions:
-        """The options in force, `threads` and `block_size` where none were given."""
-        given = {"threads": threads, "block_size": block_size, **self.options}
-        return resolve_options(**given)
+    def options_with(self, threads: int | None = None, block_size: int | None = None) -> Options:
+        """The options, with `threads` and `block_size` where none were asked for."""
+        asked = self.options
+        return replace(
+            asked,
+            threads=threads if asked.threads is None else asked.threads,
+            block_size=block_size if asked.block_size is None else asked.block_size,
+        )
 
     def of_experts(self, local_expert_ids: Collection[int] | None) -> Asked:
         return replace(self, local_expert_ids=local_expert_ids)
 
 
-NOTHING_ASKED = Asked({})
+NOTHING_ASKED = Asked(Options())
 
 
 def split_extra_config(extra: Mapping[str, Any]) -> tuple[Asked, dict[str, Any]]:
@@ -82,7 +71,7 @@ def split_extra_config(extra: Mapping[str, Any]) -> tuple[Asked, dict[str, Any]]
             f"model_loader_extra_config has no key {', '.join(map(repr, unknown))} for load format "
             f"shardahead; it has {', '.join(OUR_KEYS)}, and vLLM's own {', '.join(VLLM_KEYS)}"
         )
-    given = {key: _in_bytes(key, value) for key, value in extra.items() if key in OUR_KEYS}
+    given = {key: value for key, value in extra.items() if key in OUR_KEYS}
     drop_after = given.get("drop_after", False)
     if not isinstance(drop_after, bool):
         raise TypeError(f"drop_after must be true or false, not {drop_after!r}")
@@ -90,24 +79,14 @@ def split_extra_config(extra: Mapping[str, Any]) -> tuple[Asked, dict[str, Any]]
     if max_workers is not None:
         check_max_workers(max_workers)
     asked = Asked(
-        options={key: given[key] for key in _PREFETCH_KEYS if key in given},
-        mode=given.get("mode"),
+        options=Options(**{key: given[key] for key in OPTION_NAMES if key in given}),
         drop_after=drop_after,
         max_workers=max_workers,
         by_format=True,
     )
-    asked.resolved()
-    resolve_mode(asked.mode)
+    resolve_options(asked.options)  # the variables, too, are judged before anything starts
+    resolve_mode(asked.options)
     return asked, {key: value for key, value in extra.items() if key in VLLM_KEYS}
-
-
-def _in_bytes(key: str, value: Any) -> Any:
-    if key not in _BYTES_KEYS or not isinstance(value, str):
-        return value
-    try:
-        return parse_bytes(value)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
 
 
 def within(value: int, default: int, least: int, most: int) -> int | None:

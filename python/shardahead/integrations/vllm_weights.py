@@ -26,7 +26,7 @@ from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_pre
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.beside_loader import prefetching
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import PrefetchOptions
+from shardahead.prefetch.options import Options
 from shardahead.prefetch.start import prefetch_files
 from shardahead.units import format_bytes
 from shardahead.weights.iterators import MAX_WORKERS, weights_of
@@ -80,7 +80,7 @@ def safetensors_weights(original: Function) -> Function:
             given["hf_weights_files"],
             asked.of_experts(given["local_expert_ids"]),
             functools.partial(
-                _resolved,
+                _options,
                 asked,
                 signature,
                 given,
@@ -110,7 +110,7 @@ def multi_thread_safetensors_weights(original: Function) -> Function:
         return _weights(
             given["hf_weights_files"],
             asked,
-            asked.resolved,
+            asked.options_with,
             order="offset",
             max_workers=asked.max_workers or min(given["max_workers"], MAX_WORKERS),
             bar=_bar(given["use_tqdm_on_load"], "Multi-thread loading shards"),
@@ -151,10 +151,10 @@ def prefetch_all_checkpoints(original: Function) -> Function:
         if is_turned_off() or not files or min(counts) < 1:  # vLLM says which is too small
             return original(*args, **kwargs)  # type: ignore[no-any-return]
         try:
-            options = _resolved(
+            options = _options(
                 NOTHING_ASKED, signature, given, "num_prefetch_threads", "block_size"
             )
-            handle = prefetch_files(files, threads=options.threads, block_size=options.block_bytes)
+            handle = prefetch_files(files, options=options)
         except (OSError, ValueError) as error:  # advice: what is wrong with files, the load says
             logger.warning("vLLM's own prefetch is used: %s", error)
             return original(*args, **kwargs)  # type: ignore[no-any-return]
@@ -167,7 +167,7 @@ def prefetch_all_checkpoints(original: Function) -> Function:
 def _weights(
     files: Sequence[str],
     asked: Asked,
-    options: Callable[[], PrefetchOptions],
+    options: Callable[[], Options],
     *,
     order: str,
     max_workers: int | None,
@@ -183,7 +183,6 @@ def _weights(
             topology=(None, None),
             prefetch=True,
             names=None if ids is None else lambda name: not should_skip_weight(name, ids),
-            mode=asked.mode,
             drop_after=asked.drop_after,
             progress=None,
             order=order,
@@ -204,7 +203,7 @@ def _weights(
 def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
     with closing(weights), ExitStack() as beside:
         try:
-            beside.enter_context(prefetching(list(files), **asked.options))
+            beside.enter_context(prefetching(list(files), options=asked.options))
         except (OSError, ValueError) as error:
             logger.warning("vLLM loads by itself: %s", error)
         yield from weights
@@ -237,13 +236,13 @@ def _strategy() -> str | None:
     return strategy
 
 
-def _resolved(
+def _options(
     asked: Asked, signature: inspect.Signature, given: dict[str, Any], threads: str, block_size: str
-) -> PrefetchOptions:
+) -> Options:
     def setting(name: str, least: int, most: int) -> int | None:
         return within(given[name], signature.parameters[name].default, least, most)
 
-    return asked.resolved(
+    return asked.options_with(
         threads=setting(threads, 1, _core.MAX_THREADS),
         block_size=setting(block_size, _core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES),
     )

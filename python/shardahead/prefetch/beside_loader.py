@@ -20,7 +20,14 @@ from shardahead.checkpoint.shards import Files, resolve_shards
 from shardahead.node.memory import budget_in_force
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import resolve_options
+from shardahead.prefetch.options import (
+    Options,
+    Partition,
+    Size,
+    Strategy,
+    asked_by,
+    resolve_options,
+)
 from shardahead.prefetch.start import start_prefetch
 
 logger = logging.getLogger("shardahead")
@@ -152,11 +159,12 @@ def prefetching(
     local_rank: int | None = None,
     local_size: int | None = None,
     threads: int | None = None,
-    block_size: int | None = None,
-    strategy: str | None = None,
-    partition: str | None = None,
-    window_bytes: int | None = None,
-    inflight_bytes: int | None = None,
+    block_size: Size | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    window_bytes: Size | None = None,
+    inflight_bytes: Size | None = None,
+    options: Options | None = None,
 ) -> Iterator[PrefetchHandle]:
     """Prefetches `checkpoint` while the body of the `with` statement loads it by whatever means.
 
@@ -173,25 +181,18 @@ def prefetching(
     Gives the PrefetchHandle; the prefetch ends with the body. Arguments and errors as for
     `prefetch_files`; what goes wrong later is in the handle's report and never raises.
     """
-    options = resolve_options(
-        threads=threads,
-        block_size=block_size,
-        strategy=strategy,
-        partition=partition,
-        window_bytes=window_bytes,
-        inflight_bytes=inflight_bytes,
-    )
+    resolved = resolve_options(asked_by(locals()))
     shards = resolve_shards(checkpoint)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
     handle = start_prefetch(
         shards,
-        options,
+        resolved,
         topology,
         spans=[None] * len(shards),
         consumer=True,
         consumer_releases=False,
     )
-    follower = _follow(handle, budget_in_force(options.memory_budget_bytes))
+    follower = _follow(handle, budget_in_force(resolved.memory_budget_bytes))
     try:
         yield handle
     finally:

@@ -1,36 +1,110 @@
-"""Options: what was asked for, from argument, environment or default, checked before any work.
+"""Options: what a caller asks for, and what is in force of it, checked before any work.
 
-Pure decisions, no I/O. Every option has an environment variable SHARDAHEAD_<OPTION>, which counts
-where the argument is not given.
+Pure decisions, no I/O. An argument counts before a field of `options=`, that before the variable
+SHARDAHEAD_<OPTION>, and the variable before the default. Any thread.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Literal, TypeAlias, get_args
 
 from shardahead import _core
 from shardahead.arguments import number_between, parse_count, shown
 from shardahead.environment import PREFIX, is_on, new_warning
 from shardahead.units import parse_bytes
 
-STRATEGIES = ("auto", "populate", "fadvise", "readahead", "pread")
-PARTITIONS = ("dynamic", "block", "file")
-DEFAULT_PARTITION = "dynamic"
+Strategy: TypeAlias = Literal["auto", "populate", "fadvise", "readahead", "pread"]
+Partition: TypeAlias = Literal["dynamic", "block", "file"]
+Mode: TypeAlias = Literal["auto", "mmap", "pread"]
+#: A number of bytes: 16777216, or "16MiB".
+Size: TypeAlias = int | str
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+PARTITIONS: tuple[Partition, ...] = get_args(Partition)
+MODES: tuple[Mode, ...] = get_args(Mode)
+DEFAULT_PARTITION: Partition = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"
-MODES = ("auto", "mmap", "pread")
+MOST_BYTES = 2**63 - 1
 
 logger = logging.getLogger("shardahead")
 
-T = TypeVar("T", int, str)
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "strategy": STRATEGIES,
+    "partition": PARTITIONS,
+    "mode": MODES,
+}
+_SIZES = {
+    "block_size": (_core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES),
+    "window_bytes": (0, MOST_BYTES),
+    "inflight_bytes": (0, MOST_BYTES),
+    "memory_budget_bytes": (0, MOST_BYTES),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be asked of every entry as `options=`: one value for all of them, checked when it is
+    made, hashable, to be pickled, and changed by `dataclasses.replace`.
+
+    None is not given: then the variable SHARDAHEAD_<OPTION> counts, else the default. A keyword of
+    the call counts before the field. Sizes are numbers of bytes, or text with a unit, "16MiB"; they
+    are kept as numbers. What means nothing to an entry is passed over there.
+
+    threads: worker threads of this process, 1 to 256; 4 by default.
+    block_size: bytes claimed and advised at once, 4 KiB to 1 GiB; 16 MiB by default.
+    strategy: "auto" (default), "populate", "fadvise", "readahead" or "pread".
+    partition: "dynamic" (default), "block" or "file".
+    window_bytes: how far to be ahead of the slowest consumer; 0 is no limit. By default memory
+        decides.
+    inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
+        default, is found by measuring.
+    mode: of the weight iterators: "auto" (default), "mmap" or "pread".
+    memory_budget_bytes: what page cache may fill; by default that is measured.
+    board_folder: where the board is on which local ranks meet, "/dev/shm" by default: the same for
+        all that are to share the work.
+
+    The last two are of the node rather than of a load, and no keywords of the entries. In full:
+    docs/settings.md. Raises ValueError with the field and its value where that is out of range or
+    unknown, and TypeError where it is of the wrong type.
+    """
+
+    threads: int | None = None
+    block_size: Size | None = None
+    strategy: Strategy | None = None
+    partition: Partition | None = None
+    window_bytes: Size | None = None
+    inflight_bytes: Size | None = None
+    mode: Mode | None = None
+    memory_budget_bytes: Size | None = None
+    board_folder: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, _checked(field.name, value, field.name))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Options:
+        """What the variables SHARDAHEAD_* say, of this process where `environ` is None; None where
+        they say nothing. Raises ValueError with the variable and its value where that is wrong.
+        """
+        environ = os.environ if environ is None else environ
+        _warn_of_unread(environ)
+        return cls(**{name: _from_environment(name, environ) for name in OPTION_NAMES})
+
+
+OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
 
 
 @dataclass(frozen=True)
 class PrefetchOptions:
-    """Options of one prefetch, complete and valid.
+    """Options of one prefetch as they are in force: complete and valid.
 
     `block_size_given` is False where `block_bytes` is the default, which may give way to the layout
     of the files (stripes.py). `window_bytes` 0 means no limit, None that memory decides;
@@ -41,8 +115,8 @@ class PrefetchOptions:
     threads: int
     block_bytes: int
     block_size_given: bool
-    strategy: str
-    partition: str
+    strategy: Strategy
+    partition: Partition
     window_bytes: int | None
     inflight_bytes: int
     board_folder: str
@@ -63,70 +137,64 @@ def is_prefetched_unasked(mount_classes: Iterable[str]) -> bool:
     return any(mount_class in ("network", "user_space") for mount_class in mount_classes)
 
 
-def resolve_options(
-    *,
-    threads: int | None = None,
-    block_size: int | None = None,
-    strategy: str | None = None,
-    partition: str | None = None,
-    window_bytes: int | None = None,
-    inflight_bytes: int | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> PrefetchOptions:
-    """The options in force: argument, else environment, else default.
+def asked_by(arguments: Mapping[str, Any]) -> Options:
+    """What a call asks for, of whose arguments these are all, as locals() has them: of the options
+    the keyword where one is given, else the field of `options`. Raises as `Options` does.
+    """
+    options = arguments["options"]
+    if options is None:
+        options = Options()
+    if not isinstance(options, Options):
+        raise TypeError(f"options must be a shardahead.Options, not {shown(options)}")
+    keywords = {name: arguments[name] for name in OPTION_NAMES if arguments.get(name) is not None}
+    return dataclasses.replace(options, **keywords)
 
-    Raises ValueError with the argument (or variable) and its value where one is out of range or
-    unknown, and TypeError where it has the wrong type. Variables that nothing reads are logged
-    once, at WARNING.
+
+def resolve_options(
+    options: Options | None = None, *, environ: Mapping[str, str] | None = None
+) -> PrefetchOptions:
+    """The options in force: what is asked for, else environment, else default.
+
+    Raises ValueError with the variable and its value where one that counts is out of range or
+    unknown. Variables that nothing reads are logged once, at WARNING.
     """
     environ = os.environ if environ is None else environ
-    if warning := new_warning(environ):
-        logger.warning("%s", warning)
+    _warn_of_unread(environ)
+    # Not by Options.from_environment(): what does not count is not judged either.
+    found = {name: _counting(name, options, environ) for name in OPTION_NAMES if name != "mode"}
+    block_size = found["block_size"]
     return PrefetchOptions(
-        threads=_number(
-            "threads",
-            threads,
-            environ,
-            _core.DEFAULT_THREADS,
-            1,
-            _core.MAX_THREADS,
-            parse=parse_count,
-        ),
-        block_bytes=_number(
-            "block_size",
-            block_size,
-            environ,
-            _core.DEFAULT_BLOCK_BYTES,
-            _core.MIN_BLOCK_BYTES,
-            _core.MAX_BLOCK_BYTES,
-        ),
-        block_size_given=block_size is not None
-        or _from_environment("block_size", environ, str.strip) is not None,
-        strategy=_choice("strategy", strategy, environ, "auto", STRATEGIES),
-        partition=_choice("partition", partition, environ, DEFAULT_PARTITION, PARTITIONS),
-        window_bytes=_number_or_none("window_bytes", window_bytes, environ, 0, 2**63 - 1),
-        inflight_bytes=_number("inflight_bytes", inflight_bytes, environ, 0, 0, 2**63 - 1),
-        board_folder=environ.get(PREFIX + "BOARD_FOLDER") or DEFAULT_BOARD_FOLDER,
-        memory_budget_bytes=_number_or_none("memory_budget_bytes", None, environ, 0, 2**63 - 1),
+        threads=_or(found["threads"], _core.DEFAULT_THREADS),
+        block_bytes=_or(block_size, _core.DEFAULT_BLOCK_BYTES),
+        block_size_given=block_size is not None,
+        strategy=_or(found["strategy"], "auto"),
+        partition=_or(found["partition"], DEFAULT_PARTITION),
+        window_bytes=found["window_bytes"],
+        inflight_bytes=_or(found["inflight_bytes"], 0),
+        board_folder=_or(found["board_folder"], DEFAULT_BOARD_FOLDER),
+        memory_budget_bytes=found["memory_budget_bytes"],
     )
 
 
-def resolve_mode(mode: str | None, environ: Mapping[str, str] | None = None) -> str:
+def resolve_mode(
+    options: Options | None = None, *, environ: Mapping[str, str] | None = None
+) -> Mode:
     """How the weight iterators get at tensors. Raises ValueError as `resolve_options` does."""
-    return _choice("mode", mode, os.environ if environ is None else environ, "auto", MODES)
+    mode: Mode = _or(_counting("mode", options, os.environ if environ is None else environ), "auto")
+    return mode
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """`value` where it is one of `choices`; else ValueError with `name`, choices and value."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
-    return value
+def _counting(name: str, options: Options | None, environ: Mapping[str, str]) -> Any:
+    asked = getattr(options, name, None)
+    return _from_environment(name, environ) if asked is None else asked
 
 
-def _from_environment(
-    name: str, environ: Mapping[str, str], parse: Callable[[str], T]
-) -> tuple[str, T] | None:
-    """The variable that counts and its value; what is empty is not set."""
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> Any:
+    """What the variable of this option says; None where it is not set, or empty."""
     variable = PREFIX + name.upper()
     unit = ""
     if name == "block_size" and not environ.get(variable):
@@ -134,45 +202,56 @@ def _from_environment(
     text = environ.get(variable)
     if not text:
         return None
+    value: object = text.strip() if name in _CHOICES else text
     try:
-        return variable, parse(text + unit)
+        if name == "threads":
+            value = parse_count(text)
+        elif name in _SIZES:
+            value = parse_bytes(text + unit)
     except ValueError as error:
         problem = f"not a number of {unit}: {text!r} (example: 16)" if unit else error
         raise ValueError(f"{variable}: {problem}") from None
+    return _checked(name, value, variable)
 
 
-def _number(
-    name: str,
-    argument: int | None,
-    environ: Mapping[str, str],
-    default: int,
-    least: int,
-    most: int,
-    *,
-    parse: Callable[[str], int] = parse_bytes,
-) -> int:
-    if argument is not None:
-        return number_between(name, argument, least, most)
-    found = _from_environment(name, environ, parse)
-    return default if found is None else number_between(*found, least, most)
+def _checked(option: str, value: object, name: str) -> object:
+    """The value of this option as it is kept. Errors call it `name`."""
+    if option in _CHOICES:
+        return _choice(name, value, _CHOICES[option])
+    if option == "board_folder":
+        return _folder(name, value)
+    if option == "threads":
+        return number_between(name, value, 1, _core.MAX_THREADS)
+    return _size(name, value, *_SIZES[option])
 
 
-def _number_or_none(
-    name: str, argument: int | None, environ: Mapping[str, str], least: int, most: int
-) -> int | None:
-    if argument is None and not environ.get(PREFIX + name.upper()):
-        return None
-    return _number(name, argument, environ, 0, least, most)
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
+    return value
 
 
-def _choice(
-    name: str,
-    argument: str | None,
-    environ: Mapping[str, str],
-    default: str,
-    choices: tuple[str, ...],
-) -> str:
-    if argument is not None:
-        return check_choice(name, argument, choices)
-    found = _from_environment(name, environ, str.strip)
-    return default if found is None else check_choice(*found, choices)
+def _size(name: str, value: object, least: int, most: int) -> int:
+    if not isinstance(value, str):
+        return number_between(name, value, least, most)
+    try:
+        count = parse_bytes(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not least <= count <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, not {shown(value)}")
+    return count
+
+
+def _folder(name: str, value: object) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, not {shown(value)}")
+    folder = os.fsdecode(value)
+    if not folder or "\0" in folder:
+        raise ValueError(f"{name} must be a path, not {shown(value)}")
+    return folder
+
+
+def _warn_of_unread(environ: Mapping[str, str]) -> None:
+    if warning := new_warning(environ):
+        logger.warning("%s", warning)

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from shardahead import _core
 from shardahead.arguments import shown, whole_number
-from shardahead.checkpoint.shards import Files, PathLike, Shard, resolve_shards
+from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import PrefetchOptions, is_disabled, resolve_options
+from shardahead.prefetch.options import (
+    Options,
+    Partition,
+    PrefetchOptions,
+    Size,
+    Strategy,
+    asked_by,
+    is_disabled,
+    resolve_options,
+)
 
-Spans = Mapping[PathLike, Sequence[tuple[int, int]]]
+#: By path, the (offset, length) ranges. The keys of a mapping are of just one type to a type
+#: checker, which would refuse a dict of str for one of paths of any kind.
+Spans: TypeAlias = Mapping[Any, Sequence[tuple[int, int]]]
 
 
 def prefetch_files(
@@ -25,14 +37,15 @@ def prefetch_files(
     local_rank: int | None = None,
     local_size: int | None = None,
     threads: int | None = None,
-    block_size: int | None = None,
+    block_size: Size | None = None,
     *,
-    strategy: str | None = None,
-    partition: str | None = None,
-    window_bytes: int | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    window_bytes: Size | None = None,
     spans: Spans | None = None,
     consumer: bool = False,
-    inflight_bytes: int | None = None,
+    inflight_bytes: Size | None = None,
+    options: Options | None = None,
 ) -> PrefetchHandle:
     """Starts bringing `files` into the page cache in the background, and returns at once.
 
@@ -62,24 +75,20 @@ def prefetch_files(
         default, is found by measuring: from 4 blocks, less or more. A value that one process sets
         holds for all that load the same files meanwhile; of several the least.
     consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
+    options: `Options`, which count where the keyword is not given.
+
+    Sizes are numbers of bytes, or text with a unit: "16MiB".
 
     Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and
     FileNotFoundError, PermissionError, IsADirectoryError or OSError with errno and filename where
     a file is missing, unreadable or not a regular file: all before any thread starts. What goes
     wrong later is in the handle's report and never raises.
     """
-    options = resolve_options(
-        threads=threads,
-        block_size=block_size,
-        strategy=strategy,
-        partition=partition,
-        window_bytes=window_bytes,
-        inflight_bytes=inflight_bytes,
-    )
+    resolved = resolve_options(asked_by(locals()))
     shards = resolve_shards(files)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
     return start_prefetch(
-        shards, options, topology, spans=_spans_of(shards, spans), consumer=consumer
+        shards, resolved, topology, spans=_spans_of(shards, spans), consumer=consumer
     )
 
 

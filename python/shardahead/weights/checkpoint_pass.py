@@ -6,25 +6,46 @@ here. One consumer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardahead.checkpoint.shards import Files, resolve_checkpoint
 from shardahead.checkpoint.wanted import Names, Wanted
+from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import PrefetchOptions, is_disabled, resolve_mode
+from shardahead.prefetch.options import Options, is_disabled, resolve_mode, resolve_options
 from shardahead.prefetch.start import start_prefetch
 
 if TYPE_CHECKING:
     import torch
 
-    Weight = tuple[str, torch.Tensor]
+    #: What the iterators give: a name and its tensor.
+    Weight: TypeAlias = tuple[str, torch.Tensor]
+else:
+    # To be looked up at run time without torch: importing this package does not import it.
+    Weight = tuple[str, Any]
 
-__all__ = ["Names"]
+__all__ = ["Names", "Weight"]
+
+logger = logging.getLogger("shardahead")
 
 _LAST_BLOCKS_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """What the `progress` callback is given after each tensor: its name, and how much has been
+    consumed so far of how much in all. Counts are in bytes of tensors; of files that torch.save
+    wrote, whose tensors are not known before, in bytes of files.
+    """
+
+    name: str
+    consumed_bytes: int
+    total_bytes: int
 
 
 class CheckpointPass:
@@ -37,20 +58,27 @@ class CheckpointPass:
         files: Files,
         suffixes: Sequence[str] | None = None,
         *,
-        options: PrefetchOptions,
+        options: Options,
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
-        mode: str | None,
+        drop_after: bool,
+        progress: Callable[[LoadProgress], None] | None,
     ) -> None:
-        self.mode = "mmap" if is_disabled() else resolve_mode(mode)
-        self.options = options
+        self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
+        self.options = resolve_options(options)
         checkpoint = resolve_checkpoint(files, suffixes)
         self.shards = checkpoint.shards
         self.wants = Wanted(checkpoint, names)
         self.prefetch: PrefetchHandle | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])
+        self.progress = progress
+        self.drop_after = _checked_drop_after(
+            drop_after,
+            self._where,
+            together=self.mode == "pread" or (prefetch and self.options.partition == "dynamic"),
+        )
 
     def close(self) -> None:
         """Ends what runs in the background, and waits for nothing."""
@@ -106,6 +134,31 @@ class CheckpointPass:
         with suppress(TimeoutError):
             self._mapped.wait(_LAST_BLOCKS_SECONDS)
         return last
+
+    def _was_last(self) -> bool:
+        """Whether no one else on this node is at the files, after the last tensor."""
+        last = self._end_consumer()
+        if self._mapped is None:
+            return last
+        report = self._mapped.report()
+        if not self.drop_after or self._where.size == 1 or report.partition == "dynamic":
+            return last
+        logger.warning(
+            "drop_after: nothing is dropped, for it is not known when the other local ranks are "
+            "done: %s",
+            report.partition_reason,
+        )
+        return False
+
+
+def _checked_drop_after(drop_after: bool, where: LocalTopology, *, together: bool) -> bool:
+    if drop_after and where.size > 1 and not together:
+        raise ValueError(
+            f"drop_after=True with local_size {where.size} needs prefetch and the dynamic "
+            "partition: else a rank does not know when the others are done with the files; use "
+            "shardahead.evict() after a barrier of your own"
+        )
+    return drop_after
 
 
 @contextmanager

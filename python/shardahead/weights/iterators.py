@@ -21,21 +21,20 @@ from typing import TYPE_CHECKING, Any
 from shardahead.arguments import number_between
 from shardahead.checkpoint.safetensors_header import TensorRange
 from shardahead.checkpoint.shards import Files
-from shardahead.prefetch.options import resolve_options
-from shardahead.weights.checkpoint_pass import CheckpointPass, Names
-from shardahead.weights.safetensors_load import Load, LoadProgress
+from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
+from shardahead.weights.checkpoint_pass import CheckpointPass, LoadProgress, Names, Weight
+from shardahead.weights.safetensors_load import Load
 
 if TYPE_CHECKING:
     import torch
 
-    from shardahead.weights.checkpoint_pass import Weight
     from shardahead.weights.safetensors_load import ShardWeights
 
 MAX_WORKERS = 256
 _EXIT_SECONDS = 1.0
 
 
-class WeightsIterator(Iterator["Weight"]):
+class WeightsIterator(Iterator[Weight]):
     """Iterator over (name, tensor), with the prefetch that it loads through.
 
     `prefetch` is the PrefetchHandle, or None without prefetch. The prefetch ends with the
@@ -73,12 +72,16 @@ def safetensors_weights_iterator(
     local_rank: int | None = None,
     local_size: int | None = None,
     threads: int | None = None,
-    block_size: int | None = None,
-    window_bytes: int | None = None,
+    block_size: Size | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    inflight_bytes: Size | None = None,
+    window_bytes: Size | None = None,
     names: Names | None = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
+    options: Options | None = None,
 ) -> WeightsIterator:
     """Iterates over (name, tensor) of safetensors files, shard after shard, by offset in each.
 
@@ -86,8 +89,9 @@ def safetensors_weights_iterator(
     the shape and dtype that the file says, bit-identical with and without prefetch and in every
     `mode`.
 
-    files, local_rank, local_size, threads, block_size: as for `prefetch_files`. Where an index is
-        given or found, a tensor comes from the shard that it names, and from there alone.
+    files, local_rank, local_size, threads, block_size, strategy, partition, inflight_bytes: as for
+        `prefetch_files`. Where an index is given or found, a tensor comes from the shard that it
+        names, and from there alone.
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
         there is none where all that is wanted fits `memory_budget()`, else a quarter of it.
@@ -104,6 +108,7 @@ def safetensors_weights_iterator(
         more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
         without.
     progress: called after each tensor with a LoadProgress.
+    options: `Options`, which count where the keyword is not given.
 
     Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
     for a file that is not safetensors, before any of its tensors is handed out, and for a folder
@@ -112,11 +117,10 @@ def safetensors_weights_iterator(
     """
     load = Load(
         files,
-        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        options=asked_by(locals()),
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
-        mode=mode,
         drop_after=drop_after,
         progress=progress,
     )
@@ -131,12 +135,16 @@ def buffered_multi_thread_safetensors_weights_iterator(
     local_rank: int | None = None,
     local_size: int | None = None,
     threads: int | None = None,
-    block_size: int | None = None,
-    window_bytes: int | None = None,
+    block_size: Size | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    inflight_bytes: Size | None = None,
+    window_bytes: Size | None = None,
     names: Names | None = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
+    options: Options | None = None,
 ) -> WeightsIterator:
     """As `safetensors_weights_iterator`, same tensors in the same order, with `max_workers` threads
     that prepare tensors of up to that many shards ahead of the caller. 1 to 256 of them; in mode
@@ -145,11 +153,10 @@ def buffered_multi_thread_safetensors_weights_iterator(
     max_workers = check_max_workers(max_workers)
     load = Load(
         files,
-        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        options=asked_by(locals()),
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
-        mode=mode,
         drop_after=drop_after,
         progress=progress,
     )

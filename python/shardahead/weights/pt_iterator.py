@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,17 +22,22 @@ from shardahead.checkpoint.pt_archive import (
     read_archive,
 )
 from shardahead.checkpoint.shards import PT_SUFFIXES, Files
-from shardahead.prefetch.options import PrefetchOptions, resolve_options
+from shardahead.node.residency import evict
+from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
 from shardahead.units import quoted
-from shardahead.weights.checkpoint_pass import CheckpointPass, Names, importing_torch
+from shardahead.weights.checkpoint_pass import (
+    CheckpointPass,
+    LoadProgress,
+    Names,
+    Weight,
+    importing_torch,
+)
 from shardahead.weights.iterators import WeightsIterator
 from shardahead.weights.pt_file import MapError, PtFile
 from shardahead.weights.pt_tree import weights_of_tree
 
 if TYPE_CHECKING:
     import torch
-
-    from shardahead.weights.checkpoint_pass import Weight
 
     # Where the bytes of a tensor lie in the file: (offset, length).
     Place = tuple[int, int]
@@ -47,10 +52,16 @@ def pt_weights_iterator(
     local_rank: int | None = None,
     local_size: int | None = None,
     threads: int | None = None,
-    block_size: int | None = None,
-    window_bytes: int | None = None,
+    block_size: Size | None = None,
+    strategy: Strategy | None = None,
+    partition: Partition | None = None,
+    inflight_bytes: Size | None = None,
+    window_bytes: Size | None = None,
     names: Names | None = None,
-    mode: str | None = None,
+    mode: Mode | None = None,
+    drop_after: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+    options: Options | None = None,
 ) -> WeightsIterator:
     """Iterates over (name, tensor) of files that torch.save wrote, file after file, in the order of
     each file's dictionary.
@@ -68,8 +79,8 @@ def pt_weights_iterator(
     files: paths, or one path: a file, an index (`*.index.json`, `*.index.fp16.json`), or a folder,
         of which its `*.bin`, else its `*.pt`, else its `*.pth` are read, even where there are
         safetensors files beside.
-    prefetch, local_rank, local_size, threads, block_size, window_bytes: as for
-        `safetensors_weights_iterator`.
+    prefetch, local_rank, local_size, threads, block_size, strategy, partition, inflight_bytes,
+        window_bytes, options: as for `safetensors_weights_iterator`.
     names: only these tensors, a collection or a predicate. The files are fetched whole all the
         same: where a tensor lies is not known before.
     mode: "mmap": tensors are views of a private mapping of the file, which lives as long as one of
@@ -78,6 +89,9 @@ def pt_weights_iterator(
         that cannot be mapped: those of before torch 1.6; archives with compressed, unaligned or
         doubled records, in the other byte order, or with sparse or quantized tensors; and those of
         which memory, or a missing /proc, allows no mapping, which is said once.
+    drop_after: as for `safetensors_weights_iterator`; what is still held of a file keeps all of it.
+    progress: called after each tensor with a LoadProgress, in bytes of files: which tensors there
+        are is not known before. Those of one file that are wanted share its bytes by their size.
 
     Raises as `prefetch_files` does, and ImportError where torch is missing. While iterating:
     ValueError for a file that `torch.load(weights_only=True)` refuses, with the class that it did
@@ -88,11 +102,12 @@ def pt_weights_iterator(
     """
     load = PtLoad(
         files,
-        options=resolve_options(threads=threads, block_size=block_size, window_bytes=window_bytes),
+        options=asked_by(locals()),
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
-        mode=mode,
+        drop_after=drop_after,
+        progress=progress,
     )
     return WeightsIterator(load, load.weights())
 
@@ -104,11 +119,12 @@ class PtLoad(CheckpointPass):
         self,
         files: Files,
         *,
-        options: PrefetchOptions,
+        options: Options,
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
-        mode: str | None,
+        drop_after: bool,
+        progress: Callable[[LoadProgress], None] | None,
     ) -> None:
         with importing_torch("pt_weights_iterator needs torch"):
             import torch
@@ -121,7 +137,8 @@ class PtLoad(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
-            mode=mode,
+            drop_after=drop_after,
+            progress=progress,
         )
         # torch maps the files; when it lets go is not known.
         self._start_prefetch([None] * len(self.shards), releases=False)
@@ -132,25 +149,40 @@ class PtLoad(CheckpointPass):
             self._settle_mode()
             for index in range(len(self.shards)):
                 yield from self._weights_of(index)
-            self._end_consumer()
+            last = self._was_last()
         finally:
             self.close()
+        if self.drop_after and last:
+            evict([shard.path for shard in self.shards])
 
     def _weights_of(self, index: int) -> Iterator[Weight]:
         tensors, places = self._tensors_of(index)
         self.wants.require(index, tensors)
         passed = _passed_after(places)
+        sizes = {n: _bytes_of(t) for n, t in tensors.items() if self.wants(index, n)}
+        done, whole = 0, sum(sizes.values())
         for number, name in enumerate(list(tensors)):
             tensor = tensors.pop(name)  # the consumer decides how long it lives
-            if self.wants(index, name):
+            if name in sizes:
                 for place in places[number] if places else ():
                     self._bring_in(index, *place)
                 yield name, tensor
             del tensor
+            if name in sizes:
+                done += sizes[name]
+                self._tell(index, name, done, whole)
             passed_to = passed[number] if number < len(passed) else None
             if passed_to is not None:
                 self._consumed(index, passed_to)
         self._consumed(index, self.shards[index].size_bytes)
+
+    def _tell(self, index: int, name: str, done: int, whole: int) -> None:
+        """`done` of `whole` bytes of a file's tensors stand for that part of the file."""
+        if self.progress is None:
+            return
+        sizes = [shard.size_bytes for shard in self.shards]
+        here = sizes[index] * done // whole if whole else sizes[index]
+        self.progress(LoadProgress(name, sum(sizes[:index]) + here, sum(sizes)))
 
     def _tensors_of(self, index: int) -> tuple[dict[str, torch.Tensor], list[list[Place]]]:
         """The weights of a file, and where the bytes of each lie where that file is mapped; nowhere
@@ -258,6 +290,11 @@ def _passed_after(places: list[list[Place]]) -> list[int | None]:
             first = offset if first is None else min(first, offset)
         passed.append(first)
     return passed[::-1]
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    """Of its elements, also where it is sparse, or shares them with another."""
+    return tensor.numel() * tensor.element_size()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,12 +23,17 @@ from shardahead.checkpoint.safetensors_header import (
 )
 from shardahead.checkpoint.shards import Files, was_replaced
 from shardahead.checkpoint.wanted import Wanted
-from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import budget_in_force
 from shardahead.node.residency import evict
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import PrefetchOptions
-from shardahead.weights.checkpoint_pass import CheckpointPass, Names, importing_torch
+from shardahead.prefetch.options import Options
+from shardahead.weights.checkpoint_pass import (
+    CheckpointPass,
+    LoadProgress,
+    Names,
+    Weight,
+    importing_torch,
+)
 from shardahead.weights.mapped_header import content_of, naming, refuses_mappings
 from shardahead.weights.shard_reading import TensorReading, neighbours, read_headers, weights_of_one
 from shardahead.weights.tensor_maker import TensorMaker, check_dtypes
@@ -37,22 +41,11 @@ from shardahead.weights.tensor_maker import TensorMaker, check_dtypes
 if TYPE_CHECKING:
     import torch
 
-    from shardahead.weights.checkpoint_pass import Weight
-
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
 
 logger = logging.getLogger("shardahead")
-
-
-@dataclass(frozen=True)
-class LoadProgress:
-    """What the `progress` callback is given after each tensor. Counts are in bytes of tensors."""
-
-    name: str
-    consumed_bytes: int
-    total_bytes: int
 
 
 class Load(CheckpointPass):
@@ -62,11 +55,10 @@ class Load(CheckpointPass):
         self,
         files: Files,
         *,
-        options: PrefetchOptions,
+        options: Options,
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
-        mode: str | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
         order: str = "offset",
@@ -81,15 +73,10 @@ class Load(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
-            mode=mode,
+            drop_after=drop_after,
+            progress=progress,
         )
         self.reading: TensorReading | None = None
-        self.progress = progress
-        self.drop_after = _checked_drop_after(
-            drop_after,
-            self._where,
-            together=self.mode == "pread" or (prefetch and options.partition == "dynamic"),
-        )
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
         self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
@@ -103,7 +90,7 @@ class Load(CheckpointPass):
         if names is not None:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if self.mode == "pread":
-            self.reading = TensorReading(self.shards, options, self._keep)
+            self.reading = TensorReading(self.shards, self.options, self._keep)
         self._start_prefetch(spans, releases=True)
 
     def _orders(self, order: str) -> list[str]:
@@ -261,21 +248,6 @@ class Load(CheckpointPass):
         if self._mapped is not None:
             self._mapped.consumed(index, 0, self._needed.get(index))
 
-    def _was_last(self) -> bool:
-        """Whether no one else on this node is at the files, after the last tensor."""
-        last = self._end_consumer()
-        if self._mapped is None:
-            return last
-        report = self._mapped.report()
-        if not self.drop_after or self._where.size == 1 or report.partition == "dynamic":
-            return last
-        logger.warning(
-            "drop_after: nothing is dropped, for it is not known when the other local ranks are "
-            "done: %s",
-            report.partition_reason,
-        )
-        return False
-
     def _consumed(self, index: int, offset: int) -> None:
         if self._mapped is not None:
             self._mapped.consumed(index, offset)
@@ -305,13 +277,3 @@ def _keep_wanted(
     ordered = in_order(tensors, orders[index])
     header = headers[index] = Header(whole.data_offset, ordered, whole.digest)
     return header
-
-
-def _checked_drop_after(drop_after: bool, where: LocalTopology, *, together: bool) -> bool:
-    if drop_after and where.size > 1 and not together:
-        raise ValueError(
-            f"drop_after=True with local_size {where.size} needs prefetch and the dynamic "
-            "partition: else a rank does not know when the others are done with the files; use "
-            "shardahead.evict() after a barrier of your own"
-        )
-    return drop_after

@@ -1,0 +1,18 @@
+"""How far a prefetch has got: what `PrefetchHandle.progress` gives. Plain figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a prefetch has got.
+
+    Of the `planned_bytes` of its own share, `done_bytes` have been brought in, by anyone on this
+    node, were there already, or could not be read. `seconds` is since its start, at the end to it.
+    """
+
+    planned_bytes: int
+    done_bytes: int
+    seconds: float
