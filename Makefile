@@ -87,6 +87,8 @@ lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that do
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest shardahead._core --allowlist tests/stubtest_allowlist.txt
+	$(BIN)/basedpyright --level error
+	$(BIN)/python tests/type_completeness.py $(BIN)/basedpyright
 
 format: $(VENV)/.ready ## let clang-format and ruff lay out the code
 	$(BIN)/clang-format -i $(CXX_FILES)

@@ -32,7 +32,7 @@ class _Page(io.StringIO):
     """What is shown later: drawn with what standard output can show."""
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         return sys.stdout.encoding or "utf-8"
 
 

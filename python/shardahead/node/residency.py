@@ -62,12 +62,13 @@ def residency_of(path: str) -> FileResidency:
 
 def evict_file(path: str) -> FileResidency:
     """`evict` of one file."""
-    for attempt in range(_EVICT_ATTEMPTS):
-        if attempt:
-            time.sleep(_EVICT_PAUSE_SECONDS)  # reads in flight hold their pages
-        found = _core.evict(os.fsencode(path))
+    encoded = os.fsencode(path)
+    found = _core.evict(encoded)
+    for _ in range(_EVICT_ATTEMPTS - 1):
         if not found.resident_bytes and not found.pending_bytes:
             break
+        time.sleep(_EVICT_PAUSE_SECONDS)  # reads in flight hold their pages
+        found = _core.evict(encoded)
     return _file_residency(path, found)
 
 

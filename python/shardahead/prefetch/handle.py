@@ -47,7 +47,7 @@ class PrefetchHandle:
         self._waited_seconds = 0.0
         self._log_lock = threading.Lock()
         self._logged = False
-        self.shards = tuple(shards)
+        self.shards: tuple[Shard, ...] = tuple(shards)
 
     def wait(self, timeout: float | None = None) -> None:
         """Returns when the prefetch has ended, also by cancel() or with errors.

@@ -12,12 +12,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from shardahead.checkpoint.shards import Files, resolve_checkpoint
+from shardahead.checkpoint.shards import Files, Shard, resolve_checkpoint
 from shardahead.checkpoint.wanted import Names, Wanted
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import Options, is_disabled, resolve_mode, resolve_options
+from shardahead.prefetch.options import (
+    Options,
+    PrefetchOptions,
+    is_disabled,
+    resolve_mode,
+    resolve_options,
+)
 from shardahead.prefetch.start import start_prefetch
 
 if TYPE_CHECKING:
@@ -66,15 +72,15 @@ class CheckpointPass:
         progress: Callable[[LoadProgress], None] | None,
     ) -> None:
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
-        self.options = resolve_options(options)
+        self.options: PrefetchOptions = resolve_options(options)
         checkpoint = resolve_checkpoint(files, suffixes)
-        self.shards = checkpoint.shards
-        self.wants = Wanted(checkpoint, names)
+        self.shards: tuple[Shard, ...] = checkpoint.shards
+        self.wants: Wanted = Wanted(checkpoint, names)
         self.prefetch: PrefetchHandle | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.progress = progress
-        self.drop_after = _checked_drop_after(
+        self.drop_after: bool = _checked_drop_after(
             drop_after,
             self._where,
             together=self.mode == "pread" or (prefetch and self.options.partition == "dynamic"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shardahead.arguments import number_between
 from shardahead.checkpoint.safetensors_header import TensorRange
 from shardahead.checkpoint.shards import Files
+from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
 from shardahead.weights.checkpoint_pass import CheckpointPass, LoadProgress, Names, Weight
 from shardahead.weights.safetensors_load import Load
@@ -42,7 +43,7 @@ class WeightsIterator(Iterator[Weight]):
     """
 
     def __init__(self, load: CheckpointPass, weights: Iterator[Weight]) -> None:
-        self.prefetch = load.prefetch
+        self.prefetch: PrefetchHandle | None = load.prefetch
         self._load = load
         self._weights = weights
 

@@ -55,7 +55,7 @@ class PtFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor, status = open_regular(path)
-        self.size_bytes = status.st_size
+        self.size_bytes: int = status.st_size
 
     def __enter__(self) -> PtFile:
         return self

@@ -1,0 +1,42 @@
+"""Holds all types of the package to be known to a type checker that infers nothing.
+
+type_completeness.py BASEDPYRIGHT: asks its --verifytypes about python/shardahead. Left out are
+loggers, and what is made of the classes of engines that are not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main(basedpyright: str) -> int:
+    command = [basedpyright, "--verifytypes", "shardahead", "--ignoreexternal", "--outputjson"]
+    done = subprocess.run(
+        [*command, "--pythonpath", sys.executable],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "python")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    symbols = json.loads(done.stdout)["typeCompleteness"]["symbols"]
+    assert len(symbols) > 500, "the package was not found"
+    unknown = [
+        symbol
+        for symbol in symbols
+        if not symbol["isTypeKnown"]
+        and not symbol["name"].endswith(".logger")
+        and not symbol["name"].startswith("shardahead.integrations.")
+    ]
+    for symbol in unknown:
+        print(f"{symbol['name']}: {symbol['diagnostics']}")
+    return 1 if unknown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
