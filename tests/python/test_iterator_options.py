@@ -4,6 +4,7 @@ they are in force, and the tensors are the same bit for bit.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,14 @@ def test_progress_of_pt_files_is_in_bytes_of_files(tmp_path: Path) -> None:
     for _ in pt_weights_iterator(tmp_path / "empty.pt", progress=told.append):
         pass
     assert [step.consumed_bytes == step.total_bytes > 0 for step in told] == [True, True]
+
+
+def test_the_window_that_memory_leaves_is_as_documented(load: Load) -> None:
+    """What torch has mapped cannot be dropped, so its files come in a smaller window."""
+    share = 16 if load.iterate is pt_weights_iterator else 4
+    options = Options(memory_budget_bytes=4 * MIB)
+    found, report = load.all(options=options, block_size="64KiB")
+    assert found == load.expected
+    assert (report.window_bytes, report.window_source) == (4 * MIB // share, "memory")
+    fraction = {4: "a quarter of it", 16: "a sixteenth of it"}[share]
+    assert fraction in inspect.getdoc(FORMATS["pt" if share == 16 else "one by one"][0])  # type: ignore[operator]

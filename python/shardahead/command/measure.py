@@ -19,6 +19,7 @@ from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes
 
 LATENCY_READS = 16
+STREAMS = 4  # threads
 MIN_RATE_BYTES = 4 * 1024**2  # less says more about starting threads than about the mount
 _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 4 * 1024**2, 16 * 1024**2
 
@@ -86,7 +87,7 @@ def measure(shards: Sequence[Shard], read_bytes: int) -> Measurement:
     if left < 3 * MIN_RATE_BYTES:
         return Measurement(latency, len(latencies), reason=_too_little(left))
     # The plain reader last: its readahead brings in bytes that nobody counts.
-    ways: list[tuple[Strategy, int]] = [("auto", 1), ("auto", 4), ("pread", 1)]
+    ways: list[tuple[Strategy, int]] = [("auto", 1), ("auto", STREAMS), ("pread", 1)]
     one_stream, streams, plain = (
         _rate(_absent(shards, left // 3), strategy, threads) for strategy, threads in ways
     )

@@ -36,6 +36,8 @@ _LOOK_SECONDS = 0.02
 _IDLE_SECONDS = 0.5  # without a window: memory may become short while it runs
 # Beyond what was seen last; a loader that went further within _LOOK_SECONDS is seen next time.
 _SCAN_BYTES = 256 * 1024**2
+# Of the memory budget: a file that is larger, and mapped, is not followed.
+MAPPED_SHARE = 2
 # A file of which no more was read is not begun: some loaders look at all headers first.
 _HEADER_BYTES = 4 * 1024**2
 
@@ -114,7 +116,9 @@ class _Follower(threading.Thread):
         self._handle = handle
         # What is mapped cannot be dropped. A file that fills the memory by itself makes the kernel
         # evict what was brought in for it: 1.3 times the bytes, where plain reading needs 1.0.
-        self._most_held_bytes = sys.maxsize if budget_bytes is None else budget_bytes // 2
+        self._most_held_bytes = (
+            sys.maxsize if budget_bytes is None else budget_bytes // MAPPED_SHARE
+        )
         self._sizes = [shard.size_bytes for shard in handle.shards]
         self._paths = [os.fsencode(shard.path) for shard in handle.shards]
         self._stopped = threading.Event()
@@ -172,11 +176,12 @@ def prefetching(
             model = AutoModelForCausalLM.from_pretrained("/models/llama")
 
     Where the checkpoint does not fit in memory, the prefetch stays a small window ahead of the
-    loader, whose progress it sees by the pages of the files that this process has touched and by
-    the offsets of its descriptors; a loader that reads the files in another order, in another
-    process, or past the page cache gets only the beginning prefetched, and so does a file of more
-    than half of the memory budget that it maps as a whole: what is mapped cannot be dropped. Files
-    that all local ranks have passed and unmapped are dropped then.
+    loader, a sixteenth of `memory_budget()`. It sees how far the loader has got by the pages of the
+    files that this process has touched and by the offsets of its descriptors; a loader that reads
+    the files in another order, in another process, or past the page cache gets only the beginning
+    prefetched, and so does a file of more than half of the memory budget that it maps as a whole:
+    what is mapped cannot be dropped. Files that all local ranks have passed and unmapped are
+    dropped then.
 
     Gives the PrefetchHandle; the prefetch ends with the body. Arguments and errors as for
     `prefetch_files`; what goes wrong later is in the handle's report and never raises.

@@ -72,8 +72,9 @@ def prefetch_files(
     spans: for some of the files, the (offset, length) ranges in bytes that are wanted; files that
         are not named are wanted whole.
     inflight_bytes: what the whole node may have in flight, with `partition` "dynamic"; 0, the
-        default, is found by measuring: from 4 blocks, less or more. A value that one process sets
-        holds for all that load the same files meanwhile; of several the least.
+        default, is found by measuring: from 4 blocks, 64 MiB at least, less or more. A value
+        that one process sets holds for all that load the same files meanwhile; of several the
+        least.
     consumer: the caller reports what it has consumed, through `PrefetchHandle.consumed`.
     options: `Options`, which count where the keyword is not given.
 

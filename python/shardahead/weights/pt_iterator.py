@@ -80,7 +80,10 @@ def pt_weights_iterator(
         of which its `*.bin`, else its `*.pt`, else its `*.pth` are read, even where there are
         safetensors files beside.
     prefetch, local_rank, local_size, threads, block_size, strategy, partition, inflight_bytes,
-        window_bytes, options: as for `safetensors_weights_iterator`.
+        options: as for `safetensors_weights_iterator`.
+    window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
+        there is none where the files fit `memory_budget()`, else a sixteenth of it: torch holds
+        what it has mapped, which cannot be dropped before.
     names: only these tensors, a collection or a predicate. The files are fetched whole all the
         same: where a tensor lies is not known before.
     mode: "mmap": tensors are views of a private mapping of the file, which lives as long as one of

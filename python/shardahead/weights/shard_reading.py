@@ -29,6 +29,7 @@ _HEADERS_AHEAD = 4
 _HEADER_THREADS = 16  # a round trip each: a thousand shards should not take a thousand of them
 _LEAST_AHEAD_BYTES = 8 * 1024**2
 _GROUP_BYTES = 1024**2
+AHEAD_SHARE = 4  # of the memory budget
 
 # Tensors that adjoin in a file and are read as one: those, and their part.
 _Group = tuple[list[TensorRange], int]
@@ -198,7 +199,7 @@ def ahead_bytes(options: PrefetchOptions) -> int:
     """
     wanted = options.window_bytes or _core.DEFAULT_AHEAD_BYTES
     budget = budget_in_force(options.memory_budget_bytes)
-    return wanted if budget is None else min(wanted, max(budget // 4, _LEAST_AHEAD_BYTES))
+    return wanted if budget is None else min(wanted, max(budget // AHEAD_SHARE, _LEAST_AHEAD_BYTES))
 
 
 def neighbours(tensors: Sequence[TensorRange]) -> Iterator[list[TensorRange]]:
