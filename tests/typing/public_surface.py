@@ -97,7 +97,6 @@ def a_prefetch(options: Options, spans: dict[Path, list[tuple[int, int]]]) -> No
     with prefetch_files("/models/m", consumer=True) as held:
         assert_type(held, PrefetchHandle)
         held.consumed(0, 4096)
-        assert_type(held.end_consumer(), bool)
     with prefetching(["/models/a", "/models/b"], strategy="auto", options=options) as beside:
         assert_type(beside, PrefetchHandle)
     prefetch_files("m", strategy="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
