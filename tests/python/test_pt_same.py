@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pt_support import by_torch, described, items_of, packed, records_of, saved
 
@@ -150,6 +150,7 @@ def folder() -> Iterator[Path]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=files())
+@example(content=saved({}) + packed([]))
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_torch_reads_or_an_error(folder: Path, content: bytes) -> None:
     path = folder / "a.bin"

@@ -165,8 +165,8 @@ def plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
 
 def _plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
     records = sorted(archive.records, key=lambda record: record.header_offset)
-    if len({record.name for record in records}) < len(records):
-        return None  # which one is meant, torch's reader says
+    if not records or len({record.name for record in records}) < len(records):
+        return None  # what is wrong, or which one is meant, torch's reader says
     orders = archive.named(b"byteorder")
     if not orders and sys.byteorder != "little":
         return None
