@@ -28,6 +28,7 @@ from shard_support import names_of, write, write_index
 
 from shardahead import prefetching
 from shardahead._core import LoaderProgress
+from shardahead.checkpoint.file_identity import first_of_same
 from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
 
 NAMES = [f"model-{i}.safetensors" for i in range(3)]
@@ -100,6 +101,42 @@ def test_what_cannot_be_read_is_not_proved_to_be_the_same(
 
     monkeypatch.setattr(os, "pread", fails)
     assert names_of(resolve_shards(paths)) == ["a.bin", "b.bin"]
+
+
+@pytest.mark.usefixtures("one_status")
+def test_a_file_is_opened_once_for_all_of_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(write(tmp_path / f"{name}.bin", 200_000)) for name in "ab"]
+    opened: list[Any] = []
+    monkeypatch.setattr(
+        "shardahead.checkpoint.opening.os.open",
+        lambda path, *rest, os_open=os.open: opened.append(path) or os_open(path, *rest),
+    )
+    assert names_of(resolve_shards(paths)) == ["a.bin"]
+    # The second of them while it is compared with the first, which is opened for that once more.
+    assert opened == [paths[0], paths[1], paths[0]]
+    assert not {os.readlink(f"/proc/self/fd/{n}") for n in _descriptors()} & {*paths}
+
+
+def _descriptors() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # of the listing itself
+        found.append(int(name))
+    return found
+
+
+@pytest.mark.usefixtures("one_status")
+def test_what_is_no_regular_file_by_now_is_not_read(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / f"{name}.bin", 5000)) for name in "ab"]
+    os.unlink(paths[1])
+    os.mkfifo(paths[1])
+    statuses = [(0o100644, 5000, 1, 2, 3)] * 2
+    assert first_of_same(paths, statuses, compare_contents=True) == [0, 1]
 
 
 def test_another_size_or_mtime_is_another_file(

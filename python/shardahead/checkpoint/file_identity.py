@@ -8,11 +8,16 @@ opened: their contents are compared where their paths differ. Any thread.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from shardahead.checkpoint.opening import open_regular
 
 #: st_mode, st_size, st_dev, st_ino and st_mtime_ns, as the core gives them.
 Status = tuple[int, int, int, int, int]
+
+#: The page of a file from an offset on; None where it cannot be read.
+PageAt = Callable[[int], bytes | None]
 
 _PAGE_BYTES = 4096
 _WHOLE_BYTES = 64 * 1024  # files up to that size are compared as a whole
@@ -58,23 +63,25 @@ def _settle(
         first[i] = by_path.setdefault(os.path.realpath(paths[i]), i)
         if first[i] != i or not compare_contents:
             continue
-        beginning = _page(paths[i], 0)
-        if beginning is None:
-            continue
-        _, size_bytes, _, _, modified = statuses[i]
-        alike = by_beginning.setdefault((size_bytes, modified, beginning), [])
-        same = next((j for j in alike if _same_pages(paths[i], paths[j], size_bytes)), None)
+        with _opened(paths[i]) as page_at:
+            beginning = page_at(0)
+            if beginning is None:
+                continue
+            _, size_bytes, _, _, modified = statuses[i]
+            alike = by_beginning.setdefault((size_bytes, modified, beginning), [])
+            same = next((j for j in alike if _same_pages(page_at, paths[j], size_bytes)), None)
         if same is None:
             alike.append(i)
         else:
             first[i] = same
 
 
-def _same_pages(path: str, other: str, size_bytes: int) -> bool:
-    for offset in _offsets(size_bytes):
-        page = _page(path, offset)
-        if page is None or page != _page(other, offset):
-            return False
+def _same_pages(page_at: PageAt, path: str, size_bytes: int) -> bool:
+    with _opened(path) as other_page_at:
+        for offset in _offsets(size_bytes):
+            page = page_at(offset)
+            if page is None or page != other_page_at(offset):
+                return False
     return True
 
 
@@ -85,17 +92,26 @@ def _offsets(size_bytes: int) -> list[int]:
     return [last * number // _PROBES for number in range(1, _PROBES + 1)]
 
 
-def _page(path: str, offset: int) -> bytes | None:
-    """None where it cannot be read."""
+@contextmanager
+def _opened(path: str) -> Iterator[PageAt]:
+    """Reads pages of the file, which is opened once: None for what cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor, _ = open_regular(path)
+    except OSError:
+        yield lambda _offset: None
+        return
+
+    def page_at(offset: int) -> bytes | None:
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
+            return os.pread(descriptor, _PAGE_BYTES, offset)
+        except OSError:
+            return None
+
+    try:
+        with suppress(OSError):
             # These pages alone: nothing is to be brought in by a look.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-            return os.pread(descriptor, _PAGE_BYTES, offset)
-        finally:
+        yield page_at
+    finally:
+        with suppress(OSError):
             os.close(descriptor)
-    except OSError:
-        return None
