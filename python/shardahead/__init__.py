@@ -7,6 +7,7 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 # First: the core would hang, or share its state, in an interpreter beside the main one.
 from shardahead import main_interpreter  # noqa: F401
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Files, Shard
 from shardahead.checkpoint.wanted import Names
 from shardahead.node.launcher import LocalTopology
@@ -30,6 +31,7 @@ from shardahead.weights.iterators import (
 from shardahead.weights.pt_iterator import pt_weights_iterator
 
 __all__ = [
+    "CheckpointError",
     "FileResidency",
     "Files",
     "LoadProgress",

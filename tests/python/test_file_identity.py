@@ -108,11 +108,13 @@ def test_a_file_is_opened_once_for_all_of_its_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [str(write(tmp_path / f"{name}.bin", 200_000)) for name in "ab"]
-    opened: list[Any] = []
-    monkeypatch.setattr(
-        "shardahead.checkpoint.opening.os.open",
-        lambda path, *rest, os_open=os.open: opened.append(path) or os_open(path, *rest),
-    )
+    opened, really_open = [], os.open
+
+    def noted(path: str, flags: int) -> int:
+        opened.append(path)
+        return really_open(path, flags)
+
+    monkeypatch.setattr("shardahead.checkpoint.opening.os.open", noted)
     assert names_of(resolve_shards(paths)) == ["a.bin"]
     # The second of them while it is compared with the first, which is opened for that once more.
     assert opened == [paths[0], paths[1], paths[0]]

@@ -195,7 +195,7 @@ def test_a_dtype_that_only_a_younger_library_knows_is_made_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fewer = {name: bits for name, bits in DTYPE_BITS.items() if name != "F32"}
-    for module in ("safetensors_header", "tensors"):
+    for module in ("checkpoint.safetensors_header", "weights.tensor_maker"):
         monkeypatch.setattr(f"shardahead.{module}.DTYPE_BITS", fewer)
     monkeypatch.delitem(tensors._DTYPES, "F32")
     path = write(tmp_path / "a.safetensors", {"a": entry("F32", [2], 0, 8)}, b"12345678")

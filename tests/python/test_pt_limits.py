@@ -126,5 +126,5 @@ def test_too_little_memory_is_called_that(limited: Any, mode: str) -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_would_grow_is_refused_first(limited: Any, kind: str) -> None:
     said, _, grown = limited[kind]
-    assert re.match(rf"ValueError None '.*{kind}' .*{HOSTILE[kind][1]}", said), said
+    assert re.match(rf"CheckpointError None '.*{kind}' .*{HOSTILE[kind][1]}", said), said
     assert grown < 192 * MIB

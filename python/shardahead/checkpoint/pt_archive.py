@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from shardahead.checkpoint.errors import ContentsError
 from shardahead.units import format_bytes, quoted
 
 #: The bytes of the file from an offset on, exactly so many.
@@ -94,12 +95,12 @@ class Archive(NamedTuple):
 
 
 def read_archive(read: Read, file_bytes: int) -> Archive:
-    """Its directory. Raises ValueError, without the file's name, where torch finds none, and where
-    it is larger than the limits, or what it names is.
+    """Its directory. Raises ContentsError where torch finds none, and where it is larger than the
+    limits, or what it names is.
     """
     offset, size, count = _find_directory(read, file_bytes)
     if count > MAX_RECORDS or size > MAX_DIRECTORY_BYTES:
-        raise ValueError(
+        raise ContentsError(
             f"is an archive with a directory of {size} bytes and {count} records; the limits are "
             f"{MAX_DIRECTORY_BYTES} and {MAX_RECORDS}"
         )
@@ -108,7 +109,7 @@ def read_archive(read: Read, file_bytes: int) -> Archive:
     records = list(_entries(read(offset, size), count))
     unpacked = sum(record.size_bytes for record in records)
     if unpacked > MAX_UNPACKED_BYTES + MAX_UNPACKED_RATIO * file_bytes:
-        raise ValueError(
+        raise ContentsError(
             f"is an archive that would grow from {format_bytes(file_bytes)} to "
             f"{format_bytes(unpacked)}; the limit is {MAX_UNPACKED_RATIO} times the file and "
             f"{format_bytes(MAX_UNPACKED_BYTES)}"
@@ -117,22 +118,22 @@ def read_archive(read: Read, file_bytes: int) -> Archive:
 
 
 def check_pickles(archive: Archive, read: Read) -> bool:
-    """Whether tensors are made of the pickle without a look at their bytes. Raises ValueError where
-    it is larger than the limits, or would grow beyond them.
+    """Whether tensors are made of the pickle without a look at their bytes. Raises ContentsError
+    where it is larger than the limits, or would grow beyond them.
     """
     most = MAX_PICKLE_BYTES + MAX_PICKLE_BYTES_PER_RECORD * len(archive.records)
     most_objects = MAX_OBJECT_BYTES + MAX_OBJECT_BYTES_PER_RECORD * len(archive.records)
     blindly = True
     for record in archive.named(b"data.pkl"):
         if max(record.size_bytes, record.packed_bytes) > most:
-            raise ValueError(
+            raise ContentsError(
                 f"is an archive with a pickle of {format_bytes(record.size_bytes)}; the limit is "
                 f"{format_bytes(most)} for {len(archive.records)} records"
             )
         content = _content(record, read)
         needed = sum(content.count(opcode) * size for opcode, size in OBJECT_BYTES.items())
         if needed > most_objects:
-            raise ValueError(
+            raise ContentsError(
                 f"is an archive with a pickle that may need {format_bytes(needed)} of objects; the "
                 f"limit is {format_bytes(most_objects)} for {len(archive.records)} records"
             )
@@ -144,7 +145,7 @@ def check_pickles(archive: Archive, read: Read) -> bool:
 
 
 def check_packed(archive: Archive, read: Read) -> None:
-    """Raises ValueError where a record does not unpack to as many bytes as the directory says:
+    """Raises ContentsError where a record does not unpack to as many bytes as the directory says:
     torch's reader gives memory as it was for the rest.
     """
     for record in archive.records:
@@ -159,7 +160,7 @@ def plain_records(archive: Archive, read: Read) -> dict[int, int] | None:
     """
     try:
         return _plain_records(archive, read)
-    except ValueError:  # in a record that torch's reader may have no use for
+    except ContentsError:  # in a record that torch's reader may have no use for
         return None
 
 
@@ -300,6 +301,6 @@ def _unpacked_bytes(record: Record, read: Read) -> int:
         return -1
 
 
-def damaged(what: str) -> ValueError:
+def damaged(what: str) -> ContentsError:
     """The error for an archive of which torch could make nothing either."""
-    return ValueError(f"is an archive that is cut off or damaged: {what}")
+    return ContentsError(f"is an archive that is cut off or damaged: {what}")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from shardahead import _core
 from shardahead.checkpoint.dtypes import DTYPE_BITS, bits_of, library_knows
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.file_kind import file_kind
 from shardahead.checkpoint.opening import open_regular
 from shardahead.units import quoted
@@ -67,8 +68,8 @@ class Header:
 def read_header(path: str) -> Header:
     """The header of the file `path`.
 
-    Raises OSError as open and read do, and where it is no regular file, and ValueError, naming the
-    file, where it is not a safetensors file or its header contradicts its size or itself.
+    Raises OSError as open and read do, and where it is no regular file, and CheckpointError where
+    it is not a safetensors file or its header contradicts its size or itself.
     """
     descriptor, status = open_regular(path)
     try:
@@ -117,17 +118,20 @@ def parse_header(path: str, content: bytes, size_bytes: int) -> Header:
 
 
 def check_tiles(path: str, header: Header, size_bytes: int) -> None:
-    """Raises ValueError where the tensors overlap or leave a gap, which the format forbids."""
+    """Raises CheckpointError where the tensors overlap or leave a gap, which the format forbids."""
     at = header.data_offset
     for tensor in header.tensors:
         if tensor.offset != at:
-            raise ValueError(
+            raise CheckpointError(
                 f"{path!r}: tensor {quoted(tensor.name)} begins at byte {tensor.offset}, "
-                f"not at {at}"
+                f"not at {at}",
+                path,
+                tensor.name,
             )
         at = tensor.end
     if at != size_bytes:
-        raise ValueError(f"{path!r}: its tensors end at byte {at}, the file has {size_bytes}")
+        text = f"{path!r}: its tensors end at byte {at}, the file has {size_bytes}"
+        raise CheckpointError(text, path)
 
 
 def _length(path: str, content: bytes, size_bytes: int) -> int:
@@ -138,11 +142,11 @@ def _length(path: str, content: bytes, size_bytes: int) -> int:
         return length
     kind = _other_kind(content)
     if kind is not None:
-        raise ValueError(f"{path!r}: not a safetensors file: it looks like {kind}")
+        raise CheckpointError(f"{path!r}: not a safetensors file: it looks like {kind}", path)
     found = f"a header of {length} bytes in a file of {size_bytes}"
     if size_bytes < _LENGTH_BYTES:
         found = f"it has {size_bytes} bytes"
-    raise ValueError(f"{path!r}: not a safetensors file, or truncated: {found}")
+    raise CheckpointError(f"{path!r}: not a safetensors file, or truncated: {found}", path)
 
 
 def _other_kind(content: bytes) -> str | None:
@@ -163,9 +167,10 @@ def _entries(path: str, content: bytes, end: int) -> dict[str, Any]:
         ("levels", depth, MAX_DEPTH),
     ):
         if found > most:
-            raise ValueError(
+            raise CheckpointError(
                 f"{path!r}: not a safetensors header that is read: {found} {what}, the limit is "
-                f"{most}"
+                f"{most}",
+                path,
             )
     try:
         decoded = text.decode()
@@ -180,9 +185,10 @@ def _entries(path: str, content: bytes, end: int) -> dict[str, Any]:
         # Not repr(): that of a UnicodeDecodeError has all of the header in it.
         kind = _other_kind(content)
         reason = f"it looks like {kind}" if kind else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path!r}: not a safetensors header: {reason}") from None
+        raise CheckpointError(f"{path!r}: not a safetensors header: {reason}", path) from None
     if not isinstance(entries, dict):
-        raise ValueError(f"{path!r}: not a safetensors header: it is {shortened(entries)}")
+        problem = f"not a safetensors header: it is {shortened(entries)}"
+        raise CheckpointError(f"{path!r}: {problem}", path)
     return entries
 
 
@@ -209,11 +215,13 @@ def _check_metadata(path: str, metadata: object) -> None:
     if metadata is None:
         return
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path!r}: its __metadata__ is no object: {shortened(metadata)}")
+        text = f"{path!r}: its __metadata__ is no object: {shortened(metadata)}"
+        raise CheckpointError(text, path)
     for name, value in metadata.items():
         if not isinstance(value, str):
-            raise ValueError(
-                f"{path!r}: in its __metadata__ {quoted(name)} is not a string: {shortened(value)}"
+            raise CheckpointError(
+                f"{path!r}: in its __metadata__ {quoted(name)} is not a string: {shortened(value)}",
+                path,
             )
 
 
@@ -221,14 +229,13 @@ def _check_characters(path: str, *parts: object) -> None:
     try:
         json.dumps(parts, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{path!r}: not a safetensors header: half a character in it: {error.reason}"
-        ) from None
+        text = f"{path!r}: not a safetensors header: half a character in it: {error.reason}"
+        raise CheckpointError(text, path) from None
 
 
 def _tensor(path: str, name: str, entry: Any, data_offset: int, size_bytes: int) -> TensorRange:
     def refuse(reason: str) -> NoReturn:
-        raise ValueError(f"{path!r}: tensor {quoted(name)} {reason}")
+        raise CheckpointError(f"{path!r}: tensor {quoted(name)} {reason}", path, name)
 
     if type(entry) is not dict:
         refuse(f"has an entry that is no object: {shortened(entry)}")

@@ -11,6 +11,7 @@ import os
 import re
 from typing import cast
 
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.opening import open_regular
 from shardahead.units import quoted
 
@@ -45,24 +46,23 @@ def is_index_name(name: str) -> bool:
 def read_index(path: str, max_bytes: int) -> dict[str, str]:
     """The file name of each tensor, relative to the folder of the index, in the index's order.
 
-    Raises ValueError, naming the index, where it is malformed, too large, gives a tensor to two
-    files or names a file outside its folder; OSError as open and read do, and where
-    it is no regular file.
+    Raises CheckpointError where it is malformed, too large, gives a tensor to two files or names a
+    file outside its folder; OSError as open and read do, and where it is no regular file.
     """
     content = _content(path, max_bytes)
     try:
         index = json.loads(content, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"malformed index {path!r}: not JSON: {error}") from error
+        raise _malformed(path, f"not JSON: {error}") from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
-        raise ValueError(f"malformed index {path!r}: it has no object 'weight_map'")
+        raise _malformed(path, "it has no object 'weight_map'")
     if not weight_map:
-        raise ValueError(f"malformed index {path!r}: its 'weight_map' is empty")
+        raise _malformed(path, "its 'weight_map' is empty")
     for tensor, name in weight_map.items():
         if not isinstance(name, str):
             problem = "two files" if isinstance(name, _Twice) else "not a string"
-            raise ValueError(f"malformed index {path!r}: the file of {quoted(tensor)} is {problem}")
+            raise _malformed(path, f"the file of {quoted(tensor)} is {problem}", tensor)
     files = cast("dict[str, str]", weight_map)
     for name in dict.fromkeys(files.values()):
         _refuse_unsafe_name(name, path)
@@ -90,18 +90,19 @@ def _content(path: str, max_bytes: int) -> bytearray:
     content = bytearray()
     with open(descriptor, "rb") as file:
         if status.st_size > max_bytes:
-            raise ValueError(f"index {path!r} is larger than {max_bytes} bytes")
+            raise CheckpointError(f"index {path!r} is larger than {max_bytes} bytes", path)
         # In pieces: read(n) allocates n bytes, however few there are.
         while piece := file.read(_PIECE_BYTES):
             content += piece
             if len(content) > max_bytes:
-                raise ValueError(f"index {path!r} is larger than {max_bytes} bytes")
+                raise CheckpointError(f"index {path!r} is larger than {max_bytes} bytes", path)
     # Every value takes memory of its own: 128 MiB of "{}," would become some GB.
     marks = sum(content.count(mark) for mark in _MARKS)
     if marks > _MOST_MARKS:
-        raise ValueError(
+        raise CheckpointError(
             f"index {path!r} has more than {MAX_INDEX_TENSORS} tensors, or is none: "
-            f"{marks} commas, colons and brackets"
+            f"{marks} commas, colons and brackets",
+            path,
         )
     return content
 
@@ -110,8 +111,13 @@ def _refuse_unsafe_name(name: str, index: str) -> None:
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError as error:
-        raise ValueError(f"malformed index {index!r}: not a file name: {quoted(name)}") from error
+        raise _malformed(index, f"not a file name: {quoted(name)}") from error
     if not encoded or b"\0" in encoded or len(encoded) > MAX_NAME_BYTES:
-        raise ValueError(f"malformed index {index!r}: not a file name: {quoted(name)}")
+        raise _malformed(index, f"not a file name: {quoted(name)}")
     if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"index {index!r} names a file outside its folder: {quoted(name)}")
+        text = f"index {index!r} names a file outside its folder: {quoted(name)}"
+        raise CheckpointError(text, index)
+
+
+def _malformed(index: str, problem: str, tensor: str | None = None) -> CheckpointError:
+    return CheckpointError(f"malformed index {index!r}: {problem}", index, tensor)

@@ -129,8 +129,9 @@ def resolve_checkpoint(
         TypeError: `files`, or an entry of it, is not a path: an open file, say.
         ValueError: `files` is empty; a path has a NUL in it; a folder has no shards, or several
             checkpoints of which no rule says which is meant: several indexes, numbered sets or
-            GGUF files; an index is malformed, names a file outside its folder, or is larger than
-            `MAX_INDEX_BYTES` or a million tensors; an index stands in a list.
+            GGUF files; an index stands in a list.
+        CheckpointError: an index is malformed, names a file outside its folder, or is larger than
+            `MAX_INDEX_BYTES` or a million tensors.
         FileNotFoundError, PermissionError, or another OSError of stat(2): as it is. Also where one
             of a numbered set is missing in a folder without an index.
         IsADirectoryError: an entry of a list, or of an index, is a folder.

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Checkpoint
 from shardahead.units import quoted
 
@@ -47,8 +48,8 @@ class Wanted:
         return True
 
     def require(self, shard: int, held: Collection[str]) -> None:
-        """Raises ValueError where the index gives a wanted tensor to this shard, and `held`, the
-        names of its tensors, do not have it.
+        """Raises CheckpointError where the index gives a wanted tensor to this shard, and `held`,
+        the names of its tensors, do not have it.
         """
         owners = self._checkpoint.owners
         if owners is None:
@@ -61,9 +62,11 @@ class Wanted:
         missing = [name for name in self._of_shard[shard] if name not in held]
         for name in missing:
             if self._names(name):
-                raise ValueError(
+                raise CheckpointError(
                     f"index {self._checkpoint.index!r} gives the tensor {quoted(name)} to "
-                    f"{self._path(shard)!r}, which does not hold it"
+                    f"{self._path(shard)!r}, which does not hold it",
+                    self._path(shard),
+                    name,
                 )
 
     def _path(self, shard: int) -> str:

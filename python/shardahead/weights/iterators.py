@@ -111,10 +111,11 @@ def safetensors_weights_iterator(
     progress: called after each tensor with a LoadProgress.
     options: `Options`, which count where the keyword is not given.
 
-    Raises as `prefetch_files` does, ImportError where torch or safetensors is missing, ValueError
-    for a file that is not safetensors, before any of its tensors is handed out, and for a folder
-    without any. While iterating: OSError with errno and filename if the
-    bytes of the tensor itself cannot be read; what else fails is in `prefetch.report()`.
+    Raises as `prefetch_files` does, ValueError for a folder without safetensors files, ImportError
+    where torch or safetensors is missing, and CheckpointError for what is wrong with the contents
+    of a file, before any of its tensors is handed out. While iterating: OSError with errno and
+    filename if the bytes of the tensor itself cannot be read; what else fails is in
+    `prefetch.report()`.
     """
     load = Load(
         files,

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from shardahead.checkpoint import pt_archive
+from shardahead.checkpoint.errors import ContentsError
 from shardahead.checkpoint.file_kind import kind_of_no_pt_file
 from shardahead.checkpoint.opening import open_regular
 from shardahead.units import format_bytes, quoted
@@ -69,7 +70,7 @@ class PtFile:
         os.close(self._descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        """These bytes. Raises ValueError where the file never had them."""
+        """These bytes. Raises ContentsError where the file never had them."""
         if offset + length > self.size_bytes:
             raise pt_archive.damaged("it names bytes beyond its end")
         content = bytearray()
@@ -103,7 +104,7 @@ class PtFile:
 
     def load(self) -> Any:
         """What torch.load reads into memory. Raises OSError with errno and filename where bytes
-        cannot be read or memory is short, ValueError where torch refuses the file.
+        cannot be read or memory is short, ContentsError where torch refuses the file.
         """
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         raw = io.FileIO(self._descriptor, "rb", closefd=False)
@@ -132,7 +133,7 @@ class PtFile:
             cause = "it is cut off" if cut_off else _cause(error)
             kind = kind_of_no_pt_file(self.read(0, min(self.size_bytes, _PREFIX_BYTES)))
             cause = f"it looks like {kind}" if kind else cause
-            raise ValueError(f"is no checkpoint of tensors alone: {cause}") from error
+            raise ContentsError(f"is no checkpoint of tensors alone: {cause}") from error
 
     def _shorter(self) -> OSError:
         text = f"the file became shorter: it had {self.size_bytes} bytes"
@@ -141,7 +142,7 @@ class PtFile:
     def _no_memory(self, text: str) -> Exception:
         asked = _ASKED.search(text)
         if asked and int(asked[1]) > self.size_bytes and not self.is_archive():
-            return ValueError(
+            return ContentsError(
                 f"is no checkpoint of tensors alone: it names a storage of {asked[1]} bytes, and "
                 f"has {self.size_bytes}"
             )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from shardahead.checkpoint.errors import ContentsError
 from shardahead.checkpoint.pt_archive import (
     bases_of,
     check_packed,
@@ -97,11 +98,11 @@ def pt_weights_iterator(
         are is not known before. Those of one file that are wanted share its bytes by their size.
 
     Raises as `prefetch_files` does, and ImportError where torch is missing. While iterating:
-    ValueError for a file that `torch.load(weights_only=True)` refuses, with the class that it did
-    not allow, that has no dictionary at its top or tensors out of place, or that would grow beyond
-    the limits of docs/reliability.md; OSError with errno and filename if bytes cannot be read,
-    memory is short (ENOMEM), or the file is no longer the one that it was, or no file (EINVAL,
-    EISDIR, ESTALE).
+    CheckpointError for a file that `torch.load(weights_only=True)` refuses, with the class that it
+    did not allow, that has no dictionary at its top or tensors out of place, or that would grow
+    beyond the limits of docs/reliability.md; OSError with errno and filename if bytes cannot be
+    read, memory is short (ENOMEM), or the file is no longer the one that it was, or no file
+    (EINVAL, EISDIR, ESTALE).
     """
     load = PtLoad(
         files,
@@ -205,8 +206,8 @@ class PtLoad(CheckpointPass):
             return self._weights_in(file, file.load()), []
 
     def _plain_records(self, index: int, file: PtFile) -> dict[int, int] | None:
-        """The records of a file that can be mapped: their sizes, by offset. Raises ValueError where
-        it is one that would grow without measure.
+        """The records of a file that can be mapped: their sizes, by offset. Raises ContentsError
+        where it is one that would grow without measure.
         """
 
         def read(offset: int, length: int) -> bytes:
@@ -214,9 +215,9 @@ class PtLoad(CheckpointPass):
             return file.read(offset, length)
 
         if not file.size_bytes:
-            raise ValueError("is empty")
+            raise ContentsError("is empty")
         if file.path.endswith(".safetensors"):
-            raise ValueError("is for safetensors_weights_iterator")
+            raise ContentsError("is for safetensors_weights_iterator")
         if not file.is_archive():
             return None
         archive = read_archive(read, file.size_bytes)
@@ -260,7 +261,7 @@ class PtLoad(CheckpointPass):
 
     def _weights_in(self, file: PtFile, found: object) -> dict[str, torch.Tensor]:
         if not isinstance(found, Mapping):
-            raise ValueError(f"has no dictionary of tensors, but {type(found).__name__}")
+            raise ContentsError(f"has no dictionary of tensors, but {type(found).__name__}")
         tensors, left_out = weights_of_tree(found)
         if left_out:
             keys = ", ".join(map(quoted, left_out[:8]))
@@ -305,7 +306,7 @@ def _naming(path: str) -> Iterator[None]:
     """An error within tells what is wrong with the file, and here which one it is."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{path!r} {error}") from error
+    except ContentsError as error:
+        raise error.of_file(path) from error
     except MemoryError as error:
         raise OSError(errno.ENOMEM, "not enough memory to load it", path) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from shardahead.checkpoint.errors import ContentsError
 from shardahead.units import quoted
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def weights_of_tree(
     found: Mapping[Any, Any], depth: int = 0
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The weights in their order, and the keys under which a trainer keeps tensors of its own,
-    which are left out. Raises ValueError, without the file's name, where others would be lost.
+    which are left out. Raises ContentsError where others would be lost.
     """
     tensors = {key: value for key, value in found.items() if _is_tensor(value)}
     lost = {
@@ -52,7 +53,7 @@ def weights_of_tree(
     for key, where in lost.items():
         path = "".join(f"[{quoted(step)}]" for step in islice((key, *where), _SHOWN_KEYS))
         more = "..." if len(where) >= _SHOWN_KEYS else ""
-        raise ValueError(
+        raise ContentsError(
             f"has tensors that are not in its one dictionary of weights: at {path}{more}; save "
             "that dictionary by itself"
         )

@@ -270,7 +270,7 @@ def _keep_wanted(
 ) -> Header:
     """Keeps of a header what is wanted, in the order in which it is, and gives it.
 
-    Raises ValueError where it lacks what the index says that it has.
+    Raises CheckpointError where it lacks what the index says that it has.
     """
     wants.require(index, {tensor.name for tensor in whole.tensors})
     tensors = tuple(tensor for tensor in whole.tensors if wants(index, tensor.name))

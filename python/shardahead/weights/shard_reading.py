@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shardahead import _core
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.safetensors_header import Header, TensorRange, parse_header
 from shardahead.checkpoint.shards import Shard
 from shardahead.node.memory import budget_in_force
@@ -132,7 +133,7 @@ class TensorReading:
                 for group in neighbours(self._header(index).tensors)
             ]
             self._queued_bytes += sum(t[-1].end - t[0].offset for t, _ in plan)
-        except (ValueError, OSError) as error:
+        except (CheckpointError, OSError) as error:
             # Ours only, and when its turn comes: what a signal handler raises is the caller's.
             if isinstance(error, OSError) and not hasattr(error, "operation"):
                 raise

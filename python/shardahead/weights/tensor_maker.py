@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from shardahead import _core
 from shardahead.checkpoint.dtypes import DTYPE_BITS
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.safetensors_header import TensorRange
 from shardahead.units import quoted
 
@@ -61,7 +62,7 @@ class TensorMaker:
 
 
 def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
-    """Raises ValueError, naming file and tensor, where torch cannot have one of them."""
+    """Raises CheckpointError where torch cannot have one of them."""
     dtypes = {tensor.dtype for tensor in tensors}
     unknown = {dtype for dtype in dtypes if dtype in DTYPE_BITS and _dtype_of(dtype) is None}
     if not unknown and dtypes.isdisjoint(_PACKED_DTYPES):
@@ -73,13 +74,13 @@ def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
         elif tensor.dtype in _PACKED_DTYPES and tensor.shape[-1] % 2:
             reason = f"torch has {tensor.dtype} in pairs, and its last size is {tensor.shape[-1]}"
         if reason:
-            raise ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+            raise _cannot_be_made(path, tensor, reason)
 
 
 def tensor_from(
     path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
 ) -> torch.Tensor:
-    """The tensor of these bytes, None for none. Raises ValueError, naming file and tensor, where
+    """The tensor of these bytes, None for none. Raises CheckpointError where
     there is no such tensor; for what check_dtypes lets pass, there is.
     """
     import torch
@@ -96,7 +97,7 @@ def tensor_from(
             return torch.empty(0, dtype=torch.uint8).view(dtype).reshape(shape)
         return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(shape)
     except RuntimeError as error:
-        raise _cannot_be_made(path, tensor, error) from error
+        raise _cannot_be_made(path, tensor, _said_by(error)) from error
 
 
 def _by_the_library(
@@ -117,12 +118,16 @@ def _by_the_library(
     try:
         return load(len(text).to_bytes(8, "little") + text + data)[tensor.name]
     except Exception as error:  # SafetensorError, KeyError, TypeError: whatever it meets
-        raise _cannot_be_made(path, tensor, error) from error
+        raise _cannot_be_made(path, tensor, _said_by(error)) from error
 
 
-def _cannot_be_made(path: str, tensor: TensorRange, error: Exception) -> ValueError:
-    reason = quoted(f"{type(error).__name__}: {error}")
-    return ValueError(f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}")
+def _said_by(error: Exception) -> str:
+    return quoted(f"{type(error).__name__}: {error}")
+
+
+def _cannot_be_made(path: str, tensor: TensorRange, reason: str) -> CheckpointError:
+    text = f"{path!r}: tensor {quoted(tensor.name)} cannot be made: {reason}"
+    return CheckpointError(text, path, tensor.name)
 
 
 def _dtype_of(name: str) -> torch.dtype | None:
