@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterable
-from typing import TypeAlias
+from collections.abc import Collection
 
+from shardahead.checkpoint.asked_names import AskedNames, Names, some
 from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Checkpoint
 from shardahead.units import quoted
+
+__all__ = ["Names", "Wanted"]
 
 logger = logging.getLogger("shardahead")
 
@@ -24,16 +26,22 @@ Names: TypeAlias = Collection[str] | Callable[[str], bool]
 class Wanted:
     """Of one pass over `checkpoint`. `names`: only these, a collection or a predicate.
 
-    Raises TypeError for `names` that are neither, or that hold what is no string.
+    Raises TypeError for `names` that are neither, or that hold what is no string; where `strict`,
+    ValueError for those that match no tensor of the index.
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Names | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, names: Names | None, *, strict: bool) -> None:
         self._checkpoint = checkpoint
-        self._names = predicate_of(names)
+        self._names = AskedNames(names)
+        self._strict = strict
+        self._seen: list[str] = []  # without an index: of all shards, while none was wanted
         self._of_shard: list[list[str]] | None = None  # what the index gives to each
         self._holder: dict[str, int] = {}  # without an index: the shard that holds a tensor
         self._left_out = itertools.count()
         self._twice = itertools.count()
+        owners = checkpoint.owners
+        if owners is not None:
+            self._settle(owners, any(map(self._names, owners)))
 
     def __call__(self, shard: int, name: str) -> bool:
         """Whether the tensor `name` of this shard is wanted."""
@@ -53,6 +61,8 @@ class Wanted:
         """
         owners = self._checkpoint.owners
         if owners is None:
+            if not self._holder and self._names.can_match_nothing:
+                self._seen += held
             return
         if self._of_shard is None:
             of_shard: list[list[str]] = [[] for _ in self._checkpoint.shards]
@@ -68,6 +78,29 @@ class Wanted:
                     self._path(shard),
                     name,
                 )
+
+    def all_seen(self) -> None:
+        """After `require` of every shard, and `__call__` of all that they hold. Raises ValueError
+        where nothing was wanted and `strict`; says which names no shard holds.
+        """
+        if self._checkpoint.owners is None:
+            self._settle(self._holder or self._seen, bool(self._holder))
+
+    def _settle(self, held: Collection[str], any_wanted: bool) -> None:
+        listed = self._names.listed
+        if listed is None and (any_wanted or not held):
+            return  # a predicate that was never asked is not wrong
+        if self._strict and not any_wanted and self._names.can_match_nothing:
+            raise self._names.none_found(held)
+        missing = self._names.missing(held if any_wanted else ())
+        if listed and missing:
+            logger.warning(
+                "no shard holds %d of the %d names that were asked for: %s (%r)",
+                len(missing),
+                len(listed),
+                some(missing),
+                self._checkpoint.index or self._path(0),
+            )
 
     def _path(self, shard: int) -> str:
         return self._checkpoint.shards[shard].path
@@ -95,19 +128,3 @@ class Wanted:
             self._path(self._holder[name]),
             self._path(shard),
         )
-
-
-def predicate_of(names: Names | None) -> Callable[[str], bool]:
-    """Whether a tensor of this name is wanted. Raises TypeError for what is neither."""
-    if names is None:
-        return lambda _name: True
-    if callable(names):
-        return names
-    if isinstance(names, str | bytes | bytearray) or not isinstance(names, Iterable):
-        what = quoted(names) if isinstance(names, str) else type(names).__name__
-        raise TypeError(f"names must be a collection of names or a predicate, not {what}")
-    wanted = list(names)
-    for number, name in enumerate(wanted):
-        if not isinstance(name, str):
-            raise TypeError(f"names[{number}] must be a string, not {type(name).__name__}")
-    return frozenset(wanted).__contains__

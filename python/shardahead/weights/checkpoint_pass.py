@@ -70,12 +70,13 @@ class CheckpointPass:
         names: Names | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
+        strict: bool = False,
     ) -> None:
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
         self.options: PrefetchOptions = resolve_options(options)
         checkpoint = resolve_checkpoint(files, suffixes)
         self.shards: tuple[Shard, ...] = checkpoint.shards
-        self.wants: Wanted = Wanted(checkpoint, names)
+        self.wants: Wanted = Wanted(checkpoint, names, strict=strict)
         self.prefetch: PrefetchHandle | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])

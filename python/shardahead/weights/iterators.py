@@ -79,6 +79,7 @@ def safetensors_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
@@ -96,8 +97,11 @@ def safetensors_weights_iterator(
     prefetch: False reads as the safetensors library alone would; so does SHARDAHEAD_DISABLE=1.
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
         there is none where all that is wanted fits `memory_budget()`, else a quarter of it.
-    names: only these tensors, a collection or a predicate; only their bytes are prefetched. Names
-        that no shard holds are passed over.
+    names: only these tensors, a collection or a predicate; only their bytes are prefetched. An
+        empty collection asks for nothing, and gets it. Of others, names that no shard holds are
+        said once in the log.
+    strict: names, or a predicate, that match no tensor at all are a ValueError; False: they give
+        nothing.
     mode: "mmap": tensors are views of a private mapping of the file. "pread": `threads` threads
         read them in parallel into memory of their own, up to `window_bytes` ahead (128 MiB by
         default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
@@ -123,6 +127,7 @@ def safetensors_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        strict=strict,
         drop_after=drop_after,
         progress=progress,
     )
@@ -143,6 +148,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
@@ -159,6 +165,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        strict=strict,
         drop_after=drop_after,
         progress=progress,
     )

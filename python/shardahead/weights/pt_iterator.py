@@ -59,6 +59,7 @@ def pt_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
@@ -85,8 +86,9 @@ def pt_weights_iterator(
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
         there is none where the files fit `memory_budget()`, else a sixteenth of it: torch holds
         what it has mapped, which cannot be dropped before.
-    names: only these tensors, a collection or a predicate. The files are fetched whole all the
-        same: where a tensor lies is not known before.
+    names, strict: as for `safetensors_weights_iterator`. The files are fetched whole all the same:
+        where a tensor lies is not known before. Without an index, that nothing matches is known,
+        and raised, after the last file.
     mode: "mmap": tensors are views of a private mapping of the file, which lives as long as one of
         them. "pread": torch reads the file into memory, without a prefetch. "auto", the default:
         "mmap", but "pread" where the mount turns out to keep no pages. Read in any mode are files
@@ -112,6 +114,7 @@ def pt_weights_iterator(
         names=names,
         drop_after=drop_after,
         progress=progress,
+        strict=strict,
     )
     return WeightsIterator(load, load.weights())
 
@@ -129,6 +132,7 @@ class PtLoad(CheckpointPass):
         names: Names | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
+        strict: bool = False,
     ) -> None:
         with importing_torch("pt_weights_iterator needs torch"):
             import torch
@@ -143,6 +147,7 @@ class PtLoad(CheckpointPass):
             names=names,
             drop_after=drop_after,
             progress=progress,
+            strict=strict,
         )
         # torch maps the files; when it lets go is not known.
         self._start_prefetch([None] * len(self.shards), releases=False)
@@ -154,6 +159,7 @@ class PtLoad(CheckpointPass):
             for index in range(len(self.shards)):
                 yield from self._weights_of(index)
             last = self._was_last()
+            self.wants.all_seen()
         finally:
             self.close()
         if self.drop_after and last:

@@ -62,6 +62,7 @@ class Load(CheckpointPass):
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
         order: str = "offset",
+        strict: bool = False,
     ) -> None:
         with importing_torch("the weight iterators need torch and safetensors"):
             import safetensors  # noqa: F401
@@ -75,6 +76,7 @@ class Load(CheckpointPass):
             names=names,
             drop_after=drop_after,
             progress=progress,
+            strict=strict,
         )
         self.reading: TensorReading | None = None
         self.headers: list[Header | None] = [None] * len(self.shards)
@@ -259,6 +261,7 @@ class Load(CheckpointPass):
     def _read_headers(self) -> None:
         for index, whole in enumerate(read_headers(self.shards)):
             self._keep(index, whole)
+        self.wants.all_seen()
 
 
 def _keep_wanted(
