@@ -20,7 +20,7 @@ _MOST_SHOWN = 3
 # For a message: names of a checkpoint that are looked at, and of those that difflib compares.
 _MOST_COMPARED = 20_000
 _MOST_COMPARED_CHARACTERS = 200
-_MOST_MATCHED = 100
+_MOST_MATCHED = 200
 
 
 class AskedNames:
@@ -92,9 +92,10 @@ def _alike(asked: Sequence[str], held: Collection[str]) -> list[str]:
     return list(found)
 
 
-def _common_ends(name: str, other: str) -> int:
+def _common_ends(name: str, other: str) -> tuple[int, int]:
     """How many characters they begin and end with alike; what difflib looks at takes 0.1 ms."""
-    return _common_start(name, other) + _common_start(name[::-1], other[::-1])
+    ends = _common_start(name, other) + _common_start(name[::-1], other[::-1])
+    return ends, -abs(len(name) - len(other))
 
 
 def _common_start(name: str, other: str) -> int:
