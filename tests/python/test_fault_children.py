@@ -42,8 +42,9 @@ def use_the_handle():
     if handle is not None:
         handle.wait()
         handle.consumed(0, 100)
-        handle.end_consumer()
-        handle.fetch_now(0, 0, 100)
+        consumer = weights._load.prefetch
+        consumer.end_consumer()
+        consumer.fetch_now(0, 0, 100)
         handle.stop()
         repr(handle), handle.report(), handle.progress(), handle.done, handle.cancelled
 

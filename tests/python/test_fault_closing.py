@@ -12,6 +12,7 @@ from nursery import Nursery
 #: Another thread of Python, which stands still while the GIL is held.
 TICKING = """
 import gc, threading
+from shardahead.prefetch.consumer import PrefetchConsumer
 path = sys.argv[1]
 ticks = 0
 
@@ -43,7 +44,7 @@ del handle
     "a handle of a consumer": """
 handle = shardahead.prefetch_files(path, consumer=True)
 handle.wait(60)
-mapping = handle.map(1)
+mapping = PrefetchConsumer(handle).map(1)
 held = [mapping.hold(0, 4096), mapping.hold(4096, 4096)]
 close_never()
 del handle

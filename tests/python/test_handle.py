@@ -27,6 +27,7 @@ from conftest import (
 )
 
 from shardahead import PrefetchHandle, prefetch_files
+from shardahead.prefetch.consumer import PrefetchConsumer
 
 
 def test_wait_gives_up_after_its_timeout_and_only_then(tmp_path: Path) -> None:
@@ -149,6 +150,7 @@ def test_many_threads_may_wait_for_one_prefetch(
 
 HELD = """
 import json, os, sys, shardahead
+from shardahead.prefetch.consumer import PrefetchConsumer
 handle = shardahead.prefetch_files(
     sys.argv[1], block_size=65536, window_bytes=65536, consumer=True
 )
@@ -161,7 +163,7 @@ if child == 0:
     handle.stop()
     repr(handle), handle.done, handle.failed, handle.errors, handle.progress(), handle.report()
     handle.consumed(0, 0)
-    handle.fetch_now(0, 0, 100000)
+    PrefetchConsumer(handle).fetch_now(0, 0, 100000)
     other = shardahead.prefetch_files(sys.argv[1])
     other.wait()
     sys.exit(0 if other.report().complete else 3)
@@ -212,9 +214,10 @@ def test_fetch_now_brings_a_range_in_at_any_time(tmp_path: Path) -> None:
     for i, prepare in enumerate(states):
         handle = held(path)
         prepare(handle)
-        handle.fetch_now(0, (i + 1) * MIB + 5, MIB - 10)
+        consumer = PrefetchConsumer(handle)
+        consumer.fetch_now(0, (i + 1) * MIB + 5, MIB - 10)
         assert resident_bytes(path, (i + 1) * MIB, MIB) == MIB
-        handle.fetch_now(0, 0, 0)
+        consumer.fetch_now(0, 0, 0)
         with pytest.raises(IndexError):
-            handle.fetch_now(1, 0, 1)
+            consumer.fetch_now(1, 0, 1)
         assert handle.report().waited_seconds > 0

@@ -19,6 +19,7 @@ from shardahead import PrefetchHandle, _core, prefetch_files
 from shardahead.command import cli
 from shardahead.command.doctor import DEFAULT_READ_BYTES, examine
 from shardahead.node.topology import local_topology
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.options import DEFAULT_BOARD_FOLDER, DEFAULT_PARTITION, Options
 from shardahead.units import parse_bytes
 from shardahead.weights.iterators import MAX_WORKERS, check_max_workers
@@ -251,11 +252,11 @@ TOLD: list[tuple[str, str, Any, str]] = [
     (
         "patience.h",
         "kAbsentPatience = std::chrono::milliseconds(500)",
-        PrefetchHandle.meet,
+        PrefetchConsumer.meet,
         "0.5 s",
     ),
-    ("patience.h", "kOpeningPatience = std::chrono::seconds(2)", PrefetchHandle.meet, "2 s for"),
-    ("trial.cpp", "chrono::seconds(10)", PrefetchHandle.keeps_pages, "for 10 s at most"),
+    ("patience.h", "kOpeningPatience = std::chrono::seconds(2)", PrefetchConsumer.meet, "2 s for"),
+    ("trial.cpp", "chrono::seconds(10)", PrefetchConsumer.keeps_pages, "for 10 s at most"),
     ("behind.cpp", HALF_A_SECOND, "settings.md", "twice a second"),
     ("behind.cpp", HALF_A_SECOND, prefetch_files, "twice a second"),
     ("file_io.h", "kPopulateBytes = 2 * kHugePageBytes", "settings.md", "for each 4 MiB"),

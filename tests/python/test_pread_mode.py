@@ -19,7 +19,8 @@ from conftest import MIB, eventually, resident_bytes, run_python, worker_threads
 from pread_support import ITERATORS
 from weights_support import Bits, MakeIterator, bits, read, save_file
 
-from shardahead import PrefetchHandle, safetensors_weights_iterator
+from shardahead import safetensors_weights_iterator
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.options import Options, resolve_mode, resolve_options
 from shardahead.weights.shard_reading import ahead_bytes
 
@@ -126,10 +127,10 @@ def test_a_file_that_cannot_be_mapped_is_read(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse(_handle: PrefetchHandle, _file: int) -> Any:
+    def refuse(_consumer: PrefetchConsumer, _file: int) -> Any:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), "shard")
 
-    monkeypatch.setattr(PrefetchHandle, "map", refuse)
+    monkeypatch.setattr(PrefetchConsumer, "map", refuse)
     with caplog.at_level(logging.WARNING, "shardahead"):
         weights = iterate(source)
         assert read(weights) == expected

@@ -17,8 +17,9 @@ from nursery import Nursery
 from pread_support import ITERATORS, KEEPS_NOTHING, MOUNTS
 from weights_support import Bits, MakeIterator, random_tensor, read, save_file
 
-from shardahead import PrefetchHandle, prefetch_files, safetensors_weights_iterator
+from shardahead import prefetch_files, safetensors_weights_iterator
 from shardahead.node import page_keeping as keeping
+from shardahead.prefetch.consumer import PrefetchConsumer
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors")
@@ -61,7 +62,7 @@ def test_a_prefetch_ends_where_no_pages_are_kept(
         handle.wait()
         handle.wait()
     report = handle.report()
-    assert handle.keeps_pages() is report.keeps_pages is False
+    assert PrefetchConsumer(handle).keeps_pages() is report.keeps_pages is False
     assert report.left_out_bytes == report.planned_bytes == size_of(source)
     assert not report.complete
     assert report.error_count == 0
@@ -78,7 +79,7 @@ def test_a_prefetch_ends_where_no_pages_are_kept(
 def test_a_mount_that_keeps_pages_is_known_as_such(source: Path, make_mount: MakeMount) -> None:
     mount = make_mount(source)
     handle = prefetch_files(mount.mountpoint)
-    assert handle.keeps_pages() is True
+    assert PrefetchConsumer(handle).keeps_pages() is True
     handle.wait()
     mount.wait_until_idle()
     assert mount.counters().bytes_served == size_of(source)
@@ -212,13 +213,13 @@ def test_a_rank_that_never_comes_is_waited_for_and_not_for_ever(
 ) -> None:
     # For how long is a matter of the C++ tests, on a clock of their own.
     waited_for = []
-    meet = PrefetchHandle.meet
+    meet = PrefetchConsumer.meet
 
-    def meet_and_tell(handle: PrefetchHandle, ranks: int) -> None:
-        meet(handle, ranks)
+    def meet_and_tell(consumer: PrefetchConsumer, ranks: int) -> None:
+        meet(consumer, ranks)
         waited_for.append(ranks)
 
-    monkeypatch.setattr(PrefetchHandle, "meet", meet_and_tell)
+    monkeypatch.setattr(PrefetchConsumer, "meet", meet_and_tell)
     mount = make_mount(source, **MOUNTS["no keep_cache"])
     weights = safetensors_weights_iterator(mount.mountpoint, local_rank=0, local_size=2)
     assert read(weights) == expected

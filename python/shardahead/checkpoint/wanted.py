@@ -19,9 +19,6 @@ __all__ = ["Names", "Wanted"]
 
 logger = logging.getLogger("shardahead")
 
-#: Which tensors are wanted: their names, or a predicate of a name.
-Names: TypeAlias = Collection[str] | Callable[[str], bool]
-
 
 class Wanted:
     """Of one pass over `checkpoint`. `names`: only these, a collection or a predicate.

@@ -25,6 +25,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.mounts import memory_types
 from shardahead.node.residency import residency_of
 from shardahead.node.topology import local_topology
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_disabled, resolve_options
@@ -126,7 +127,7 @@ def _resident_after(handle: PrefetchHandle) -> int | None:
             return None
         total += file.resident_bytes
         if file.pending_bytes:
-            handle.fetch_now(index, 0, file.size_bytes)
+            PrefetchConsumer(handle).fetch_now(index, 0, file.size_bytes)
             total += file.pending_bytes
     return total
 

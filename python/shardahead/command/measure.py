@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from shardahead import _core
 from shardahead.checkpoint.shards import PathLike, Shard, resolve_shards
 from shardahead.node.topology import local_topology
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.options import Options, Strategy, is_disabled, resolve_options
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes
@@ -182,9 +183,10 @@ def _rate(ranges: Ranges, strategy: Strategy, threads: int) -> Rate | None:
         # The kernel's own readahead may have asked for some of it, which then counts as resident
         # while it is on its way. None of it was before, so all of it came, once it is here.
         if report.complete:
+            consumer = PrefetchConsumer(handle)
             for index, shard in enumerate(handle.shards):
                 for offset, length in ranges[shard.path]:
-                    handle.fetch_now(index, offset, length)
+                    consumer.fetch_now(index, offset, length)
     return Rate(
         strategy,
         report.strategy_used,

@@ -1,5 +1,6 @@
 """The handle of a prefetch: what Python holds of the threads that move bytes, which live in the C++
-core. It waits, cancels, reports, and tells the core how far a consumer is. Any thread.
+core. It waits, cancels, reports, and tells the core how far a consumer is. What the iterators need
+beside that is not here (consumer.py). Any thread.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shardahead.node.page_keeping import keeping_reason, keeps_pages
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report, describe_error, make_report
+from shardahead.prefetch.waited import Waited
 from shardahead.units import printable
 
 logger = logging.getLogger("shardahead")
@@ -44,7 +46,7 @@ class PrefetchHandle:
         self._options = options
         self._topology = topology
         self._process = os.getpid()
-        self._waited_seconds = 0.0
+        self._waited = Waited()
         self._log_lock = threading.Lock()
         self._logged = False
         self.shards: tuple[Shard, ...] = tuple(shards)
@@ -100,7 +102,7 @@ class PrefetchHandle:
         figures = self._core.report()
         return make_report(
             figures,
-            waited_seconds=self._waited_seconds,
+            waited_seconds=self._waited.seconds,
             keeps_pages=keeps_pages(figures.keeping),
             keeps_pages_reason=keeping_reason(figures.keeping, self.shards[0].path),
             block_bytes=self._options.block_bytes,
@@ -133,50 +135,6 @@ class PrefetchHandle:
             held_from_file = whole_number("held_from_file", held_from_file)
         needed = offset if needed_offset is None else needed_offset
         self._core.consumed(file, offset, needed, held_from_file)
-
-    def end_consumer(self) -> bool:
-        """For `consumer=True`: no window waits for this consumer any more. Returns whether it was
-        the last one of this node, as far as is known.
-        """
-        return self._core.end_consumer()
-
-    def keeps_pages(self) -> bool | None:
-        """Whether the mounts leave in the page cache what is brought in; None where that is not
-        known. Waits until it is found out, which takes one page, for 10 s at most.
-        """
-        return keeps_pages(self._core.keeping())
-
-    def meet(self, ranks: int) -> None:
-        """For `consumer=True`, once all files have been opened for the last time: waits until
-        `ranks` participants of this node have done so, 0.5 s for those that have not come, 2 s for
-        those that are about it. Where every open() empties the page cache, what is read before has
-        to be read again. The time spent is the report's `waited_seconds`.
-        """
-        started = time.perf_counter()
-        try:
-            self._core.meet(ranks)
-        finally:
-            self._waited_seconds += time.perf_counter() - started
-
-    def map(self, file: int) -> _core.FileMapping:
-        """`shards[file]` in memory, for the weight iterators. Raises OSError, ESTALE or ENODATA,
-        where it is no longer the file that was looked at first.
-        """
-        self.shards[file].require_unchanged(self._core.size_bytes(file))
-        return self._core.map(file)
-
-    def fetch_now(self, file: int, offset: int, length: int) -> None:
-        """Returns when `length` bytes of `shards[file]` from `offset` on are in the page cache,
-        whoever brings them. Raises OSError with errno, filename, operation and offset where they
-        cannot be read. The time spent is the report's `waited_seconds`.
-        """
-        piece_bytes = 64 * 1024**2  # between two looks at Ctrl-C
-        started = time.perf_counter()
-        try:
-            for at in range(offset, offset + length, piece_bytes):
-                self._core.fetch_now(file, at, min(piece_bytes, offset + length - at))
-        finally:
-            self._waited_seconds += time.perf_counter() - started
 
     def __enter__(self) -> PrefetchHandle:
         return self

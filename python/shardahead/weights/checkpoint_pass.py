@@ -16,7 +16,7 @@ from shardahead.checkpoint.shards import Files, Shard, resolve_checkpoint
 from shardahead.checkpoint.wanted import Names, Wanted
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
-from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.options import (
     Options,
     PrefetchOptions,
@@ -77,7 +77,7 @@ class CheckpointPass:
         checkpoint = resolve_checkpoint(files, suffixes)
         self.shards: tuple[Shard, ...] = checkpoint.shards
         self.wants: Wanted = Wanted(checkpoint, names, strict=strict)
-        self.prefetch: PrefetchHandle | None = None
+        self.prefetch: PrefetchConsumer | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.progress = progress
@@ -90,7 +90,7 @@ class CheckpointPass:
     def close(self) -> None:
         """Ends what runs in the background, and waits for nothing."""
         if self.prefetch is not None:
-            self.prefetch.stop(timeout=0)
+            self.prefetch.handle.stop(timeout=0)
 
     def _start_prefetch(
         self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool
@@ -101,7 +101,7 @@ class CheckpointPass:
         if not self._prefetches:
             self.mode = "mmap"
             return
-        self.prefetch = start_prefetch(
+        handle = start_prefetch(
             self.shards,
             self.options,
             self._where,
@@ -109,26 +109,27 @@ class CheckpointPass:
             consumer=True,
             consumer_releases=releases,
         )
+        self.prefetch = PrefetchConsumer(handle)
 
     def _settle_mode(self) -> None:
         """Where it was left open; waits until what it depends on is known."""
         if self.mode == "auto" and self.prefetch is not None:
             self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
 
-    def _can_map(self, prefetch: PrefetchHandle) -> bool:
+    def _can_map(self, prefetch: PrefetchConsumer) -> bool:
         """Whether mappings are of use. Else ends the prefetch, which says why."""
         if prefetch.keeps_pages() is not False:
             return True
         with suppress(TimeoutError):
-            prefetch.wait(_LAST_BLOCKS_SECONDS)
+            prefetch.handle.wait(_LAST_BLOCKS_SECONDS)
         # Ranks that come later must learn it from those that are there: what these read by then
         # makes the mount look as if it kept pages. Such a prefetch has ended by itself.
         if self._where.size == 1:
-            prefetch.cancel()
+            prefetch.handle.cancel()
         return False
 
     @property
-    def _mapped(self) -> PrefetchHandle | None:
+    def _mapped(self) -> PrefetchConsumer | None:
         """The prefetch, where its bytes are those that the consumer is given."""
         return None if self.mode == "pread" else self.prefetch
 
@@ -139,7 +140,7 @@ class CheckpointPass:
         last = self._mapped.end_consumer()
         # All bytes are there: the threads end by themselves, so it is no cancellation.
         with suppress(TimeoutError):
-            self._mapped.wait(_LAST_BLOCKS_SECONDS)
+            self._mapped.handle.wait(_LAST_BLOCKS_SECONDS)
         return last
 
     def _was_last(self) -> bool:
@@ -147,7 +148,7 @@ class CheckpointPass:
         last = self._end_consumer()
         if self._mapped is None:
             return last
-        report = self._mapped.report()
+        report = self._mapped.handle.report()
         if not self.drop_after or self._where.size == 1 or report.partition == "dynamic":
             return last
         logger.warning(

@@ -43,7 +43,8 @@ class WeightsIterator(Iterator[Weight]):
     """
 
     def __init__(self, load: CheckpointPass, weights: Iterator[Weight]) -> None:
-        self.prefetch: PrefetchHandle | None = load.prefetch
+        prefetch = load.prefetch
+        self.prefetch: PrefetchHandle | None = None if prefetch is None else prefetch.handle
         self._load = load
         self._weights = weights
 

@@ -25,7 +25,7 @@ from shardahead.checkpoint.shards import Files, was_replaced
 from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.memory import budget_in_force
 from shardahead.node.residency import evict
-from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.options import Options
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
@@ -120,7 +120,7 @@ class Load(CheckpointPass):
         if self.prefetch is not None:
             self.prefetch.meet(self._where.size)
 
-    def _can_map(self, prefetch: PrefetchHandle) -> bool:
+    def _can_map(self, prefetch: PrefetchConsumer) -> bool:
         if not super()._can_map(prefetch):
             return False
         first_of_device = {shard.device: i for i, shard in reversed([*enumerate(self.shards)])}
@@ -130,7 +130,7 @@ class Load(CheckpointPass):
             except OSError as error:
                 if not refuses_mappings(error):
                     continue  # it is told when its turn comes
-                prefetch.cancel()
+                prefetch.handle.cancel()
                 self._say_read_instead(index, error)
                 return False
         return True
@@ -144,7 +144,7 @@ class Load(CheckpointPass):
             )
 
     @property
-    def _mapped(self) -> PrefetchHandle | None:
+    def _mapped(self) -> PrefetchConsumer | None:
         return self.prefetch if self._reads_instead else super()._mapped
 
     def header(self, index: int) -> Header:

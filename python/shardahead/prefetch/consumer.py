@@ -1,0 +1,70 @@
+"""What whoever reads the files of a prefetch needs of it: their bytes, now, and its window.
+
+For the package alone: the weight iterators, and the commands that look at what they brought in. The
+rest is `handle`, as users have it. Any thread; in a forked child as the handle.
+"""
+
+from __future__ import annotations
+
+from shardahead import _core
+from shardahead.node.page_keeping import keeps_pages
+from shardahead.prefetch.handle import PrefetchHandle
+
+_PIECE_BYTES = 64 * 1024**2  # between two looks at Ctrl-C
+
+
+class PrefetchConsumer:
+    """The consumer of the prefetch of `handle`, which it holds. Offsets and lengths in bytes."""
+
+    def __init__(self, handle: PrefetchHandle) -> None:
+        self.handle = handle
+        self._core = handle._core
+        self._waited = handle._waited
+
+    def consumed(
+        self,
+        file: int,
+        offset: int,
+        needed_offset: int | None = None,
+        held_from_file: int | None = None,
+    ) -> None:
+        """`PrefetchHandle.consumed`, of numbers that are ours."""
+        needed = offset if needed_offset is None else needed_offset
+        self._core.consumed(file, offset, needed, held_from_file)
+
+    def end_consumer(self) -> bool:
+        """No window waits for this consumer any more. Returns whether it was the last one of this
+        node, as far as is known.
+        """
+        return self._core.end_consumer()
+
+    def keeps_pages(self) -> bool | None:
+        """Whether the mounts leave in the page cache what is brought in; None where that is not
+        known. Waits until it is found out, which takes one page, for 10 s at most.
+        """
+        return keeps_pages(self._core.keeping())
+
+    def meet(self, ranks: int) -> None:
+        """Once all files have been opened for the last time: waits until `ranks` participants of
+        this node have done so, 0.5 s for those that have not come, 2 s for those that are about it.
+        Where every open() empties the page cache, what is read before has to be read again. The
+        time spent is the report's `waited_seconds`.
+        """
+        with self._waited.measured():
+            self._core.meet(ranks)
+
+    def map(self, file: int) -> _core.FileMapping:
+        """`handle.shards[file]` in memory. Raises OSError, ESTALE or ENODATA, where it is no longer
+        the file that was looked at first.
+        """
+        self.handle.shards[file].require_unchanged(self._core.size_bytes(file))
+        return self._core.map(file)
+
+    def fetch_now(self, file: int, offset: int, length: int) -> None:
+        """Returns when these bytes of `handle.shards[file]` are in the page cache, whoever brings
+        them. Raises OSError with errno, filename, operation and offset where they cannot be read.
+        The time spent is the report's `waited_seconds`.
+        """
+        with self._waited.measured():
+            for at in range(offset, offset + length, _PIECE_BYTES):
+                self._core.fetch_now(file, at, min(_PIECE_BYTES, offset + length - at))
