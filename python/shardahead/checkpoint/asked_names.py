@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from shardahead.units import quoted
 
+#: Which tensors are wanted: their names, or a predicate of a name.
 Names: TypeAlias = Collection[str] | Callable[[str], bool]
 
 _MOST_SHOWN = 3

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
+from typing import Any
 
 from shardahead import _core
 from shardahead.arguments import seconds, whole_number
 from shardahead.checkpoint.shards import Shard
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.page_keeping import keeping_reason, keeps_pages
+from shardahead.prefetch.ending import Ending
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report, describe_error, make_report
@@ -47,9 +48,15 @@ class PrefetchHandle:
         self._topology = topology
         self._process = os.getpid()
         self._waited = Waited()
-        self._log_lock = threading.Lock()
-        self._logged = False
+        self._unlogged = iter([True])  # next() is atomic
+        self._keeping_reason = ""
+        self._callbacks: list[Callable[[PrefetchHandle], object]] = []
         self.shards: tuple[Shard, ...] = tuple(shards)
+        self._ending = Ending(core, self)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ending"):
+            self._ending.drop(self, self._callbacks)
 
     def wait(self, timeout: float | None = None) -> None:
         """Returns when the prefetch has ended, also by cancel() or with errors.
@@ -71,6 +78,27 @@ class PrefetchHandle:
         self.cancel()
         self._wait(timeout)
         self._log_once()
+
+    def add_done_callback(self, function: Callable[[PrefetchHandle], object]) -> None:
+        """Calls `function(handle)` once, when the prefetch has ended, in whatever way: in a thread
+        that waits for that, one for each handle, in the order in which they were added; at once and
+        in this thread where it has ended. What it raises is logged. Also those of a handle that is
+        dropped are called, and it is cancelled all the same; those that are left at the exit of the
+        process, and those of a forked child, are not. Raises RuntimeError where the system has no
+        thread for it.
+        """
+        if not callable(function):
+            raise TypeError(f"a callback must be callable, not {type(function).__name__}")
+        if not self._ending.tell(self._callbacks, function):
+            self._log_once()
+            self._call(function)
+
+    def __await__(self) -> Generator[Any, None, Report]:
+        """Under asyncio: the report, when the prefetch has ended, as by wait(). Any number of tasks
+        of any loop may wait. A task that is cancelled, or whose time is up, ends its wait and not
+        the prefetch: that takes cancel(), or dropping the handle, which a waiting task holds.
+        """
+        return self._when_ended().__await__()
 
     @property
     def done(self) -> bool:
@@ -104,7 +132,7 @@ class PrefetchHandle:
             figures,
             waited_seconds=self._waited.seconds,
             keeps_pages=keeps_pages(figures.keeping),
-            keeps_pages_reason=keeping_reason(figures.keeping, self.shards[0].path),
+            keeps_pages_reason=self._reason_of(figures.keeping),
             block_bytes=self._options.block_bytes,
             partition=self._core.partition_used,
             partition_reason=printable(self._core.partition_reason),
@@ -155,6 +183,28 @@ class PrefetchHandle:
             f"{len(self.shards)} files>"
         )
 
+    async def _when_ended(self) -> Report:
+        await self._ending.ended()
+        self._log_once()
+        return self.report()
+
+    def _call_back(self) -> None:
+        """The end has come."""
+        while self._callbacks:
+            self._call(self._callbacks.pop(0))
+
+    def _call(self, function: Callable[[PrefetchHandle], object]) -> None:
+        try:
+            function(self)
+        except Exception:
+            logger.exception("a callback of a prefetch failed")
+
+    def _reason_of(self, keeping: str) -> str:
+        """Found once: it looks at the mount."""
+        if not self._keeping_reason:
+            self._keeping_reason = keeping_reason(keeping, self.shards[0].path)
+        return self._keeping_reason
+
     def _wait(self, timeout: float | None) -> bool:
         timeout = seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -169,11 +219,9 @@ class PrefetchHandle:
     def _log_once(self) -> None:
         """One line per prefetch, however many files failed."""
         if os.getpid() != self._process:
-            return  # the parent's to tell; and another thread of it may have held the lock
-        with self._log_lock:
-            if self._logged:
-                return
-            self._logged = True
+            return  # the parent's to tell
+        if not next(self._unlogged, False):
+            return
         report = self.report()
         if report.keeps_pages is False:
             logger.warning("prefetch ended: %s", report.keeps_pages_reason)

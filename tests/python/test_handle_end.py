@@ -1,0 +1,358 @@
+"""Being told that a prefetch has ended: callbacks and asyncio. The rest of the handle is in
+test_handle.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    KIB,
+    MIB,
+    eventually,
+    finish,
+    held,
+    let_go,
+    run_python,
+    start_python,
+    thread_ids,
+    write_file,
+)
+
+from shardahead import PrefetchHandle, Report, prefetch_files
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "a", MIB)
+
+
+class Called:
+    """A callback that keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.handles: list[PrefetchHandle] = []
+        self.threads: list[threading.Thread] = []
+
+    def __call__(self, handle: PrefetchHandle) -> None:
+        self.handles.append(handle)
+        self.threads.append(threading.current_thread())
+
+    def wait(self, count: int = 1) -> None:
+        eventually(lambda: len(self.handles) >= count, "the callback is not called")
+        assert len(self.handles) == count
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+# ---- callbacks ----
+
+
+@pytest.mark.parametrize("end", [let_go, PrefetchHandle.cancel, PrefetchHandle.stop])
+def test_callbacks_are_called_once_in_order_at_the_end(path: Path, end: Any) -> None:
+    handle, called = held(path), Called()
+    order: list[int] = []
+    for number in range(3):
+        handle.add_done_callback(lambda _handle, number=number: order.append(number))  # type: ignore[misc]
+        handle.add_done_callback(called)
+    assert not called.handles
+    end(handle)
+    called.wait(3)
+    handle.stop()
+    assert called.handles == [handle] * 3
+    assert handle.done
+    assert order == [0, 1, 2]
+    (thread,) = set(called.threads)
+    assert (thread.name, thread.daemon) == ("shardahead-end", True)
+
+
+def test_at_once_and_here_where_it_has_ended(path: Path) -> None:
+    handle, called = prefetch_files(path), Called()
+    handle.wait()
+    before = thread_ids()
+    handle.add_done_callback(called)
+    assert called.handles == [handle]
+    assert called.threads == [threading.current_thread()]
+    assert thread_ids() <= before
+
+
+def test_an_exception_of_a_callback_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_handle: PrefetchHandle) -> None:
+        raise ZeroDivisionError("its own")
+
+    handle, called = held(path), Called()
+    handle.add_done_callback(fail)
+    handle.add_done_callback(called)
+    let_go(handle)
+    called.wait()
+    handle.add_done_callback(fail)
+    failed = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert [r.exc_info[0] for r in failed if r.exc_info] == [ZeroDivisionError] * 2
+    with pytest.raises(TypeError, match="must be callable, not int"):
+        handle.add_done_callback(3)  # type: ignore[arg-type]
+
+
+def test_the_end_is_logged_once_before_the_callbacks(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "shardahead")
+    handle, called = held(path), Called()
+    seen: list[int] = []
+    handle.add_done_callback(lambda _handle: seen.append(len(caplog.records)))
+    handle.add_done_callback(called)
+    let_go(handle)
+    called.wait()
+    handle.wait()
+    assert seen == [1]
+    assert [r.getMessage() for r in caplog.records] == [f"prefetch: {handle.report().text()}"]
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+def test_dropping_the_handle_cancels_and_calls_back_all_the_same(path: Path, cyclic: bool) -> None:
+    before = thread_ids()
+    handle, called = held(path), Called()
+    handle.add_done_callback(called)
+    if cyclic:
+        handle.add_done_callback([handle].remove)  # which holds the handle
+    dropped = weakref.ref(handle)
+    del handle
+    gc.collect()
+    called.wait()
+    assert called.handles[0].cancelled
+    assert called.handles[0].done
+    del called
+    gc.collect()
+    eventually(lambda: dropped() is None, "the handle stays")
+    eventually(lambda: thread_ids() <= before, "threads stay")
+
+
+def test_dropping_a_handle_that_nobody_waits_for_any_more_ends_its_threads(path: Path) -> None:
+    async def give_up(handle: PrefetchHandle) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(handle, 0.01)
+
+    before = thread_ids()
+    handle = held(path)
+    asyncio.run(give_up(handle))
+    assert not handle.cancelled
+    del handle
+    eventually(lambda: thread_ids() <= before, "threads stay")
+
+
+def test_without_a_thread_it_is_an_error_that_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    handle, called = held(path), Called()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        handle.add_done_callback(called)
+    monkeypatch.undo()
+    assert not handle.cancelled
+    handle.add_done_callback(called)
+    handle.stop()
+    called.wait()
+
+
+@pytest.mark.parametrize("kind", ["callback", "task"])
+def test_many_threads_at_once_are_all_told(path: Path, kind: str) -> None:
+    for _ in range(20):
+        handle = prefetch_files(path, block_size=64 * KIB)
+        called, reports = Called(), []
+
+        def ask(handle: PrefetchHandle = handle, called: Called = called) -> None:
+            if kind == "callback":
+                handle.add_done_callback(called)
+            else:
+                reports.append(asyncio.run(until(handle)))  # noqa: B023
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        if kind == "callback":
+            called.wait(8)
+        assert len(reports) == (0 if kind == "callback" else 8)
+
+
+# ---- asyncio ----
+
+
+async def until(handle: PrefetchHandle) -> Report:
+    return await handle
+
+
+def test_await_gives_the_report_to_many(path: Path) -> None:
+    async def wait_and_let_go() -> list[Report]:
+        handle = held(path)
+        tasks = [asyncio.ensure_future(until(handle)) for _ in range(5)]
+        for _ in range(100):  # the loop goes on
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        let_go(handle)
+        reports = [*await asyncio.gather(*tasks, handle), await handle]
+        assert handle.done
+        return reports
+
+    reports = asyncio.run(wait_and_let_go())
+    assert len(reports) == 7
+    assert all(report.complete for report in reports)
+
+
+def test_a_cancelled_prefetch_and_one_that_has_failed_give_their_report(
+    path: Path, tmp_path: Path
+) -> None:
+    async def cancelled() -> Report:
+        handle = held(path)
+        asyncio.get_running_loop().call_soon(handle.cancel)
+        return await handle
+
+    report = asyncio.run(cancelled())
+    assert report.cancelled
+    assert report.done
+    gone = write_file(tmp_path / "b", MIB)
+    handle = held(gone)
+    gone.write_bytes(b"")
+    let_go(handle)
+    assert asyncio.run(until(handle)).done
+
+
+def test_a_task_that_is_cancelled_leaves_the_prefetch_alone(path: Path) -> None:
+    async def cancel_one() -> Report:
+        handle = held(path)
+        one, other = (asyncio.ensure_future(until(handle)) for _ in range(2))
+        await asyncio.sleep(0)
+        one.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await one
+        assert not handle.cancelled
+        assert not other.done()
+        let_go(handle)
+        return await other
+
+    assert asyncio.run(cancel_one()).complete
+
+
+def test_a_waiting_task_holds_the_prefetch(path: Path) -> None:
+    async def hold() -> None:
+        dropped, task = start()
+        for _ in range(3):
+            await asyncio.sleep(0)
+            gc.collect()
+        handle = dropped()
+        assert handle is not None
+        assert not handle.cancelled
+        let_go(handle)
+        assert (await task).complete
+
+    def start() -> tuple[Any, asyncio.Task[Report]]:
+        handle = held(path)
+        return weakref.ref(handle), asyncio.ensure_future(until(handle))
+
+    asyncio.run(hold())
+
+
+def test_a_loop_that_is_closed_before_the_end(path: Path) -> None:
+    handle, called = held(path), Called()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(until(handle))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    handle.add_done_callback(called)
+    let_go(handle)
+    called.wait()
+    assert not task.done()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    assert asyncio.run(until(handle)).complete
+
+
+def test_without_a_thread_the_end_is_polled_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait() -> Report:
+        handle = held(path)
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        task = asyncio.ensure_future(until(handle))
+        await asyncio.sleep(0)
+        assert not task.done()
+        let_go(handle)
+        return await task
+
+    assert asyncio.run(wait()).complete
+
+
+def test_await_takes_an_event_loop(path: Path) -> None:
+    handle = held(path)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        handle.__await__().send(None)
+    handle.stop()
+
+
+# ---- the process ----
+
+
+HELD = """
+import asyncio, json, os, sys, time, threading, shardahead
+handle = shardahead.prefetch_files(sys.argv[1], block_size=65536, window_bytes=65536, consumer=True)
+called = []
+handle.add_done_callback(called.append)
+async def until():
+    return await handle
+"""
+FORK = """
+child = os.fork()
+if child == 0:
+    handle.add_done_callback(called.append)
+    asyncio.run(until())
+    handle.cancel()
+    handle.stop()
+    del handle
+    assert called == []
+    sys.exit(7)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+running = not handle.done and not handle.cancelled and not called
+handle.consumed(0, 2**20)
+done = asyncio.run(until()).complete
+while not called:
+    time.sleep(0.001)
+print(json.dumps([status, running, done, len(called)]))
+"""
+
+
+def test_a_forked_child_tells_nobody(path: Path) -> None:
+    assert run_python(HELD + FORK, path) == [7, True, True, 1]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "sys.exit()",
+        "del handle",
+        "handle.stop(timeout=0)",
+        "task = asyncio.new_event_loop().create_task(until()); task.get_loop().run_until_complete("
+        "asyncio.sleep(0)); task._log_destroy_pending = False",
+        "asyncio.run(asyncio.wait_for(until(), 0.05))",
+    ],
+)
+def test_who_waits_for_the_end_does_not_hold_up_the_exit(path: Path, end: str) -> None:
+    script = HELD + f"try:\n    {end or 'pass'}\nexcept asyncio.TimeoutError:\n    pass"
+    done = finish(start_python(script, path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_end_at_the_exit(path: Path) -> None:
+    """Whichever comes first: the interpreter is not aborted by a thread that comes to it late."""
+    script = HELD + "handle.cancel() if int(sys.argv[2]) % 2 else handle.consumed(0, 2**20)"
+    for number in range(8):
+        done = finish(start_python(script, path, str(number)))
+        assert (done.returncode, done.stderr) == (0, "")
