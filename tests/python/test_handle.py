@@ -42,6 +42,24 @@ def test_wait_gives_up_after_its_timeout_and_only_then(tmp_path: Path) -> None:
     handle.wait(0)
 
 
+def test_the_public_names_are_these(tmp_path: Path) -> None:
+    with held(write_file(tmp_path / "a", MIB)) as handle:
+        assert [name for name in dir(handle) if name[0] != "_"] == [
+            "add_done_callback",
+            "cancel",
+            "cancelled",
+            "consumed",
+            "done",
+            "errors",
+            "failed",
+            "progress",
+            "report",
+            "shards",
+            "stop",
+            "wait",
+        ]
+
+
 def test_cancel_and_stop(tmp_path: Path) -> None:
     for end in (PrefetchHandle.cancel, PrefetchHandle.stop):
         handle = held(write_file(tmp_path / "a", MIB))

@@ -136,6 +136,11 @@ def test_its_threads_end_with_it(checkpoint: Path) -> None:
     next(weights)
     weights.close()
     eventually(lambda: worker_threads() <= before, "the threads stay")
+    with pytest.raises(ZeroDivisionError), pt_weights_iterator(checkpoint) as weights:
+        next(weights)
+        raise ZeroDivisionError
+    assert list(weights) == []
+    eventually(lambda: worker_threads() <= before, "the threads stay")
 
 
 LOAD = """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,40 @@ def test_closed_or_dropped_early_its_threads_end(
             assert list(weights) == []
         del weights
         ends(before)
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+@pytest.mark.parametrize("way", [{}, {"mode": "pread"}, {"prefetch": False}])
+def test_the_end_of_a_with_block_closes_it(
+    shards: list[Path],
+    iterate: MakeIterator,
+    started: bool,
+    error: type[Exception] | None,
+    way: dict[str, Any],
+) -> None:
+    before = thread_ids()
+    with suppress(ZeroDivisionError), iterate(shards, window_bytes=64 * KIB, **way) as weights:
+        assert isinstance(weights, WeightsIterator)
+        kept = next(weights) if started else None
+        if error is not None:
+            raise error
+    with pytest.raises(StopIteration):
+        next(weights)
+    assert list(weights) == []
+    if weights.prefetch is not None:
+        assert weights.prefetch.cancelled
+    with weights:
+        weights.close()
+    if kept is not None:
+        assert bits(*kept) == plainly(*shards)[0]
+    ends(before)
+
+
+def test_the_public_names_are_these(shards: list[Path], iterate: MakeIterator) -> None:
+    with iterate(shards) as weights:
+        public = [name for name in dir(weights) if name[0] != "_"]
+    assert public == ["close", "mode", "prefetch"]
 
 
 def test_an_exception_in_the_consumer_ends_its_threads(

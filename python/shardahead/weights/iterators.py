@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from shardahead.arguments import number_between
@@ -39,10 +40,12 @@ class WeightsIterator(Iterator[Weight]):
     """Iterator over (name, tensor), with the prefetch that it loads through.
 
     `prefetch` is the PrefetchHandle, or None without prefetch. The prefetch ends with the
-    iteration, with close(), or when the iterator is dropped.
+    iteration, with close() or the end of a `with` block, however it ends, or when the iterator is
+    dropped. One that is closed has come to its end, as a generator: next() raises StopIteration.
+    Tensors that were handed out stay.
     """
 
-    def __init__(self, load: CheckpointPass, weights: Iterator[Weight]) -> None:
+    def __init__(self, load: CheckpointPass, weights: Generator[Weight, None, None]) -> None:
         prefetch = load.prefetch
         self.prefetch: PrefetchHandle | None = None if prefetch is None else prefetch.handle
         self._load = load
@@ -60,11 +63,22 @@ class WeightsIterator(Iterator[Weight]):
         return self
 
     def close(self) -> None:
-        """Ends the iteration and its prefetch."""
-        close = getattr(self._weights, "close", None)
-        if close is not None:
-            close()
-        self._load.close()
+        """Ends the iteration and its prefetch, and waits for nothing."""
+        try:
+            self._weights.close()
+        finally:
+            self._load.close()
+
+    def __enter__(self) -> WeightsIterator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def safetensors_weights_iterator(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -152,7 +152,7 @@ class PtLoad(CheckpointPass):
         # torch maps the files; when it lets go is not known.
         self._start_prefetch([None] * len(self.shards), releases=False)
 
-    def weights(self) -> Iterator[Weight]:
+    def weights(self) -> Generator[Weight, None, None]:
         """All wanted tensors, file after file."""
         try:
             self._settle_mode()

@@ -198,7 +198,7 @@ class Load(CheckpointPass):
                     naming(tensor, partial(self._bring_in, *where))
                 yield tensor, naming(tensor, partial(tensor_of, tensor))
 
-    def iterate(self, shards: Generator[ShardWeights, None, None]) -> Iterator[Weight]:
+    def iterate(self, shards: Generator[ShardWeights, None, None]) -> Generator[Weight, None, None]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
         total = sum(t.length for header in self.headers if header for t in header.tensors)
         consumed = 0
