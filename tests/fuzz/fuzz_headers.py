@@ -3,7 +3,7 @@
 Inputs are drawn from a few well-formed ones, by changes to their JSON and to their bytes; the same
 seed draws the same. Of every input:
 
-- it is read, or refused with a ValueError that names the file, short and fit for a terminal;
+- it is read, or refused with a CheckpointError that names the file, short and fit for a terminal;
 - what is read lies in the file;
 - a file that the safetensors library reads is read here as well, with the same bytes per tensor,
   and no other one; but for duplicate keys and a few forms that no one writes, which that lets pass;
@@ -32,6 +32,7 @@ from shardahead import (
     buffered_multi_thread_safetensors_weights_iterator,
     safetensors_weights_iterator,
 )
+from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.safetensors_header import parse_header
 from shardahead.checkpoint.shards import resolve_shards
 
@@ -177,8 +178,9 @@ def check_header(content: bytes) -> None:
         theirs = None
     try:
         header = parse_header(NAME, content, len(content))
-    except ValueError as error:
+    except CheckpointError as error:
         check_message(error)
+        require(error.path == NAME, "a refusal has the file as well")
         require(NAME in str(error), "a refusal names the file")
         stricter = any(reason in str(error) for reason in STRICTER)
         require(theirs is None or stricter, "what the safetensors library reads is read")
@@ -201,7 +203,7 @@ def outcome(make: Any, path: Path, options: dict[str, Any]) -> Any:
         for name, tensor in make(path, **options):
             raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
             found.append((name, tensor.dtype, tuple(tensor.shape), raw))
-    except ValueError as error:
+    except CheckpointError as error:
         require(not found, "a file is refused before any of its tensors is handed out")
         return str(error)
     return found
@@ -215,7 +217,7 @@ def check_ways(content: bytes, folder: Path) -> None:
         require(outcome(make, path, options) == expected, f"all ways agree: {options}")
     try:
         parse_header(str(path), content, len(content))
-    except ValueError as error:
+    except CheckpointError as error:
         require(str(error) == expected, "all ways say what the parser says")
 
 
@@ -224,7 +226,7 @@ def check_index(content: bytes, folder: Path) -> None:
     index.write_bytes(content)
     try:
         shards = resolve_shards(index)
-    except (ValueError, OSError) as error:
+    except (CheckpointError, OSError) as error:
         check_message(error)
         return
     for shard in shards:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from conftest import (
     KIB,
     MIB,
+    REPOSITORY,
     eventually,
     finish,
     held,
@@ -27,6 +29,7 @@ from conftest import (
 )
 
 from shardahead import PrefetchHandle, Report, prefetch_files
+from shardahead.prefetch.ending import _POLL_SECONDS
 
 
 @pytest.fixture
@@ -348,6 +351,41 @@ def test_who_waits_for_the_end_does_not_hold_up_the_exit(path: Path, end: str) -
     script = HELD + f"try:\n    {end or 'pass'}\nexcept asyncio.TimeoutError:\n    pass"
     done = finish(start_python(script, path))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+NO_THREAD = """
+import resource
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+os.setuid(65534)
+other = shardahead.prefetch_files(sys.argv[1])
+other.add_done_callback(called.append)  # which could not begin, and so has ended
+try:
+    held.add_done_callback(called.append)
+except RuntimeError as error:
+    called.append(str(error))
+async def both():
+    task = asyncio.ensure_future(until())
+    await asyncio.sleep(0)
+    waiting = not task.done()
+    handle.consumed(0, 2**20)
+    return waiting, (await task).complete
+print(json.dumps([called[0] is other, called[1:], *asyncio.run(both())]))
+"""
+
+
+def test_a_system_without_a_thread_left(open_folder: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody who has reached a limit")
+    path = write_file(open_folder / "a", MIB)
+    path.chmod(0o644)
+    script = HELD.replace("handle.add_done_callback(called.append)", "held = handle")
+    found = run_python(script + NO_THREAD, path)
+    assert found == [True, ["can't start new thread"], True, True]
+
+
+def test_the_numbers_are_as_documented() -> None:
+    text = (REPOSITORY / "docs" / "settings.md").read_text()
+    assert f"`await` looks every {_POLL_SECONDS * 1000:.0f} ms" in text
 
 
 def test_an_end_at_the_exit(path: Path) -> None:

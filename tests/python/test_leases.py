@@ -75,7 +75,15 @@ def by_header(path: Path) -> object:
     return len(read_header(str(path)).tensors)
 
 
-@pytest.mark.parametrize("load", [by_core, by_prefetch, by_header])
+def by_links(path: Path) -> object:
+    """Two paths of one file, which is found out by a look at it."""
+    other = path.with_name("other")
+    other.unlink(missing_ok=True)
+    other.hardlink_to(path)
+    return len(resolve_shards([path, other]))
+
+
+@pytest.mark.parametrize("load", [by_core, by_prefetch, by_header, by_links])
 def test_a_lease_is_waited_for(tmp_path: Path, load: Callable[[Path], object]) -> None:
     path = write_shard(tmp_path / "a.safetensors")
     expected = load(path)
