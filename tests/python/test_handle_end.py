@@ -138,6 +138,36 @@ def test_dropping_the_handle_cancels_and_calls_back_all_the_same(path: Path, cyc
     eventually(lambda: thread_ids() <= before, "threads stay")
 
 
+def test_dropped_while_its_thread_ends_it_calls_back_by_itself(path: Path) -> None:
+    handle, called = held(path), Called()
+    handle.add_done_callback(called)
+    callbacks, handle._callbacks[:] = [*handle._callbacks], []
+    ending = handle._ending
+    handle.cancel()
+    eventually(lambda: ending._told, "the thread stays")
+    handle._callbacks[:] = callbacks  # as if it had found the handle gone
+    del handle
+    called.wait()
+    assert called.threads == [threading.current_thread()]
+
+
+def test_a_callback_may_use_the_handle(path: Path) -> None:
+    handle, called = held(path), Called()
+    reports: list[Report] = []
+
+    def use(handle: PrefetchHandle) -> None:
+        handle.wait()
+        handle.stop()
+        reports.append(handle.report())
+        handle.add_done_callback(called)
+
+    handle.add_done_callback(use)
+    let_go(handle)
+    called.wait()
+    assert reports[0].complete
+    assert called.threads[0].name == "shardahead-end"
+
+
 def test_dropping_a_handle_that_nobody_waits_for_any_more_ends_its_threads(path: Path) -> None:
     async def give_up(handle: PrefetchHandle) -> None:
         with pytest.raises(asyncio.TimeoutError):

@@ -36,13 +36,13 @@ class Ending:
     def __init__(self, core: _core.Prefetch, handle: PrefetchHandle) -> None:
         self._core = core
         self._handle = weakref.ref(handle)
-        self._dropped: PrefetchHandle | None = None  # with callbacks that have not been called
-        self._wakes: list[Callable[[], None]] = []
         self._process = os.getpid()
-        # Of the three that follow. Reentrant: a handle may be dropped while it is held.
+        # Of all that follow. Reentrant: a handle may be dropped while it is held.
         self._lock = threading.RLock()
         self._watched = False
         self._told = False
+        self._wakes: list[Callable[[], None]] = []
+        self._dropped: PrefetchHandle | None = None  # with callbacks that have not been called
 
     def tell(self, callbacks: list[Callback], callback: Callback) -> bool:
         """Puts `callback` to the handle's `callbacks`, to be called at the end; False where that
