@@ -118,7 +118,8 @@ FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
   const bool asked_for = advising && measure_step(file, range);
   const Step step = steps_.get(file.status().device);
   if (advising && (step.advice_works || strategy_ != Strategy::automatic)) {
-    // Once populating works, a block of which nothing is there is not looked at window by window.
+    // Once faults are seen to work, a block of which nothing is there is not looked at window by
+    // window.
     const bool absent =
         resident_bytes == std::uint64_t{0} && !asked_for && step.populate == Populate::works;
     advise_and_touch(file, range, absent, result);
@@ -131,7 +132,7 @@ FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
 void Fetcher::advise_and_touch(const File& file, ByteRange range, bool absent,
                                FetchResult& result) {
   const std::uint64_t step_bytes = steps_.get(file.status().device).bytes;
-  if (!populate(file, range, step_bytes, absent, result)) return;
+  if (!start_reads(file, range, step_bytes, absent, result)) return;
   // The last step first: what was queued before it is there by then, and the thread was woken
   // once instead of once a step (measured: 0.10 s of processor time per GiB against 0.02).
   const bool last_arrived = touch(file, range.end() - 1, result);
@@ -139,14 +140,14 @@ void Fetcher::advise_and_touch(const File& file, ByteRange range, bool absent,
                          if (stop()) result.cancelled = true;
                          return !result.cancelled && touch(file, step.end() - 1, result);
                        });
-  if (!arrived || result.populated_bytes == range.length) return;
+  if (!arrived || result.faulted_bytes == range.length) return;
   const auto resident_bytes = resident(file, range);
   const bool gaps = resident_bytes ? *resident_bytes < range.length : result.advice_refused;
   if (gaps) fill_gaps(file, range, step_bytes, result);
 }
 
-bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
-                       FetchResult& result) {
+bool Fetcher::start_reads(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
+                          FetchResult& result) {
   if (strategy_ != Strategy::automatic && strategy_ != Strategy::populate) {
     return advise(file, range, step_bytes, result);
   }
@@ -154,8 +155,8 @@ bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_byt
     const ByteRange piece = next_piece(file, {at, range.end() - at});
     const bool whole = piece.length >= kHugePageBytes || piece.end() == file.status().size_bytes;
     const bool window = at % kHugePageBytes == 0 && whole && piece.length >= 2 * step_bytes;
-    if (window && populate_window(file, piece, absent, result)) {
-      result.populated_bytes += piece.length;
+    if (window && bring_in_window(file, piece, absent, result)) {
+      result.faulted_bytes += piece.length;
     } else if (!advise(file, piece, step_bytes, result)) {
       return false;
     }
@@ -165,12 +166,12 @@ bool Fetcher::populate(const File& file, ByteRange range, std::uint64_t step_byt
 }
 
 // False where something of the window has to be advised, because the faults do not bring it in.
-bool Fetcher::populate_window(const File& file, ByteRange window, bool absent,
+bool Fetcher::bring_in_window(const File& file, ByteRange window, bool absent,
                               FetchResult& result) {
   const std::uint64_t device = file.status().device;
   // A fault on a page that exists starts nothing.
   if (!absent && existing(file, window) != std::uint64_t{0}) return false;
-  if (!populate_once(file, window)) return false;
+  if (!fault_in_once(file, window)) return false;
   const std::uint64_t came_bytes = existing(file, window).value_or(0);
   steps_.end_populating(device, window, came_bytes);
   if (came_bytes == window.length) return true;
@@ -178,18 +179,18 @@ bool Fetcher::populate_window(const File& file, ByteRange window, bool absent,
   // FUSE, when congested, drops the end. Once the beginning is here, there is room for it.
   const ByteRange rest = {window.offset + came_bytes, window.length - came_bytes};
   return existing(file, rest) == std::uint64_t{0} && touch(file, rest.offset - 1, result) &&
-         populate_once(file, rest) && existing(file, rest) == rest.length;
+         fault_in_once(file, rest) && existing(file, rest) == rest.length;
 }
 
-bool Fetcher::populate_once(const File& file, ByteRange window) {
+bool Fetcher::fault_in_once(const File& file, ByteRange window) {
   const std::uint64_t device = file.status().device;
   if (stop() || steps_.get(device).populate == Populate::fails) return false;
-  const int descriptor = file.populate_descriptor();
-  const int populated = descriptor < 0 ? -EFAULT : io_.populate(descriptor, window);
+  const int descriptor = file.fault_descriptor();
+  const int faulted = descriptor < 0 ? -EFAULT : io_.fault_in_huge_pages(descriptor, window);
   // What cannot be read (-EFAULT) is a matter of this page or file, found again by its touch.
-  const bool passing = populated == -EFAULT || populated == -ENOMEM || populated == -EAGAIN;
-  if (populated < 0 && !passing) steps_.refuse_populate(device);
-  return populated >= 0;
+  const bool passing = faulted == -EFAULT || faulted == -ENOMEM || faulted == -EAGAIN;
+  if (faulted < 0 && !passing) steps_.refuse_populate(device);
+  return faulted >= 0;
 }
 
 bool Fetcher::advise(const File& file, ByteRange range, std::uint64_t step_bytes,

@@ -21,12 +21,12 @@ struct FetchResult {
   std::uint64_t read_bytes = 0;      // were brought in
   std::uint64_t lost_bytes = 0;      // of these: advised, did not arrive, so read with pread
   std::uint64_t failed_bytes = 0;
-  std::uint64_t populated_bytes = 0;  // seen to come by faults, before it was waited for
-  bool cancelled = false;             // the rest was left alone
-  bool advice_dropped = false;        // much of it: the file had better be opened anew
-  bool advice_refused = false;        // some of it, with an error
-  bool residency_known = true;        // else what was read may have been resident
-  std::optional<IoError> error;       // the first
+  std::uint64_t faulted_bytes = 0;  // seen to come by faults, before it was waited for
+  bool cancelled = false;           // the rest was left alone
+  bool advice_dropped = false;      // much of it: the file had better be opened anew
+  bool advice_refused = false;      // some of it, with an error
+  bool residency_known = true;      // else what was read may have been resident
+  std::optional<IoError> error;     // the first
 };
 
 class Fetcher {
@@ -55,12 +55,13 @@ class Fetcher {
   FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
   // Where nothing of it is there, and no one has asked for any of it, `absent`.
   void advise_and_touch(const File& file, ByteRange range, bool absent, FetchResult& result);
+  // Has the whole range on its way: each window of kPopulateBytes by one fault where the strategy
+  // allows that and it works, the rest by advice.
+  bool start_reads(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
+                   FetchResult& result);
+  bool bring_in_window(const File& file, ByteRange window, bool absent, FetchResult& result);
+  bool fault_in_once(const File& file, ByteRange window);
   bool advise(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);
-  // advise(), but each whole window of kPopulateBytes by one fault where that works.
-  bool populate(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
-                FetchResult& result);
-  bool populate_window(const File& file, ByteRange window, bool absent, FetchResult& result);
-  bool populate_once(const File& file, ByteRange window);
   bool touch(const File& file, std::uint64_t offset, FetchResult& result);
   // Reads with pread what was advised and did not come.
   void fill_gaps(const File& file, ByteRange range, std::uint64_t step_bytes, FetchResult& result);

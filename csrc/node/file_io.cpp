@@ -218,7 +218,7 @@ class SystemFileIo final : public FileIo {
     return result < 0 ? -errno : 0;
   }
 
-  int populate(int descriptor, ByteRange range) noexcept override;
+  int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
 
   int fdatasync(int descriptor) noexcept override {
     return or_errno(retry_interrupted([&] { return ::fdatasync(descriptor); }));
@@ -235,14 +235,14 @@ class SystemFileIo final : public FileIo {
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
 };
 
-int SystemFileIo::populate(int descriptor, ByteRange range) noexcept {
+int SystemFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   // With other pages a huge page is not 2 MiB but up to 512.
   if (page_bytes() != 4 * kKiB) return -ENOSYS;
   const std::uint64_t begin = align_down(range.offset, kHugePageBytes);
   void* mapped = ::mmap(nullptr, kPopulateMappedBytes, PROT_READ, MAP_SHARED, descriptor,
                         static_cast<off_t>(begin));
   if (mapped == MAP_FAILED) return -errno;
-  const auto populated = [&] {
+  const auto faulted = [&] {
     // Advice for all of it: for a part it would cut the mapping in two.
     if (::madvise(mapped, kPopulateMappedBytes, MADV_HUGEPAGE) < 0) return -errno;
     // Without the second huge page; of the first one nothing is left out.
@@ -251,7 +251,7 @@ int SystemFileIo::populate(int descriptor, ByteRange range) noexcept {
     return or_errno(
         retry_interrupted([&] { return ::madvise(first, page_bytes(), MADV_POPULATE_READ); }));
   };
-  const int result = populated();
+  const int result = faulted();
   ::munmap(mapped, kPopulateMappedBytes);
   return result;
 }

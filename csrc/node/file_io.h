@@ -14,7 +14,7 @@ namespace shardahead {
 // What one fault in a mapping of huge pages brings in: two of them.
 inline constexpr std::uint64_t kHugePageBytes = 2 * kMiB;
 inline constexpr std::uint64_t kPopulateBytes = 2 * kHugePageBytes;
-// What populate() maps for it, whatever the range: shared, read-only, from a multiple of
+// What fault_in_huge_pages() maps for it, whatever the range: shared, read-only, from a multiple of
 // kHugePageBytes. The length is no such multiple, so two of them never join into one mapping, and
 // loader_progress can tell each from what a loader has mapped.
 inline constexpr std::uint64_t kPopulateMappedBytes = kPopulateBytes + 4 * kKiB;
@@ -59,7 +59,7 @@ class FileIo {
   // it. Kernels since 5.18 read two huge pages for it, or one where the range is no longer than
   // that, beginning at the 2 MiB boundary below, whatever the mount's readahead is. Needs pages of
   // 4 KiB and MADV_POPULATE_READ, Linux 5.14: a page that cannot be read gives -EFAULT, no signal.
-  virtual int populate(int descriptor, ByteRange range) noexcept = 0;
+  virtual int fault_in_huge_pages(int descriptor, ByteRange range) noexcept = 0;
   // Waits until what was written to the file has reached it, so that its pages can be dropped.
   virtual int fdatasync(int descriptor) noexcept = 0;
   // Pages of the range in the page cache, pages still being read included; cachestat(2).

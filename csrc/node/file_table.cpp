@@ -93,10 +93,10 @@ File::File(FileIo& io, std::string path, int descriptor, const FileStatus& statu
 
 File::~File() {
   io_.close(descriptor_);
-  if (populate_descriptor_ >= 0) io_.close(populate_descriptor_);
+  if (fault_descriptor_ >= 0) io_.close(fault_descriptor_);
 }
 
-int File::populate_descriptor() const {
+int File::fault_descriptor() const {
   std::call_once(opened_again_, [&] {
     const int descriptor = io_.open(path_);
     FileStatus opened;
@@ -104,12 +104,12 @@ int File::populate_descriptor() const {
         (io_.status(descriptor, opened) < 0 || opened.device != status_.device ||
          opened.inode != status_.inode || opened.size_bytes != status_.size_bytes)) {
       io_.close(descriptor);  // another file has taken the path
-      populate_descriptor_ = -ESTALE;
+      fault_descriptor_ = -ESTALE;
       return;
     }
-    populate_descriptor_ = descriptor;
+    fault_descriptor_ = descriptor;
   });
-  return populate_descriptor_;
+  return fault_descriptor_;
 }
 
 IoError File::error(int errno_value, const char* operation, std::uint64_t offset) const {

@@ -32,8 +32,8 @@ class File {
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   // The same file opened once more, at the first call, or -errno. The kernel keeps the state of
   // readahead with the open file, and FUSE, when congested, takes advice for a part of the window
-  // that the last fault left there, and drops it: so populating has a descriptor to itself.
-  [[nodiscard]] int populate_descriptor() const;
+  // that the last fault left there, and drops it: so faults have a descriptor to themselves.
+  [[nodiscard]] int fault_descriptor() const;
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] const FileStatus& status() const noexcept { return status_; }
 
@@ -47,7 +47,7 @@ class File {
   int descriptor_;
   FileStatus status_;
   mutable std::once_flag opened_again_;
-  mutable int populate_descriptor_ = -EBADF;
+  mutable int fault_descriptor_ = -EBADF;
 };
 
 // Bytes of two versions of a file must never be mixed. Throws IoException where the file is not the

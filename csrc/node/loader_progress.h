@@ -22,7 +22,8 @@ struct LoaderPosition {
   friend bool operator==(const LoaderPosition&, const LoaderPosition&) = default;
 };
 
-// Whether the core maps like that for itself (FileIo::populate and mincore, LoaderProgress).
+// Whether the core maps like that for itself: FileIo::fault_in_huge_pages and mincore, and
+// LoaderProgress.
 bool is_own_mapping(const MapsLine& line) noexcept;
 
 class LoaderProgress {

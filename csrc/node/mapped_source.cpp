@@ -9,7 +9,7 @@
 namespace shardahead {
 
 // Private: a file opened with direct_io can be mapped in no other way. Advised for huge pages, a
-// fault brings in 4 MiB whatever the mount's readahead is; see FileIo::populate.
+// fault brings in 4 MiB whatever the mount's readahead is; see FileIo::fault_in_huge_pages.
 MappedSource::MappedSource(const File& file) : size_bytes_(file.status().size_bytes) {
   if (size_bytes_ == 0) return;
   void* mapped = ::mmap(nullptr, size_bytes_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);

@@ -151,10 +151,11 @@ int FaultyFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return outcome == Outcome::done ? static_cast<int>(result) : inner_.readahead(descriptor, range);
 }
 
-int FaultyFileIo::populate(int descriptor, ByteRange range) noexcept {
+int FaultyFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   std::int64_t result = 0;
-  const Outcome outcome = meet(Operation::populate, descriptor, range, result);
-  return outcome == Outcome::done ? static_cast<int>(result) : inner_.populate(descriptor, range);
+  const Outcome outcome = meet(Operation::fault_in_huge_pages, descriptor, range, result);
+  return outcome == Outcome::done ? static_cast<int>(result)
+                                  : inner_.fault_in_huge_pages(descriptor, range);
 }
 
 int FaultyFileIo::fdatasync(int descriptor) noexcept {

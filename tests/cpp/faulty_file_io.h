@@ -26,7 +26,7 @@ enum class Operation {
   fadvise_willneed,
   fadvise_dontneed,
   readahead,
-  populate,
+  fault_in_huge_pages,
   fdatasync,
   cachestat,
   mincore,
@@ -83,7 +83,7 @@ class FaultyFileIo final : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
-  int populate(int descriptor, ByteRange range) noexcept override;
+  int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;

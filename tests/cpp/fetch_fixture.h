@@ -31,7 +31,9 @@ class FetchFixture {
     return checkpoint.io.calls(Operation::fadvise_willneed) +
            checkpoint.io.calls(Operation::readahead);
   }
-  [[nodiscard]] std::uint64_t populates() const { return checkpoint.io.calls(Operation::populate); }
+  [[nodiscard]] std::uint64_t populates() const {
+    return checkpoint.io.calls(Operation::fault_in_huge_pages);
+  }
   [[nodiscard]] std::uint64_t preads() const { return checkpoint.io.calls(Operation::pread); }
 
   SimulatedCheckpoint checkpoint;

@@ -105,7 +105,7 @@ TEST_CASE("a kernel without it is asked once") {
 
 TEST_CASE("a page that cannot be read is found by its touch, and populating goes on elsewhere") {
   FetchFixture fixture(Strategy::automatic, 32 * kMiB, kCapable);
-  fixture.checkpoint.io.add({.operation = Operation::populate,
+  fixture.checkpoint.io.add({.operation = Operation::fault_in_huge_pages,
                              .from_offset = 8 * kMiB,
                              .to_offset = 12 * kMiB,
                              .errno_value = EFAULT});

@@ -74,9 +74,9 @@ TEST_CASE("populating brings in the page, and is an error, not a signal, where t
   FileIo& io = system_file_io();
   const int descriptor = io.open(folder.write("a", 4 * kMiB));
   REQUIRE(descriptor >= 0);
-  CHECK(io.populate(descriptor, {2 * kMiB, 2 * kMiB}) == 0);
+  CHECK(io.fault_in_huge_pages(descriptor, {2 * kMiB, 2 * kMiB}) == 0);
   CHECK(io.mincore(descriptor, {2 * kMiB, page_bytes()}) == 1);
-  CHECK(io.populate(descriptor, {8 * kMiB, 2 * kMiB}) == -EFAULT);
+  CHECK(io.fault_in_huge_pages(descriptor, {8 * kMiB, 2 * kMiB}) == -EFAULT);
   CHECK(io.close(descriptor) == 0);
 }
 
@@ -91,7 +91,7 @@ TEST_CASE("results are -errno") {
   CHECK(io.fadvise_willneed(-1, {0, 1}) == -EBADF);
   CHECK(io.fadvise_dontneed(-1, {0, 1}) == -EBADF);
   CHECK(io.readahead(-1, {0, 1}) == -EBADF);
-  CHECK(io.populate(-1, {0, 4096}) == -EBADF);
+  CHECK(io.fault_in_huge_pages(-1, {0, 4096}) == -EBADF);
   CHECK(io.fdatasync(-1) == -EBADF);
   CHECK(io.mincore(-1, {0, 1}) == -EBADF);
   CHECK(io.close(-1) == -EBADF);

@@ -246,7 +246,7 @@ TEST_CASE("a file that was replaced since is not populated: the bytes would be a
   const std::string path = folder.write("a", 100);
   const auto file = File::open(system_file_io(), path);
   std::filesystem::rename(folder.write("b", 100), path);
-  CHECK(file->populate_descriptor() == -ESTALE);
+  CHECK(file->fault_descriptor() == -ESTALE);
 }
 
 TEST_SUITE_END();

@@ -201,8 +201,8 @@ TEST_CASE("what the core does with the files does not count") {
       std::uint64_t done = 0;
       while (!stop) {
         for (const std::uint64_t at : {0 * kMiB, 2 * kMiB, 4 * kMiB, 6 * kMiB + 8192}) {
-          io.populate(descriptor, {at, kPopulateBytes});
-          io.populate(descriptor, {at, kFileBytes - at});
+          io.fault_in_huge_pages(descriptor, {at, kPopulateBytes});
+          io.fault_in_huge_pages(descriptor, {at, kFileBytes - at});
           io.mincore(descriptor, {at, kFileBytes - at});
           pread_full(io, descriptor, buffer.data(), {at, kMiB}, done);
         }

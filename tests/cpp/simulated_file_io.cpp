@@ -234,11 +234,11 @@ int SimulatedFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return advise(Operation::readahead, descriptor, range);
 }
 
-int SimulatedFileIo::populate(int descriptor, ByteRange range) noexcept {
+int SimulatedFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   const std::lock_guard lock(mutex_);
   SimulatedFile* file = find(descriptor);
   if (file == nullptr) return -EBADF;
-  record(Operation::populate, file->path, range);
+  record(Operation::fault_in_huge_pages, file->path, range);
   if (kernel_.populate_bytes == 0) return -EINVAL;
   if (kernel_.populate_spoils_advice) spoiled_.insert(descriptor);
   PageState& first = file->pages[range.offset / page_bytes()].state;

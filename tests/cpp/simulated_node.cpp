@@ -233,9 +233,9 @@ int RankFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return advise("readahead", descriptor, range);
 }
 
-int RankFileIo::populate(int descriptor, ByteRange range) noexcept {
+int RankFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   std::uint32_t file = 0;
-  if (!begin("populate", descriptor, range, file)) return refusal();
+  if (!begin("fault_in_huge_pages", descriptor, range, file)) return refusal();
   if (cache_.options().populate_bytes == 0) return -EINVAL;
   const std::uint64_t most = range.length <= kHugePageBytes ? kHugePageBytes : kPopulateBytes;
   const ByteRange window = {align_down(range.offset, kHugePageBytes),

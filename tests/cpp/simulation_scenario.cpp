@@ -160,7 +160,7 @@ void Scenario::draw_faults(Random& random, RankScenario& rank) {
       case 4:
         fault.operation = random.chance(70)   ? Operation::fadvise_willneed
                           : random.chance(50) ? Operation::readahead
-                                              : Operation::populate;
+                                              : Operation::fault_in_huge_pages;
         if (random.chance(50)) fault.kind = FaultKind::lose_advice;
         rank.may_fail |= fault.kind == FaultKind::fail;
         break;
