@@ -12,6 +12,8 @@ namespace shardahead {
 inline constexpr std::uint64_t kKiB = 1024;
 inline constexpr std::uint64_t kMiB = 1024 * kKiB;
 inline constexpr std::uint64_t kGiB = 1024 * kMiB;
+// Where a number of bytes, or a position, has no bound.
+inline constexpr std::uint64_t kNoEnd = std::numeric_limits<std::uint64_t>::max();
 
 constexpr std::uint64_t align_down(std::uint64_t value, std::uint64_t unit) {
   return value - value % unit;
@@ -27,7 +29,7 @@ struct ByteRange {
 
   // Of a range that would end beyond 2^64 - 1: that.
   [[nodiscard]] constexpr std::uint64_t end() const {
-    return offset + std::min(length, std::numeric_limits<std::uint64_t>::max() - offset);
+    return offset + std::min(length, kNoEnd - offset);
   }
   [[nodiscard]] constexpr bool empty() const { return length == 0; }
   friend bool operator==(const ByteRange&, const ByteRange&) = default;

@@ -105,7 +105,7 @@ class Prefetch {
                 std::optional<std::uint32_t> held_from_file) {
     engine_->consumed(
         plan_->position(checked(file), consumed_offset), plan_->position(file, needed_offset),
-        held_from_file ? plan_->position(checked(*held_from_file), 0) : Consumption::kNoEnd);
+        held_from_file ? plan_->position(checked(*held_from_file), 0) : kNoEnd);
   }
 
   bool end_consumer() { return engine_->end_consumer(); }

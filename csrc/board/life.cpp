@@ -20,7 +20,7 @@ std::chrono::nanoseconds silence_allowed(std::chrono::microseconds block_time) n
 
 std::chrono::nanoseconds LifeWatch::silence(std::uint32_t life, Time now) noexcept {
   if (seen_ == life) {
-    silence_ += std::min<std::chrono::nanoseconds>(now - looked_, kBetweenLooks);
+    silence_ += std::min<std::chrono::nanoseconds>(now - looked_, kLongestLook);
   } else {
     silence_ = std::chrono::nanoseconds(0);
   }

@@ -36,7 +36,8 @@ class LifeWatch {
   std::chrono::nanoseconds silence(std::uint32_t life, Time now) noexcept;
 
  private:
-  static constexpr std::chrono::nanoseconds kBetweenLooks = std::chrono::milliseconds(250);
+  // So much counts of the time between two looks, at most.
+  static constexpr std::chrono::nanoseconds kLongestLook = std::chrono::milliseconds(250);
 
   std::optional<std::uint32_t> seen_;
   Time looked_;

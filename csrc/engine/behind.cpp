@@ -57,7 +57,7 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
   const std::uint64_t end = state.plan->total_bytes();
   const ConsumerPosition position = state.consumption->pass(
       std::min(position_bytes, end), std::min(needed_bytes, end),
-      window.ahead_bytes > 0 ? window.ahead_bytes : Consumption::kNoEnd, releasable_bytes);
+      window.ahead_bytes > 0 ? window.ahead_bytes : kNoEnd, releasable_bytes);
   ConsumerPosition before;
   {
     const MutexLock lock(state.mutex);

@@ -10,8 +10,6 @@
 namespace shardahead {
 namespace {
 
-// How often a waiting consumer looks up.
-constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
 constexpr auto kRecoveryAfter = std::chrono::milliseconds(200);
 
 // What a thread of its own reads for a consumer, and how that ended.

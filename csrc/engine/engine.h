@@ -11,6 +11,7 @@
 #include "base/process_mark.h"
 #include "base/report.h"
 #include "base/runtime.h"
+#include "base/waiting.h"
 #include "board/claims.h"
 #include "node/file_io.h"
 #include "node/file_table.h"
@@ -87,17 +88,17 @@ class Engine {
   // short, what all consumers of the node have released is dropped: of this one nothing from
   // `releasable_bytes` on.
   void consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
-                std::uint64_t releasable_bytes = Consumption::kNoEnd);
+                std::uint64_t releasable_bytes = kNoEnd);
   // The consumer is done: no window waits for it. Whether it was the last one of this node.
   bool end_consumer();
   // Whether the mounts of the files keep what is brought in: else the prefetch has ended by itself.
-  // Waits until that is found out, for 10 s at most; `between` as in fetch_now().
-  Keeping keeping(const std::function<void()>& between = {});
+  // Waits until that is found out, for 10 s at most.
+  Keeping keeping(const Between& between = {});
   // For `expected` ranks that read by themselves, at about the same time, files whose pages go at
   // every open(). Called once this one has opened all of them, it comes back when the others have
   // as well, or when they are waited for no longer (patience.h): what was read before would have to
-  // be read again. At once where it is not known what others do. `between` as in fetch_now().
-  void meet(std::uint32_t expected, const std::function<void()>& between = {});
+  // be read again. At once where it is not known what others do.
+  void meet(std::uint32_t expected, const Between& between = {});
   // The file as the consumer may map it, one mapping as long as anyone has it. Throws IoException.
   std::shared_ptr<MappedFile> map(std::size_t file);
   // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.
@@ -109,9 +110,8 @@ class Engine {
   // Comes back when the bytes of the range can be read without waiting, or with the error that
   // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by
   // itself where they do not move (patience.h), where it is not known what others do, after the end
-  // and after cancel(). While it waits, `between` is called every 50 ms or more often; it may throw
-  // to end the wait. Only what counts as resident is touched without that.
-  using Between = std::function<void()>;
+  // and after cancel(). `between` is called while it waits, save while it touches what counts as
+  // resident.
   std::optional<IoError> fetch_now(std::size_t file, ByteRange range, const Between& between = {});
 
  private:

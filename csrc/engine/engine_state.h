@@ -141,7 +141,7 @@ FetchResult Engine::State::fetch_now(const Open& open, const std::string& path,
   try {
     Fetcher fetcher(io, the_steps, Strategy::automatic, never_cancelled);
     const auto file = open();
-    return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_pipelined(*file, range);
+    return plainly ? fetcher.read_plainly(*file, range) : fetcher.fetch_for_use(*file, range);
   } catch (const std::exception&) {
     FetchResult result;
     result.error = caught_error("fetch", path, range.offset);

@@ -34,15 +34,15 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
-  return fetch(file, range, Untouched::trusted);
+  return bring_in(file, range, Untouched::trusted);
 }
 
-FetchResult Fetcher::fetch(const File& file, ByteRange range, Untouched untouched) {
+FetchResult Fetcher::bring_in(const File& file, ByteRange range, Untouched untouched) {
   const std::uint64_t size_bytes = file.status().size_bytes;
   range = grow_to_units(intersect(range, {0, size_bytes}), page_bytes(), size_bytes);
   if (range.empty()) return {};
   const auto resident_bytes = resident(file, range);
-  FetchResult result = fetch_once(file, range, resident_bytes);
+  FetchResult result = bring_in_once(file, range, resident_bytes);
   if (untouched == Untouched::looked_at && !result.error && !result.cancelled) {
     wait_for_all(file, range, steps_.get(file.status().device).bytes, result);
   }
@@ -76,7 +76,7 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range, Untouched untouche
   return result;
 }
 
-FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
+FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
   constexpr std::uint64_t kPieceBytes = 8 * kMiB;
   const ByteRange whole = {0, file.status().size_bytes};
   FetchResult total;
@@ -87,7 +87,7 @@ FetchResult Fetcher::fetch_pipelined(const File& file, ByteRange range) {
       FetchResult ignored;  // advice only: what is wrong with the next piece is its own affair
       advise(file, next, step.bytes, ignored);
     }
-    FetchResult result = fetch(file, piece, Untouched::looked_at);
+    FetchResult result = bring_in(file, piece, Untouched::looked_at);
     total.resident_bytes += result.resident_bytes;
     total.read_bytes += result.read_bytes;
     total.lost_bytes += result.lost_bytes;
@@ -106,8 +106,8 @@ FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
   return result;
 }
 
-FetchResult Fetcher::fetch_once(const File& file, ByteRange range,
-                                std::optional<std::uint64_t> resident_bytes) {
+FetchResult Fetcher::bring_in_once(const File& file, ByteRange range,
+                                   std::optional<std::uint64_t> resident_bytes) {
   FetchResult result;
   if (resident_bytes == range.length) {
     // "Resident" includes pages that are still being read: the last of them tells.

@@ -9,25 +9,12 @@
 #include <optional>
 #include <vector>
 
-#include "base/error.h"
+#include "engine/fetch_result.h"
 #include "node/file_io.h"
 #include "node/file_table.h"
 #include "plan/strategy.h"
 
 namespace shardahead {
-
-struct FetchResult {
-  std::uint64_t resident_bytes = 0;  // were in the page cache before
-  std::uint64_t read_bytes = 0;      // were brought in
-  std::uint64_t lost_bytes = 0;      // of these: advised, did not arrive, so read with pread
-  std::uint64_t failed_bytes = 0;
-  std::uint64_t faulted_bytes = 0;  // seen to come by faults, before it was waited for
-  bool cancelled = false;           // the rest was left alone
-  bool advice_dropped = false;      // much of it: the file had better be opened anew
-  bool advice_refused = false;      // some of it, with an error
-  bool residency_known = true;      // else what was read may have been resident
-  std::optional<IoError> error;     // the first
-};
 
 class Fetcher {
  public:
@@ -41,7 +28,7 @@ class Fetcher {
   // The same for a range of any length, in pieces, the next one advised before the last is waited
   // for, and for one who uses the bytes: every page is looked at, not only those that are touched.
   // Stops at the first error.
-  FetchResult fetch_pipelined(const File& file, ByteRange range);
+  FetchResult fetch_for_use(const File& file, ByteRange range);
 
   // Reads every byte, resident or not: finds the one that cannot be read.
   FetchResult read_plainly(const File& file, ByteRange range);
@@ -51,8 +38,11 @@ class Fetcher {
   // of processor time per GiB; who uses them may not.
   enum class Untouched { trusted, looked_at };
 
-  FetchResult fetch(const File& file, ByteRange range, Untouched untouched);
-  FetchResult fetch_once(const File& file, ByteRange range, std::optional<std::uint64_t> resident);
+  // Brings the range in, after an error once more with pread, and counts what was there before.
+  FetchResult bring_in(const File& file, ByteRange range, Untouched untouched);
+  // One attempt at it, in the way that works on this device.
+  FetchResult bring_in_once(const File& file, ByteRange range,
+                            std::optional<std::uint64_t> resident_bytes);
   // Where nothing of it is there, and no one has asked for any of it, `absent`.
   void advise_and_touch(const File& file, ByteRange range, bool absent, FetchResult& result);
   // Has the whole range on its way: each window of kPopulateBytes by one fault where the strategy

@@ -13,7 +13,6 @@ namespace {
 // A trial that sits in a read for so long holds up no one else.
 constexpr auto kTrialPatience = std::chrono::seconds(1);
 constexpr auto kConsumerTrialPatience = std::chrono::seconds(10);
-constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 // What the worker threads of an engine do: take a block, bring it in, settle it, wait for the next.
 #include <time.h>
 
-#include <limits>
 #include <utility>
 
 #include "engine/engine_state.h"
@@ -9,7 +8,6 @@
 namespace shardahead {
 namespace {
 
-constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 // How often a worker that finds nothing to do looks for claims of the dead.
 constexpr auto kRecoveryInterval = std::chrono::milliseconds(100);
 // After this long without any change on the board the claims of the living are taken over: an owner
@@ -82,7 +80,7 @@ bool Engine::State::work_once(Fetcher& fetcher, Claims& shared, Lookout::Worker&
     return true;
   }
   // Without a consumer nothing moves the window: its end is the end.
-  if (shared.settled(options.consumer ? kNoLimit : end)) return false;
+  if (shared.settled(options.consumer ? kNoEnd : end)) return false;
   wait_for_change(shared, seen, worker);
   return true;
 }
@@ -143,21 +141,13 @@ Outcome Engine::State::try_block(Fetcher& fetcher, const Claim& claim, std::uint
   std::uint64_t wanted_bytes = plan->wanted_bytes(block);
   for (const ByteRange& range : ranges) {
     FetchResult result = fetcher.fetch(*file, range);
-    const std::uint64_t tried = std::min(tried_bytes, result.resident_bytes);
-    tried_bytes -= tried;
-    result.resident_bytes -= tried;
-    result.read_bytes += tried;
+    count_tried(result, tried_bytes);
     if (result.advice_dropped) files->renew(block.file, *file);
     read_bytes += result.read_bytes;
-    // The fetcher rounds outwards to pages, and may fetch for others; the plan counts what this
-    // participant asked for.
+    // The plan counts what this participant asked for, range by range.
     const std::uint64_t counted = std::min(wanted_bytes, range.length);
     wanted_bytes -= counted;
-    result.resident_bytes = std::min(result.resident_bytes, counted);
-    result.read_bytes = std::min(result.read_bytes, counted - result.resident_bytes);
-    result.failed_bytes =
-        std::min(result.failed_bytes, counted - result.resident_bytes - result.read_bytes);
-    result.lost_bytes = std::min(result.lost_bytes, result.read_bytes);
+    count_at_most(result, counted);
     if (result.error) outcome = Outcome::failed;
     if (result.cancelled) outcome = Outcome::released;
     results.push_back(std::move(result));

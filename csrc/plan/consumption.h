@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <vector>
 
@@ -16,8 +15,6 @@ namespace shardahead {
 
 class Consumption {
  public:
-  static constexpr std::uint64_t kNoEnd = std::numeric_limits<std::uint64_t>::max();
-
   // A tensor of these bytes is on its way to the consumer; each is released once.
   void hand_out(ByteRange range);
   void release(ByteRange range) noexcept;

@@ -1,7 +1,8 @@
 #include "plan/window.h"
 
 #include <algorithm>
-#include <limits>
+
+#include "base/byte_range.h"
 
 namespace shardahead {
 namespace {
@@ -12,9 +13,9 @@ constexpr std::uint64_t kShareOfBudget = 4;
 // Where what was passed stays mapped, only what is read soon after it came survives: of 2.7 GB the
 // kernel keeps 0.45 for pages that were not read through a mapping yet.
 constexpr std::uint64_t kSmallShareOfBudget = 16;
-constexpr std::uint64_t kLeastBytes = std::uint64_t{32} << 20U;
+constexpr std::uint64_t kLeastBytes = 32 * kMiB;
 // Less is not a sign: kernels evict single pages of their own accord.
-constexpr std::uint64_t kEvictedBytes = std::uint64_t{1} << 20U;
+constexpr std::uint64_t kEvictedBytes = 1 * kMiB;
 constexpr std::uint32_t kMostHalvings = 5;
 constexpr auto kBetweenHalvings = std::chrono::seconds(1);
 constexpr auto kBeforeDoubling = std::chrono::seconds(10);
@@ -22,7 +23,6 @@ constexpr auto kBeforeDoubling = std::chrono::seconds(10);
 }  // namespace
 
 std::uint64_t window_end(std::uint64_t window_bytes, const ConsumerPosition& consumer) noexcept {
-  constexpr std::uint64_t kNoEnd = std::numeric_limits<std::uint64_t>::max();
   if (window_bytes == 0 || consumer.consumed_bytes > kNoEnd - window_bytes) return kNoEnd;
   return std::max(consumer.consumed_bytes + window_bytes, consumer.needed_bytes);
 }

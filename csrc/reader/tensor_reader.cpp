@@ -12,15 +12,11 @@
 #include "base/runtime.h"
 #include "base/signals_blocked.h"
 #include "base/thread_safety.h"
+#include "base/waiting.h"
 #include "reader/piece_reader.h"
 #include "reader/read_parts.h"
 
 namespace shardahead {
-namespace {
-
-constexpr auto kConsumerSlice = std::chrono::milliseconds(50);
-
-}  // namespace
 
 // Owned by the reader and by each of its threads.
 struct TensorReader::State {

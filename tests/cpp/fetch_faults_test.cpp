@@ -93,7 +93,7 @@ TEST_CASE("who uses the bytes finds a bad page that no touch meets, and where it
     CAPTURE(std::string(to_string(strategy)));
     FetchFixture fixture(strategy, kSizeBytes);
     fixture.checkpoint.kernel.spoil("0.shard", kBad);
-    const FetchResult result = fixture.fetcher.fetch_pipelined(*fixture.file, {0, kSizeBytes});
+    const FetchResult result = fixture.fetcher.fetch_for_use(*fixture.file, {0, kSizeBytes});
     REQUIRE(result.error);
     CHECK(result.error->errno_value == EIO);
     CHECK(result.error->offset == kBad.offset);
@@ -108,11 +108,11 @@ TEST_CASE("who uses the bytes finds a bad page where all counts as resident") {
   fixture.checkpoint.kernel.make_resident("0.shard", {0, kSizeBytes});
   fixture.checkpoint.kernel.spoil("0.shard", kBad);
   CHECK_FALSE(fixture.fetch_all().error);
-  const FetchResult used = fixture.fetcher.fetch_pipelined(*fixture.file, {0, kSizeBytes});
+  const FetchResult used = fixture.fetcher.fetch_for_use(*fixture.file, {0, kSizeBytes});
   REQUIRE(used.error);
   CHECK(used.error->errno_value == EIO);
   CHECK(used.error->offset == kBad.offset);
-  CHECK_FALSE(fixture.fetcher.fetch_pipelined(*fixture.file, {0, kBad.offset}).error);
+  CHECK_FALSE(fixture.fetcher.fetch_for_use(*fixture.file, {0, kBad.offset}).error);
 }
 
 TEST_CASE("pages that were on their way and failed are not called resident") {
@@ -199,7 +199,7 @@ TEST_CASE("lost advice and failed reads together: lost bytes are never more than
 TEST_CASE("a pipelined fetch stops at the first error") {
   FetchFixture fixture(Strategy::automatic, 64 * kMiB);
   fixture.checkpoint.io.add({.from_offset = 10 * kMiB});
-  const FetchResult result = fixture.fetcher.fetch_pipelined(*fixture.file, {0, 64 * kMiB});
+  const FetchResult result = fixture.fetcher.fetch_for_use(*fixture.file, {0, 64 * kMiB});
   REQUIRE(result.error);
   CHECK(result.error->offset < 16 * kMiB);
   CHECK(fixture.resident_bytes() <= 24 * kMiB + 128 * kKiB);

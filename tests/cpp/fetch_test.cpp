@@ -127,7 +127,7 @@ TEST_CASE("a range outside of the file, or of no bytes, is nothing to do") {
 TEST_CASE("a pipelined fetch advises the next piece before it waits for this one") {
   FetchFixture fixture(Strategy::automatic, 40 * kMiB + 123);
   const ByteRange range = {5000, 36 * kMiB};
-  const FetchResult result = fixture.fetcher.fetch_pipelined(*fixture.file, range);
+  const FetchResult result = fixture.fetcher.fetch_for_use(*fixture.file, range);
   CHECK_FALSE(result.error);
   CHECK(fixture.checkpoint.kernel.most_loads_of_a_page() == 1);
   CHECK(fixture.resident_bytes() >= range.length);
@@ -142,7 +142,7 @@ TEST_CASE("a pipelined fetch advises the next piece before it waits for this one
 
 TEST_CASE("a pipelined fetch counts what it brought in, piece by piece") {
   FetchFixture fixture(Strategy::pread, 20 * kMiB);
-  const FetchResult result = fixture.fetcher.fetch_pipelined(*fixture.file, {0, 20 * kMiB});
+  const FetchResult result = fixture.fetcher.fetch_for_use(*fixture.file, {0, 20 * kMiB});
   CHECK(result.resident_bytes + result.read_bytes == 20 * kMiB);
   CHECK(fixture.advices() == 0);
   CHECK(fixture.all_up_to_date());
