@@ -125,7 +125,7 @@ class Prefetch {
   }
 
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
-    if (auto error = engine_->fetch_now(checked(file), {offset, length}, check_signals)) {
+    if (auto error = engine_->make_resident(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
     }
   }

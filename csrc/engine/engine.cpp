@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -7,8 +8,92 @@
 
 #include "base/signals_blocked.h"
 #include "engine/engine_state.h"
+#include "engine/worker.h"
 
 namespace shardahead {
+namespace {
+
+constexpr auto kConsumerTrialPatience = std::chrono::seconds(10);
+
+std::optional<Keeping> verdict(const EngineState& state) {
+  const auto claims = state.crew.claims();
+  return state.trial.verdict(claims.get());
+}
+
+// On the first block, which others have, or have had. On a thread that can be left behind.
+void try_alone(EngineState& state) noexcept {
+  try {
+    for (const Block& block : state.job.plan->blocks()) {
+      const auto ranges = state.job.plan->wanted(block);
+      if (ranges.empty()) continue;
+      std::uint64_t ignored = 0;
+      const auto claims = state.crew.claims();
+      state.trial.try_mount(*state.job.files->acquire(block.file), ranges, claims.get(), ignored);
+      return;
+    }
+  } catch (const std::exception&) {
+    state.trial.fail_alone();
+    return;
+  }
+  state.trial.fail_alone();
+}
+
+bool has_failed(const EngineState& state, BlockRange blocks) {
+  // The claims first: once they are given up the tally knows what they knew.
+  const auto claims = state.crew.claims();
+  if (state.tally.has_failed(blocks)) return true;
+  const auto standing = claims ? claims->standing(blocks) : std::nullopt;
+  return standing && standing->failed;
+}
+
+// The prefetch has come to its end, and has left nothing out.
+bool all_settled(const EngineState& state) {
+  const Crew::Status status = state.crew.status();
+  return status.running == 0 && state.job.options.consumer && state.tally.threads() > 0 &&
+         !state.crew.is_cancelled() && !state.trial.is_in_vain(status.claims.get());
+}
+
+// What had been brought in, and was not there when the consumer came for it.
+void count_refetched(EngineState& state, const FetchResult& result) {
+  if (result.read_bytes == 0 || !result.residency_known) return;
+  state.tally.add_refetched(result.read_bytes);
+  state.ahead.add_evicted(result.read_bytes);
+}
+
+// What a thread of its own reads for a consumer, and how that ended.
+struct Errand {
+  DoorbellWord ended{0};
+  std::optional<IoError> error;
+};
+
+// On a thread of its own, so that the caller can leave, by what `between` throws.
+template <typename Read>
+std::optional<IoError> read_beside(Runtime& runtime, const Read& read, const Between& between) {
+  std::shared_ptr<Errand> errand;
+  try {
+    errand = std::make_shared<Errand>();
+    const SignalsBlocked blocked;
+    runtime.start_thread("shardahead-read", [errand, read] {
+      errand->error = read();
+      ring(errand->ended);
+    });
+  } catch (const std::exception&) {
+    return read();  // no threads, or no memory for one
+  }
+  for (;;) {
+    runtime.wait_for_ring(errand->ended, 0, kConsumerSlice);
+    if (doorbell_seen(errand->ended) != 0) return std::move(errand->error);
+    between();
+  }
+}
+
+const char* strategy_used(Strategy asked, const Step& step) {
+  if (asked != Strategy::automatic && asked != Strategy::populate) return to_string(asked);
+  if (step.populate == Populate::works) return to_string(Strategy::populate);
+  return to_string(step.advice_works ? Strategy::fadvise : Strategy::pread);
+}
+
+}  // namespace
 
 Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
                std::unique_ptr<Claims> claims, const EngineOptions& options, Runtime& runtime) {
@@ -16,103 +101,185 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
     throw std::invalid_argument("threads must be between 1 and 256, not " +
                                 std::to_string(options.threads));
   }
-  state_ = std::make_shared<State>(io, std::move(plan), std::move(files), std::move(claims),
-                                   options, runtime);
-  State& state = *state_;
-  const auto wanted = std::min<std::size_t>(options.threads, state.claims->wanted().size());
-  const SignalsBlocked blocked;
-  const MutexLock lock(state.mutex);
-  state.ended = state.started;
-  try {
-    for (std::size_t i = 0; i < wanted; ++i) {
+  const auto workers =
+      static_cast<std::uint32_t>(std::min<std::size_t>(options.threads, claims->wanted().size()));
+  state_ = std::make_shared<EngineState>(
+      Job{io, runtime, std::move(plan), std::move(files), options, {}}, std::move(claims));
+  EngineState& state = *state_;
+  state.ahead.look_at_memory();
+  if (options.consumer) state.crew.claims()->report_consumer({});
+  const auto start = [&](std::uint32_t number, const std::shared_ptr<Claims>& shared) {
+    try {
       // Detached, because a join could wait for a dead server for ever. The engine still owns them:
       // it counts them in and out, and cancels them when it goes.
-      runtime.start_thread("shardahead-" + std::to_string(i),
-                           [state = state_, shared = state.claims] { state->work(*shared); });
-      ++state.running;
-    }
-  } catch (const std::exception&) {
-    // Fewer threads do the same work. None at all is a prefetch that failed, and says so.
-    if (state.running == 0) {
+      runtime.start_thread("shardahead-" + std::to_string(number),
+                           [kept = state_, shared] { work(*kept, *shared); });
+      return true;
+    } catch (const std::exception&) {
+      // Fewer threads do the same work. None at all is a prefetch that failed, and says so.
+      if (number > 0) return false;
       IoError error = caught_error("pthread_create", "", 0);
       error.detail.clear();
-      state.record(std::move(error));
+      state.tally.record(std::move(error));
+      return false;
     }
-  }
-  state.figures.threads = state.running;
-  state.leave_claims();  // for want of work or of threads
+  };
+  const SignalsBlocked blocked;
+  state.tally.set_threads(state.crew.begin(workers, std::cref(start)));
 }
 
 Engine::~Engine() { cancel(); }
 
 bool Engine::wait(std::chrono::nanoseconds timeout) {
-  if (!state_->process.is_here()) return true;
-  State& state = *state_;
-  const MutexLock lock(state.mutex);
-  // wait_for adds the time to a clock, where "for ever" would wrap around.
-  const auto bounded = std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24 * 365));
-  const auto until = std::chrono::steady_clock::now() + bounded;
-  while (state.running != 0) {
-    if (!state.ended_or_left.wait_until(state.mutex, until)) return state.running == 0;
-  }
-  return true;
+  return !state_->job.process.is_here() || state_->crew.wait(timeout);
 }
 
 void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
-  if (!state_->process.is_here()) return;
-  const MutexLock lock(state_->mutex);
-  // A worker that sits in a read on a dead server may keep its claims for long.
-  if (state_->claims && state_->options.consumer) state_->claims->end_consumer();
-  if (state_->running > 0) {
-    state_->cancelled.store(true, std::memory_order_relaxed);
-    ring(state_->claims->doorbell());
-    state_->ended_or_left.notify_all();
-  } else {
-    state_->give_up_claims();
-  }
+  if (state_->job.process.is_here()) state_->crew.cancel();
 }
 
 bool Engine::done() const {
-  if (!state_->process.is_here()) return true;
-  const MutexLock lock(state_->mutex);
-  return state_->running == 0;
+  return !state_->job.process.is_here() || state_->crew.status().running == 0;
 }
 
-bool Engine::cancelled() const { return state_->cancelled.load(std::memory_order_relaxed); }
+bool Engine::cancelled() const { return state_->crew.is_cancelled(); }
 
 Progress Engine::progress() const {
-  if (!state_->process.is_here()) return {};
-  const MutexLock lock(state_->mutex);
-  const Report report = state_->current();
-  return {report.planned_bytes, report.settled_bytes(), state_->seconds()};
+  if (!state_->job.process.is_here()) return {};
+  const Crew::Status status = state_->crew.status();
+  const Report report = state_->tally.figures(status.claims.get());
+  return {report.planned_bytes, report.settled_bytes(), status.seconds};
 }
 
 Report Engine::report() const {
-  if (!state_->process.is_here()) return {};
-  const MutexLock lock(state_->mutex);
-  Report report = state_->current();
-  const Step step = state_->steps.first();
+  const EngineState& state = *state_;
+  if (!state.job.process.is_here()) return {};
+  // Before the figures: of a prefetch that is done these are complete.
+  const Crew::Status status = state.crew.status();
+  Report report = state.tally.figures(status.claims.get());
+  const Step step = state.steps.first();
   report.step_bytes = step.bytes;
   report.step_source = to_string(step.source);
-  report.strategy_used = report.strategy;
-  const Strategy asked = state_->options.strategy;
-  if (asked == Strategy::automatic || asked == Strategy::populate) {
-    report.strategy_used = to_string(step.populate == Populate::works ? Strategy::populate
-                                     : step.advice_works              ? Strategy::fadvise
-                                                                      : Strategy::pread);
-  }
-  report.seconds = state_->seconds();
-  const Window window = state_->control.window();
+  report.strategy_used = strategy_used(state.job.options.strategy, step);
+  report.seconds = status.seconds;
+  const Window window = state.ahead.window();
   report.window_bytes = window.ahead_bytes;
   report.window_source = to_string(window.source);
-  report.keeping = to_string(state_->verdict().value_or(Keeping::unknown));
-  report.done = state_->running == 0;
+  report.keeping = to_string(state.trial.verdict(status.claims.get()).value_or(Keeping::unknown));
+  report.done = status.running == 0;
   report.cancelled = cancelled();
   // Cancelled, what is still in flight is not waited for.
   const bool over = report.done || report.cancelled;
   report.left_out_bytes = over ? report.planned_bytes - report.settled_bytes() : 0;
   return report;
+}
+
+void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
+                      std::uint64_t releasable_bytes) {
+  EngineState& state = *state_;
+  if (!state.job.process.is_here()) return;
+  const std::shared_ptr<Claims> claims = state.crew.claims();
+  const Window window = state.ahead.window();
+  const std::uint64_t end = state.job.plan->total_bytes();
+  const ConsumerPosition position = state.behind.consumption()->pass(
+      std::min(position_bytes, end), std::min(needed_bytes, end),
+      window.ahead_bytes > 0 ? window.ahead_bytes : kNoEnd, releasable_bytes);
+  const ConsumerPosition before = state.ahead.move_consumer(position);
+  if (!claims || !state.job.options.consumer || cancelled()) return;
+  // What a process has mapped is not dropped: so first its own hold on it goes.
+  if (window.keep_bytes) state.behind.give_up_released(position.released_bytes);
+  claims->report_consumer(position);
+  Runtime& runtime = state.job.runtime;
+  if (window.ahead_bytes > 0) {
+    ring_if_opened(runtime, *state.job.plan, *claims, window.ahead_bytes, before, position);
+  }
+  if (!window.keep_bytes) return;
+  state.tally.add_dropped(state.behind.drop(*claims, *window.keep_bytes, runtime.now()));
+}
+
+bool Engine::end_consumer() {
+  if (!state_->job.process.is_here()) return false;
+  const std::shared_ptr<Claims> claims = state_->crew.claims();
+  return !claims || claims->end_consumer();
+}
+
+Keeping Engine::keeping(const Between& between) {
+  EngineState& state = *state_;
+  if (!state.job.process.is_here() || !state.job.options.tries_mounts) return Keeping::unknown;
+  Runtime& runtime = state.job.runtime;
+  const auto deadline = runtime.now() + kConsumerTrialPatience;
+  for (;;) {
+    const std::uint32_t seen = doorbell_seen(state.trial.bell());
+    const auto found = verdict(state);
+    if (found || cancelled() || runtime.now() >= deadline) {
+      return found.value_or(Keeping::unknown);
+    }
+    if (done() && state.trial.begin_alone()) {
+      // No worker had a block to try.
+      try {
+        const SignalsBlocked blocked;
+        runtime.start_thread("shardahead-try", [kept = state_] { try_alone(*kept); });
+      } catch (const std::exception&) {
+        return Keeping::unknown;  // no threads, or no memory for one
+      }
+    }
+    runtime.wait_for_ring(state.trial.bell(), seen, kConsumerSlice);
+    if (between) between();
+  }
+}
+
+void Engine::meet(std::uint32_t expected, const Between& between) {
+  EngineState& state = *state_;
+  if (state.job.process.is_here()) state.consumer.meet(state.crew, expected, between);
+}
+
+std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
+  const Job& job = state_->job;
+  // A forked child must not wait for a mutex that a thread of its parent held.
+  if (job.process.is_here()) return state_->behind.mappings().map(file);
+  return std::make_shared<MappedFile>(*File::open(job.io, job.files->path(file)));
+}
+
+std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                        ByteRange range) {
+  require_within(*mapped, range);
+  const Job& job = state_->job;
+  const bool forked = !job.process.is_here();
+  require_readable(job.io, *job.files, file, *mapped, range);
+  return std::make_unique<HeldBytes>(
+      std::move(mapped), range, forked ? nullptr : state_->behind.consumption(),
+      job.plan->position(static_cast<std::uint32_t>(file), range.offset));
+}
+
+std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
+                                             const Between& between) {
+  EngineState& state = *state_;
+  const Job& job = state.job;
+  // A forked child must not wait for a mutex that a thread of its parent held: neither that of the
+  // files nor that of the steps. Nor can it know what failed.
+  if (!job.process.is_here()) {
+    StepTable own_steps;
+    const std::string& path = job.files->path(file);
+    return fetch_for_consumer(
+               job.io, own_steps, [&] { return File::open(job.io, path); }, path, range, true)
+        .error;
+  }
+  const BlockRange blocks = job.plan->blocks_under(static_cast<std::uint32_t>(file), range);
+  const bool settled = state.consumer.wait_for_blocks(state.crew, blocks, between);
+  // Where a block failed, a page that could not be read counts as resident.
+  const bool plainly = has_failed(state, blocks);
+  const bool was_there = !plainly && (settled || all_settled(state));
+  const auto ready = plainly ? false : state.consumer.is_up_to_date(file, range);
+  if (ready == true) return std::nullopt;
+  const auto read = [kept = state_, file, range, was_there, plainly] {
+    FetchResult result = kept->consumer.fetch(file, range, plainly);
+    if (was_there) count_refetched(*kept, result);
+    return std::move(result.error);
+  };
+  // What is not there may never come: then the caller must be able to leave.
+  if (!between || (settled && !ready)) return read();
+  return read_beside(job.runtime, read, between);
 }
 
 }  // namespace shardahead

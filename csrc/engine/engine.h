@@ -4,22 +4,24 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
+#include <cstdint>
 #include <memory>
-#include <vector>
+#include <optional>
 
-#include "base/process_mark.h"
+#include "base/byte_range.h"
+#include "base/error.h"
 #include "base/report.h"
 #include "base/runtime.h"
 #include "base/waiting.h"
 #include "board/claims.h"
+#include "engine/held_bytes.h"
 #include "node/file_io.h"
 #include "node/file_table.h"
 #include "node/keeping.h"
 #include "node/mapped_file.h"
-#include "plan/consumption.h"
 #include "plan/plan.h"
 #include "plan/strategy.h"
+#include "plan/window.h"
 
 namespace shardahead {
 
@@ -35,31 +37,11 @@ struct EngineOptions {
   bool consumer_releases = true;
   // Find out before the first block whether the mounts keep pages; without that it is unknown.
   bool tries_mounts = true;
-  // What page cache may fill, now; nothing where it is not known. Called by any thread.
-  std::function<std::optional<std::uint64_t>()> memory_budget = nullptr;
+  // Asked again and again, where it decides.
+  BudgetBytes memory_budget = nullptr;
 };
 
-// Bytes of a file that a consumer of this process holds. Any thread may let go of them.
-class HeldBytes {
- public:
-  HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
-            std::shared_ptr<Consumption> consumption, std::uint64_t position);
-  ~HeldBytes();
-  HeldBytes(const HeldBytes&) = delete;
-  HeldBytes& operator=(const HeldBytes&) = delete;
-
-  [[nodiscard]] std::byte* memory() const noexcept { return file_->memory() + range_.offset; }
-  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return range_.length; }
-  // No one else has the file mapped: letting go of this unmaps it.
-  [[nodiscard]] bool is_last() const noexcept { return file_.use_count() == 1; }
-
- private:
-  std::shared_ptr<MappedFile> file_;
-  ByteRange range_;
-  std::shared_ptr<Consumption> consumption_;  // nothing in a forked child
-  std::uint64_t position_;
-  ProcessMark process_;
-};
+struct EngineState;
 
 class Engine {
  public:
@@ -112,13 +94,11 @@ class Engine {
   // itself where they do not move (patience.h), where it is not known what others do, after the end
   // and after cancel(). `between` is called while it waits, save while it touches what counts as
   // resident.
-  std::optional<IoError> fetch_now(std::size_t file, ByteRange range, const Between& between = {});
+  std::optional<IoError> make_resident(std::size_t file, ByteRange range,
+                                       const Between& between = {});
 
  private:
-  bool wait_for_blocks(BlockRange blocks, const Between& between);
-
-  struct State;
-  std::shared_ptr<State> state_;
+  std::shared_ptr<EngineState> state_;
 };
 
 }  // namespace shardahead

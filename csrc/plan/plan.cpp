@@ -101,6 +101,12 @@ std::uint64_t Plan::wanted_bytes(const Block& block) const noexcept {
   return bytes;
 }
 
+std::uint64_t Plan::wanted_bytes() const noexcept {
+  std::uint64_t bytes = 0;
+  for (const Block& block : blocks_) bytes += wanted_bytes(block);
+  return bytes;
+}
+
 BlockRange Plan::blocks_under(std::uint32_t file, ByteRange range) const {
   range = intersect(range, {0, files_[file].size_bytes});
   if (range.empty()) return {};

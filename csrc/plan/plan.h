@@ -62,6 +62,8 @@ class Plan {
   // The wanted parts of a block, in order; empty where nothing of it is wanted.
   [[nodiscard]] std::vector<ByteRange> wanted(const Block& block) const;
   [[nodiscard]] std::uint64_t wanted_bytes(const Block& block) const noexcept;
+  // Of all blocks.
+  [[nodiscard]] std::uint64_t wanted_bytes() const noexcept;
   // The blocks that hold bytes of this range of a file.
   [[nodiscard]] BlockRange blocks_under(std::uint32_t file, ByteRange range) const;
   // The parts of files that lie in this range of positions.

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace shardahead {
@@ -48,6 +49,9 @@ struct Window {
   std::optional<std::uint64_t> keep_bytes;
   WindowSource source = WindowSource::none;
 };
+
+// What page cache may fill, now; nothing where it is not known. Called by any thread.
+using BudgetBytes = std::function<std::optional<std::uint64_t>()>;
 
 // Whom the prefetch follows: no one; a consumer that lets go of what it has passed; one that may
 // hold it, a mapping of a whole file say, so that it cannot be dropped.

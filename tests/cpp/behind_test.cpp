@@ -1,10 +1,13 @@
 // engine: what becomes of the bytes behind the consumers, with real files, mappings and boards; the
 // kernel is asked what is still resident.
+#include "engine/behind.h"
+
 #include <doctest/doctest.h>
 
 #include <cstring>
 
 #include "board_fixture.h"
+#include "engine_fixture.h"
 #include "node/residency.h"
 
 using namespace shardahead;
@@ -71,7 +74,7 @@ class Consumer {
     const FileRange at = plan_.files_under({position_, kTensorBytes}).front();
     if (!mapped_ || at.range.offset == 0) mapped_ = engine_.map(at.file);
     engine_.consumed(0, position_ + kTensorBytes);
-    REQUIRE_FALSE(engine_.fetch_now(at.file, at.range));
+    REQUIRE_FALSE(engine_.make_resident(at.file, at.range));
     auto held = engine_.hold(at.file, mapped_, at.range);
     touch(*held);
     return held;
@@ -219,6 +222,72 @@ TEST_CASE("a part of a mapping that is not in the file is refused") {
                        std::invalid_argument);
   CHECK_THROWS_AS(engine->hold(0, mapped, {1, ~std::uint64_t{0}}), std::invalid_argument);
   CHECK(engine->hold(0, mapped, {kFileBytes, 0})->size_bytes() == 0);
+}
+
+namespace {
+
+// Two files in a simulated kernel, all of them resident, and no mapping.
+struct PassedFixture {
+  PassedFixture() : checkpoint({16 * kMiB, 16 * kMiB}) {
+    checkpoint.open();
+    for (std::size_t file = 0; file < 2; ++file) {
+      checkpoint.kernel.make_resident(SimulatedCheckpoint::path(file), {0, 16 * kMiB});
+    }
+    behind.emplace(checkpoint.io, *checkpoint.plan, *checkpoint.files);
+  }
+
+  std::uint64_t drop(std::uint64_t released_bytes, std::uint64_t keep_bytes) {
+    claims.slowest = ConsumerPosition{.released_bytes = released_bytes};
+    behind->give_up_released(released_bytes);
+    return behind->drop(claims, keep_bytes, {});
+  }
+
+  [[nodiscard]] std::uint64_t resident_bytes(std::size_t file) const {
+    return checkpoint.kernel.resident_bytes(SimulatedCheckpoint::path(file));
+  }
+
+  SimulatedCheckpoint checkpoint;
+  ToldClaims claims;
+  std::optional<Behind> behind;
+};
+
+}  // namespace
+
+TEST_CASE("what is released is dropped once, across files, but for what is kept") {
+  PassedFixture fixture;
+  CHECK(fixture.drop(4 * kMiB, 4 * kMiB) == 0);
+  CHECK(fixture.drop(22 * kMiB, 4 * kMiB) == 18 * kMiB);
+  CHECK(fixture.resident_bytes(0) == 0);
+  CHECK(fixture.resident_bytes(1) == 14 * kMiB);
+  CHECK(fixture.drop(22 * kMiB, 4 * kMiB) == 0);
+}
+
+TEST_CASE("where it is not known what others have released nothing is dropped") {
+  PassedFixture fixture;
+  fixture.claims.slowest.reset();
+  CHECK(fixture.behind->drop(fixture.claims, 0, {}) == 0);
+  CHECK(fixture.resident_bytes(0) == 16 * kMiB);
+}
+
+TEST_CASE("what was let go late is dropped then, where all others have released it") {
+  PassedFixture fixture;
+  Consumption& consumption = *fixture.behind->consumption();
+  for (const std::uint64_t begin : {0 * kMiB, 10 * kMiB}) consumption.hand_out({begin, 2 * kMiB});
+  consumption.pass(20 * kMiB, 20 * kMiB, 0);
+  fixture.claims.dropped_bytes = 8 * kMiB;  // by another
+  consumption.release({0, 2 * kMiB});
+  consumption.release({10 * kMiB, 2 * kMiB});
+  CHECK(fixture.drop(8 * kMiB, 0) == 2 * kMiB);  // the second is not released by all
+  CHECK(fixture.resident_bytes(0) == 14 * kMiB);
+}
+
+TEST_CASE("a file that is gone is none to drop") {
+  PassedFixture fixture;
+  FileTable& files = *fixture.checkpoint.files;
+  files.renew(0, *files.acquire(0));  // has to be opened again
+  fixture.checkpoint.io.add({.operation = Operation::open, .path_suffix = "0.shard"});
+  CHECK(fixture.drop(32 * kMiB, 0) == 16 * kMiB);
+  CHECK(fixture.resident_bytes(1) == 0);
 }
 
 TEST_SUITE_END();

@@ -1,4 +1,6 @@
-// consumer: waiting for blocks that another participant of the board has.
+// consumer: waiting for blocks that another participant of the board has, and reading them.
+#include "engine/consumer.h"
+
 #include <doctest/doctest.h>
 
 #include <future>
@@ -7,6 +9,7 @@
 #include "board/patience.h"
 #include "board_fixture.h"
 #include "engine/engine.h"
+#include "engine_fixture.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -46,7 +49,7 @@ class SharedLoad {
 TEST_CASE("a consumer does not read what another is bringing in") {
   SharedLoad load;
   int looks = 0;
-  const auto error = load.engine->fetch_now(0, kInFirstBlock, [&] {
+  const auto error = load.engine->make_resident(0, kInFirstBlock, [&] {
     if (++looks > 2) return;  // it reads by itself by now
     CHECK(load.checkpoint.kernel.resident_bytes("0.shard") == 3 * kMiB);
     if (looks == 2) load.other->settle(*load.claim, Outcome::done, 0);
@@ -59,13 +62,13 @@ TEST_CASE("a consumer does not read what another is bringing in") {
 
 TEST_CASE("what is settled is not waited for") {
   SharedLoad load;
-  CHECK_FALSE(load.engine->fetch_now(0, {2 * kMiB, 1000}, [] { CHECK(false); }));
+  CHECK_FALSE(load.engine->make_resident(0, {2 * kMiB, 1000}, [] { CHECK(false); }));
 }
 
 TEST_CASE("the caller can end the wait") {
   SharedLoad load;
   const auto interrupt = [] { throw std::runtime_error("interrupted"); };
-  CHECK_THROWS_AS(load.engine->fetch_now(0, kInFirstBlock, interrupt), std::runtime_error);
+  CHECK_THROWS_AS(load.engine->make_resident(0, kInFirstBlock, interrupt), std::runtime_error);
 }
 
 TEST_CASE("a block that no one brings in is read after all, and that, too, can be ended") {
@@ -75,9 +78,9 @@ TEST_CASE("a block that no one brings in is read after all, and that, too, can b
   const auto interrupt = [&] {
     if (io->wait_until_stalled(1, std::chrono::seconds(0))) throw std::runtime_error("interrupted");
   };
-  CHECK_THROWS_AS(load.engine->fetch_now(0, kInFirstBlock, interrupt), std::runtime_error);
+  CHECK_THROWS_AS(load.engine->make_resident(0, kInFirstBlock, interrupt), std::runtime_error);
   io->release_stalled();
-  CHECK_FALSE(load.engine->fetch_now(0, kInFirstBlock, [] {}));
+  CHECK_FALSE(load.engine->make_resident(0, kInFirstBlock, [] {}));
 }
 
 TEST_CASE("in a block that failed every byte is read: a bad page counts as resident") {
@@ -86,27 +89,11 @@ TEST_CASE("in a block that failed every byte is read: a bad page counts as resid
   load.checkpoint.kernel.make_resident("0.shard", {0, 1 * kMiB});
   io->add({.operation = Operation::pread, .from_offset = 500, .to_offset = 501});
   load.other->settle(*load.claim, Outcome::failed, 0);
-  const auto error = load.engine->fetch_now(0, kInFirstBlock, [] {});
+  const auto error = load.engine->make_resident(0, kInFirstBlock, [] {});
   REQUIRE(error);
   CHECK(error->errno_value == EIO);
-  CHECK_FALSE(load.engine->fetch_now(0, {600, 1000}, [] {}));
+  CHECK_FALSE(load.engine->make_resident(0, {600, 1000}, [] {}));
 }
-
-// Its clock goes on when someone waits, and only then.
-class WaitingClock final : public Runtime {
- public:
-  Time now() noexcept override { return now_; }
-  void wait_for_ring(const DoorbellWord&, std::uint32_t,
-                     std::chrono::nanoseconds timeout) noexcept override {
-    now_ += std::chrono::duration_cast<Time::duration>(timeout);
-  }
-  void start_thread(const std::string&, std::function<void()>) override {
-    throw std::logic_error("there is nothing to do for a thread");
-  }
-
- private:
-  Time now_;
-};
 
 TEST_CASE("a rank that has opened its files waits for the others, and not for ever") {
   const TemporaryFolder folder;
@@ -137,6 +124,91 @@ TEST_CASE("without a board no rank waits for others") {
   checkpoint.open();
   const auto engine = checkpoint.start({.consumer = true});
   engine->meet(4, [] { throw std::runtime_error("it waits"); });
+}
+
+namespace {
+
+// One consumer of files that lie in a simulated kernel, whose workers are only said to run.
+struct AloneFixture {
+  explicit AloneFixture(std::uint32_t workers) : checkpoint({4 * kMiB}) {
+    checkpoint.open(kBlocksOfOneMiB);
+    auto given = std::make_unique<ToldClaims>();
+    claims = given.get();
+    crew.emplace(clock, std::move(given), false, [](const Claims&) {});
+    crew->begin(workers, [](std::uint32_t, const std::shared_ptr<Claims>&) { return true; });
+    consumer.emplace(checkpoint.io, clock, *checkpoint.files, steps);
+  }
+
+  [[nodiscard]] bool wait(const Between& between = {}) {
+    return consumer->wait_for_blocks(*crew, {0, 4}, between);
+  }
+
+  SimulatedCheckpoint checkpoint;
+  WaitingClock clock;
+  StepTable steps;
+  ToldClaims* claims = nullptr;
+  std::optional<Crew> crew;
+  std::optional<Consumer> consumer;
+};
+
+}  // namespace
+
+TEST_CASE("blocks are waited for until they are settled, or do not move") {
+  AloneFixture fixture(1);
+  fixture.claims->unsettled = 2;
+  int looks = 0;
+  CHECK(fixture.wait([&] {
+    if (++looks == 3) fixture.claims->unsettled = 0;
+  }));
+  CHECK(looks == 3);
+  const auto began = fixture.clock.now();
+  fixture.claims->unsettled = 1;
+  CHECK_FALSE(fixture.wait());
+  CHECK(fixture.clock.now() - began == kConsumerPatience);
+  CHECK(fixture.claims->recoveries > 0);
+  // Once in vain is enough: while nothing moves no further tensor waits.
+  CHECK_FALSE(fixture.wait([] { throw std::runtime_error("it waits"); }));
+}
+
+TEST_CASE("where no worker runs, or nothing is known, no block is waited for") {
+  AloneFixture ended(0);
+  CHECK_FALSE(ended.wait());
+  AloneFixture unknown(1);
+  CHECK_FALSE(unknown.wait());
+  unknown.claims->unsettled = 1;
+  unknown.crew->cancel();
+  CHECK_FALSE(unknown.wait());
+}
+
+TEST_CASE("only what is there, of a file that is open, is up to date") {
+  AloneFixture fixture(1);
+  CHECK(fixture.consumer->is_up_to_date(0, {0, 4096}) == false);
+  fixture.checkpoint.kernel.make_resident("0.shard", {0, 1 * kMiB});
+  CHECK(fixture.consumer->is_up_to_date(0, {0, 1 * kMiB}) == true);
+  CHECK(fixture.consumer->is_up_to_date(0, {0, 1 * kMiB + 1}) == false);
+  CHECK(fixture.consumer->is_up_to_date(0, {4 * kMiB, 1}) == false);
+}
+
+TEST_CASE("plainly read, each byte has to be readable, also of what counts as resident") {
+  AloneFixture fixture(1);
+  fixture.checkpoint.kernel.make_resident("0.shard", {0, 1 * kMiB});
+  fixture.checkpoint.io.add({.operation = Operation::pread, .from_offset = 500, .to_offset = 501});
+  const FetchResult result = fixture.consumer->fetch(0, {0, 64 * kKiB}, true);
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == EIO);
+  CHECK_FALSE(fixture.consumer->fetch(0, {2 * kMiB, 64 * kKiB}, false).error);
+  CHECK(fixture.checkpoint.kernel.resident_bytes("0.shard") >= 1 * kMiB + 64 * kKiB);
+}
+
+TEST_CASE("a file that cannot be opened is the error of what was wanted of it") {
+  StepTable steps;
+  SimulatedCheckpoint checkpoint({4096});
+  const auto open = []() -> std::shared_ptr<const File> {
+    throw IoException({ENOENT, "open", "gone", 0, ""});
+  };
+  const FetchResult result = fetch_for_consumer(checkpoint.io, steps, open, "gone", {0, 1}, false);
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == ENOENT);
 }
 
 TEST_SUITE_END();

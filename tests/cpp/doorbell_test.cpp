@@ -124,7 +124,7 @@ class Node {
     for (std::uint64_t at = 0; at < plan.total_bytes(); at += load_.tensor_bytes) {
       const ByteRange range = {at % kFileBytes, load_.tensor_bytes};
       engine.consumed(at, at + load_.tensor_bytes);
-      CHECK_FALSE(engine.fetch_now(at / kFileBytes, range));
+      CHECK_FALSE(engine.make_resident(at / kFileBytes, range));
       threads_.sleep(load_.work);
     }
     engine.consumed(plan.total_bytes(), plan.total_bytes());

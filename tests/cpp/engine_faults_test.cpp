@@ -151,36 +151,36 @@ TEST_CASE("a worker that is stalled in opening a file does not hold up the other
   CHECK(checkpoint.resident_bytes() == 3 * kMiB);
 }
 
-TEST_CASE("fetch_now works beside stalled workers, and after cancelling") {
+TEST_CASE("make_resident works beside stalled workers, and after cancelling") {
   SimulatedCheckpoint checkpoint({1 * kMiB, 20 * kMiB});
   checkpoint.open(kSmallBlocks);
   checkpoint.io.add({.kind = FaultKind::stall, .path_suffix = "0.shard"});
   const auto engine = checkpoint.start({.threads = 1});
   REQUIRE(checkpoint.io.wait_until_stalled(1, kHangBound));
-  CHECK_FALSE(engine->fetch_now(1, {0, 10 * kMiB}));
+  CHECK_FALSE(engine->make_resident(1, {0, 10 * kMiB}));
   CHECK(checkpoint.kernel.resident_bytes("1.shard") >= 10 * kMiB);
   engine->cancel();
-  CHECK_FALSE(engine->fetch_now(1, {10 * kMiB, 10 * kMiB}));
+  CHECK_FALSE(engine->make_resident(1, {10 * kMiB, 10 * kMiB}));
   CHECK(checkpoint.kernel.resident_bytes("1.shard") == 20 * kMiB);
   CHECK(checkpoint.kernel.most_loads_of_a_page() <= 1);
   checkpoint.io.release_stalled();
   REQUIRE(engine->wait(kHangBound));
-  CHECK_FALSE(engine->fetch_now(0, {0, 1 * kMiB}));
+  CHECK_FALSE(engine->make_resident(0, {0, 1 * kMiB}));
   CHECK(checkpoint.kernel.resident_bytes("0.shard") == 1 * kMiB);
 }
 
-TEST_CASE("fetch_now gives the error of its file, on opening and on reading") {
+TEST_CASE("make_resident gives the error of its file, on opening and on reading") {
   SimulatedCheckpoint checkpoint({1 * kMiB, 1 * kMiB});
   checkpoint.open(kSmallBlocks, 1);
   const auto engine = checkpoint.start({.threads = 1});
   REQUIRE(engine->wait(kHangBound));
   checkpoint.kernel.spoil("1.shard", {0, 1});
-  const auto reading = engine->fetch_now(1, {0, 100});
+  const auto reading = engine->make_resident(1, {0, 100});
   REQUIRE(reading);
   CHECK(reading->operation == "pread");
   checkpoint.io.add(
       {.operation = Operation::open, .path_suffix = "0.shard", .errno_value = EACCES});
-  const auto opening = engine->fetch_now(0, {0, 100});
+  const auto opening = engine->make_resident(0, {0, 100});
   REQUIRE(opening);
   CHECK(opening->errno_value == EACCES);
 }

@@ -24,7 +24,7 @@ TEST_CASE("a child neither waits for the parent's threads nor takes their mutexe
     engine->consumed(kMiB, kMiB);
     if (engine->progress().planned_bytes != 0) return 3;
     if (engine->report().done) return 4;
-    if (engine->fetch_now(1, {0, 1 * kMiB})) return 5;
+    if (engine->make_resident(1, {0, 1 * kMiB})) return 5;
     engine.reset();
     return 0;
   });

@@ -89,7 +89,7 @@ TEST_CASE("the workers of a prefetch, and the threads that read for its consumer
       const Load load(shards, options, on_board);
       Engine& engine = *load.engine;
       for (std::size_t file = 0; file < shards.paths.size(); ++file) {
-        require_no_memory(engine.fetch_now(file, {0, kFileBytes}, [] {}));
+        require_no_memory(engine.make_resident(file, {0, kFileBytes}, [] {}));
       }
       engine.keeping([] {});
       REQUIRE(engine.wait(kHangBound));
@@ -99,7 +99,7 @@ TEST_CASE("the workers of a prefetch, and the threads that read for its consumer
       for (const IoError& error : report.errors) CHECK(error.errno_value == ENOMEM);
       CHECK((failed || report.settled_bytes() == report.planned_bytes));
       for (std::size_t file = 0; file < shards.paths.size(); ++file) {
-        CHECK_FALSE(engine.fetch_now(file, {0, kFileBytes}, [] {}));
+        CHECK_FALSE(engine.make_resident(file, {0, kFileBytes}, [] {}));
       }
       return failed;
     });

@@ -188,7 +188,7 @@ void SimulatedRank::consume(const Tensor& tensor) {
   const auto asked = looked_ = threads.now();
   const auto stopped_before = stopped_for_;
   waits_for_ = plan_->blocks_under(tensor.file, tensor.range);
-  const auto error = engine_->fetch_now(tensor.file, tensor.range, [this] { look_up(); });
+  const auto error = engine_->make_resident(tensor.file, tensor.range, [this] { look_up(); });
   const auto waited = threads.now() - asked - (stopped_for_ - stopped_before);
   check_wait(seconds_of(waited), tensor, error);
   if (!error) {

@@ -1,10 +1,14 @@
-// trial: an engine on mounts that do not keep what is brought in.
+// trial: mounts that do not keep what is brought in, and an engine on them.
+#include "engine/trial.h"
+
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <stdexcept>
 
 #include "board_fixture.h"
 #include "engine/engine.h"
+#include "engine_fixture.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -36,7 +40,7 @@ TEST_CASE("nothing is fetched in vain, and the report says why") {
     CHECK(report.error_count == 0);
     CHECK(report.left_out_bytes == 40 * kMiB);
     // A consumer that insists on mappings still gets its bytes.
-    CHECK_FALSE(engine->fetch_now(0, {0, 4 * kMiB}, [] {}));
+    CHECK_FALSE(engine->make_resident(0, {0, 4 * kMiB}, [] {}));
     CHECK(engine->report().refetched_bytes == 0);
   }
 }
@@ -99,6 +103,75 @@ TEST_CASE("what one participant found out holds for those to whom it looks other
   REQUIRE(engine.wait(kHangBound));
   CHECK(engine.keeping() == Keeping::emptied_by_open);
   CHECK(keeps.kernel.served_bytes() == 0);
+}
+
+namespace {
+
+struct TrialFixture {
+  explicit TrialFixture(SimulatedKernel kernel = {}) : checkpoint({4 * kMiB}, kernel) {
+    checkpoint.open(kSmallBlocks);
+  }
+
+  bool try_mount(std::uint64_t& tried_bytes) {
+    return trial.try_mount(*checkpoint.files->acquire(0), {{0, 4 * kMiB}}, &claims, tried_bytes);
+  }
+  bool try_mount() {
+    std::uint64_t ignored = 0;
+    return try_mount(ignored);
+  }
+
+  SimulatedCheckpoint checkpoint;
+  WaitingClock clock;
+  ToldClaims claims;
+  std::atomic<bool> cancelled{false};
+  Trial trial{checkpoint.io, clock, cancelled};
+};
+
+}  // namespace
+
+TEST_CASE("one trial tells all who ask, and rings the bell of who waits for it") {
+  TrialFixture fixture({.read_window_bytes = 4096});
+  CHECK_FALSE(fixture.trial.verdict(&fixture.claims));
+  CHECK_FALSE(fixture.trial.is_in_vain(&fixture.claims));
+  std::uint64_t tried_bytes = 0;
+  const std::uint32_t seen = doorbell_seen(fixture.trial.bell());
+  CHECK(fixture.try_mount(tried_bytes));
+  CHECK(tried_bytes == page_bytes());
+  CHECK(doorbell_seen(fixture.trial.bell()) != seen);
+  CHECK(fixture.trial.verdict(&fixture.claims) == Keeping::keeps);
+  tried_bytes = 0;
+  CHECK(fixture.try_mount(tried_bytes));
+  CHECK(tried_bytes == 0);
+}
+
+TEST_CASE("what a trial found is told to others, and what others found needs no trial") {
+  TrialFixture empties({.open_empties = true});
+  CHECK_FALSE(empties.try_mount());
+  CHECK(empties.claims.told == Keeping::emptied_by_open);
+  TrialFixture told;
+  told.claims.told = Keeping::uncached;
+  CHECK(told.trial.is_in_vain(&told.claims));
+  CHECK_FALSE(told.try_mount());
+  CHECK(told.checkpoint.kernel.served_bytes() == 0);
+}
+
+TEST_CASE("what others had found stays known after the claims are given up") {
+  TrialFixture fixture;
+  fixture.trial.close(fixture.claims);
+  CHECK_FALSE(fixture.trial.verdict(nullptr));
+  fixture.claims.told = Keeping::emptied_by_open;
+  fixture.trial.close(fixture.claims);
+  CHECK(fixture.trial.verdict(nullptr) == Keeping::emptied_by_open);
+}
+
+TEST_CASE("one thread tries alone, and where nothing comes of it nothing is known") {
+  TrialFixture fixture;
+  CHECK(fixture.trial.begin_alone());
+  CHECK_FALSE(fixture.trial.begin_alone());
+  const std::uint32_t seen = doorbell_seen(fixture.trial.bell());
+  fixture.trial.fail_alone();
+  CHECK(doorbell_seen(fixture.trial.bell()) != seen);
+  CHECK(fixture.trial.verdict(&fixture.claims) == Keeping::unknown);
 }
 
 TEST_SUITE_END();

@@ -242,7 +242,7 @@ def test_other_numbers() -> None:
 
 
 # (file of the core, its constant and value, where it is told: a page or an object, and the words)
-HALF_A_SECOND = "kBetweenLooks = std::chrono::milliseconds(500)"
+HALF_A_SECOND = "kBetweenMemoryLooks = std::chrono::milliseconds(500)"
 TOLD: list[tuple[str, str, Any, str]] = [
     ("window.cpp", "kShareOfBudget = 4", "settings.md", "a quarter of it ahead of a consumer"),
     ("window.cpp", "kShareOfBudget = 4", "settings.md", "by more than a quarter of the"),
@@ -256,9 +256,14 @@ TOLD: list[tuple[str, str, Any, str]] = [
         "0.5 s",
     ),
     ("patience.h", "kOpeningPatience = std::chrono::seconds(2)", PrefetchConsumer.meet, "2 s for"),
-    ("trial.cpp", "chrono::seconds(10)", PrefetchConsumer.keeps_pages, "for 10 s at most"),
-    ("behind.cpp", HALF_A_SECOND, "settings.md", "twice a second"),
-    ("behind.cpp", HALF_A_SECOND, prefetch_files, "twice a second"),
+    (
+        "engine.cpp",
+        "kConsumerTrialPatience = std::chrono::seconds(10)",
+        PrefetchConsumer.keeps_pages,
+        "for 10 s at most",
+    ),
+    ("ahead.cpp", HALF_A_SECOND, "settings.md", "twice a second"),
+    ("ahead.cpp", HALF_A_SECOND, prefetch_files, "twice a second"),
     ("file_io.h", "kPopulateBytes = 2 * kHugePageBytes", "settings.md", "for each 4 MiB"),
     ("stripe.h", "kMaxStripedBlockBytes = 64 * kMiB", prefetch_files, "up to 64 MiB"),
     ("stripe.h", "kMaxStripedBlockBytes = 64 * kMiB", "settings.md", "is 64 MiB at most"),

@@ -1,0 +1,49 @@
+// held_bytes: bytes of a mapped file that a consumer of this process holds: what lies under a
+// tensor. As long as it holds them they are neither given up nor dropped. Any thread may let go.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/byte_range.h"
+#include "base/process_mark.h"
+#include "node/file_table.h"
+#include "node/mapped_file.h"
+#include "plan/consumption.h"
+
+namespace shardahead {
+
+class HeldBytes {
+ public:
+  // `position` is where they begin in consumption order. Without a `consumption`, as in a forked
+  // child, no one is told that they are held.
+  HeldBytes(std::shared_ptr<MappedFile> file, ByteRange range,
+            std::shared_ptr<Consumption> consumption, std::uint64_t position);
+  ~HeldBytes();
+  HeldBytes(const HeldBytes&) = delete;
+  HeldBytes& operator=(const HeldBytes&) = delete;
+
+  [[nodiscard]] std::byte* memory() const noexcept { return file_->memory() + range_.offset; }
+  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return range_.length; }
+  // No one else has the file mapped: letting go of this unmaps it.
+  [[nodiscard]] bool is_last() const noexcept { return file_.use_count() == 1; }
+
+ private:
+  std::shared_ptr<MappedFile> file_;
+  ByteRange range_;
+  std::shared_ptr<Consumption> consumption_;
+  std::uint64_t position_;
+  ProcessMark process_;
+};
+
+// Throws std::invalid_argument for a range that is not in the file.
+void require_within(const MappedFile& mapped, ByteRange range);
+
+// Throws IoException where a page of another user's file cannot be read. Whether such pages are up
+// to date is told to no one: there a page that cannot be read is found by mapping all of them,
+// which their use would do, but with a signal. Uses no open file of `files`, nor any mutex of it.
+void require_readable(FileIo& io, const FileTable& files, std::size_t file,
+                      const MappedFile& mapped, ByteRange range);
+
+}  // namespace shardahead

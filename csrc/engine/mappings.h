@@ -1,0 +1,32 @@
+// mappings: the files of a plan as the consumers of this process have mapped them: each once, for
+// as long as anyone has it. Any thread.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/thread_safety.h"
+#include "node/file_table.h"
+#include "node/mapped_file.h"
+
+namespace shardahead {
+
+class Mappings {
+ public:
+  explicit Mappings(FileTable& files) : files_(files), mapped_(files.size()) {}
+
+  // Throws IoException where the file cannot be opened or mapped, std::out_of_range where there is
+  // no such file. May wait for the file's server.
+  std::shared_ptr<MappedFile> map(std::size_t file);
+  // Nothing where no one has it mapped.
+  [[nodiscard]] std::shared_ptr<MappedFile> find(std::size_t file) const;
+
+ private:
+  FileTable& files_;
+  mutable Mutex mutex_;
+  std::vector<std::weak_ptr<MappedFile>> mapped_ GUARDED_BY(mutex_);  // by file
+};
+
+}  // namespace shardahead

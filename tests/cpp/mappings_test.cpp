@@ -1,0 +1,41 @@
+// mappings: the files of a plan as the consumers of this process have mapped them.
+#include "engine/mappings.h"
+
+#include <doctest/doctest.h>
+
+#include <stdexcept>
+
+#include "test_support.h"
+
+using namespace shardahead;
+using namespace shardahead::testing;
+
+TEST_SUITE_BEGIN("mappings");
+
+TEST_CASE("a file is mapped once, for as long as anyone has it") {
+  const TemporaryFolder folder;
+  FileTable files(system_file_io(), {folder.write("a", 10'000), folder.write("b", 20'000)}, 8);
+  Mappings mappings(files);
+  CHECK_FALSE(mappings.find(0));
+  auto mapped = mappings.map(0);
+  CHECK(mapped->size_bytes() == 10'000);
+  CHECK(mappings.map(0) == mapped);
+  CHECK(mappings.find(0) == mapped);
+  CHECK_FALSE(mappings.find(1));
+  CHECK(mappings.map(1) != mapped);
+  const std::weak_ptr<MappedFile> gone = mapped;
+  mapped.reset();
+  CHECK(gone.expired());
+  CHECK_FALSE(mappings.find(0));
+  CHECK(mappings.map(0)->size_bytes() == 10'000);
+}
+
+TEST_CASE("a file that there is not is no mapping") {
+  const TemporaryFolder folder;
+  FileTable files(system_file_io(), {folder.write("a", 1000)}, 8);
+  Mappings mappings(files);
+  CHECK_THROWS_AS(mappings.map(1), std::out_of_range);
+  CHECK_THROWS_AS((void)mappings.find(1), std::out_of_range);
+}
+
+TEST_SUITE_END();
