@@ -78,7 +78,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
     BlockWants& wants = memory_.wants[wanted_[i]];
     std::uint8_t expected = kNotWanted;
     if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
-    // Whoever is at work on it may not have known yet what is wanted here.
+    // Whoever has begun it may have fetched only what was wanted before this participant came.
     recheck_[i] = memory_.states[wanted_[i]] != kFree;
   }
 }
@@ -160,7 +160,8 @@ void BoardClaims::recover(bool stalled) {
   const MutexLock lock(mutex_);
   show_life();
   const auto now = runtime_.now();
-  // Where blocks take that long, they are what does not change.
+  // A block that takes no longer than others do is not taken over: where each takes 20 s, the board
+  // stands still for 10 s although all are at work.
   const auto long_held = kLongHeldBlocks * memory_.block_time();
   bool freed = false;
   std::array<bool, kBoardSlots> asked{};  // each slot once
@@ -172,7 +173,8 @@ void BoardClaims::recover(bool stalled) {
     if (seen == kFree || is_settled(seen)) continue;
     const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
     const bool own = slot == file_.slot();
-    if (is_claimed(seen) && (!own || in_hand_[i])) {  // else no one can have claimed it
+    // A word that means nothing is no one's claim, nor is one of this slot that is not in hand.
+    if (is_claimed(seen) && (!own || in_hand_[i])) {
       if (!asked[slot]) gone[slot] = is_silent(slot, now) || file_.is_dead(slot);
       asked[slot] = true;
       if (own || (!gone[slot] && (!stalled || now - since < long_held))) continue;
@@ -200,7 +202,7 @@ void BoardClaims::report_consumer(const ConsumerPosition& position) {
   while (slots <= file_.slot() &&
          !memory_.header->consumer_slots.compare_exchange_weak(slots, file_.slot() + 1)) {
   }
-  // It begins where others may have dropped already.
+  // Others may have dropped what this consumer is still to read: that is to be dropped once more.
   memory_.header->dropped_bytes = 0;
 }
 

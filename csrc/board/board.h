@@ -37,8 +37,9 @@ class BoardClaims final : public Claims {
   [[nodiscard]] const std::vector<std::uint32_t>& wanted() const noexcept override {
     return wanted_;
   }
-  // Also gives out, once it is settled, what was done or begun before this participant came: that
-  // speaks of the past, and of what others want; whether all is resident has to be asked.
+  // Also gives out, once each, what was done or begun before this participant came, as soon as it
+  // is settled: it may have been evicted since, and may have been fetched only in part, as far as
+  // others wanted it. So its taker has to see whether all of it is resident.
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
@@ -64,12 +65,12 @@ class BoardClaims final : public Claims {
   // Claimed by anyone who shows life, from block `begin` up to `end`.
   [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end,
                                             Runtime::Time now) REQUIRES(mutex_);
-  // For the others, who would take it for stopped.
+  // Says that this participant is at work; the others would take it for stopped.
   void show_life() const noexcept;
   [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);
   // Since when wanted_[i] has been seen in that state.
   Runtime::Time held_since(std::size_t i, std::uint16_t state, Runtime::Time now) REQUIRES(mutex_);
-  // A block has been settled that was taken then.
+  // A block has been settled that was taken at `taken`.
   void note_pace(Runtime::Time taken);
   // One participant watches the throughput for all; when it is gone, the next to settle does.
   void watch_throughput(std::uint32_t block, std::uint64_t read_bytes);

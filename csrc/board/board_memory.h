@@ -38,7 +38,7 @@ constexpr bool is_claimed(std::uint16_t state) {
   return state >= kClaimed && state < kClaimed + kBoardSlots;
 }
 
-// No board of this version writes anything else.
+// Participants of this version write no other states.
 constexpr bool has_meaning(std::uint16_t state) {
   return state == kFree || is_settled(state) || is_claimed(state);
 }
@@ -113,12 +113,12 @@ struct BoardMemory {
   [[nodiscard]] std::span<ConsumerSlot> used_consumers() const {
     return std::span(header->consumers).first(std::min(header->consumer_slots.load(), kBoardSlots));
   }
-  // Never 0: then no one would ever claim a block.
+  // At least 1: with 0 no one would ever claim a block.
   [[nodiscard]] std::uint64_t inflight_bytes() const {
     const std::uint64_t set_bytes = header->set_inflight_bytes;
     return std::max<std::uint64_t>(set_bytes != 0 ? set_bytes : header->inflight_bytes.load(), 1);
   }
-  // Of several the least: it is there for the storage's sake. No order of coming decides.
+  // Of several values the least holds, whoever comes first: it is there to spare the storage.
   void set_inflight_bytes(std::uint64_t bytes) const {
     std::uint64_t set_bytes = header->set_inflight_bytes;
     while ((set_bytes == 0 || bytes < set_bytes) &&

@@ -7,7 +7,7 @@
 namespace shardahead {
 
 void BoardClaims::show_life() const noexcept {
-  // Orders nothing: that it has changed is all that is looked at.
+  // Relaxed is enough: others only look whether the word has changed.
   memory_.header->life[file_.slot()].fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -23,7 +23,7 @@ Runtime::Time BoardClaims::held_since(std::size_t i, std::uint16_t state, Runtim
   return held.since;
 }
 
-// Two who write at once lose one of the two: it is a mean.
+// Where two write at the same time one of the values is lost, which a mean can bear.
 void BoardClaims::note_pace(Runtime::Time taken) {
   using std::chrono::microseconds;
   const auto latest = std::chrono::duration_cast<microseconds>(runtime_.now() - taken);

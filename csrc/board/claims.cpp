@@ -18,7 +18,7 @@ std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
 
 void StaticClaims::settle(const Claim&, Outcome, std::uint64_t) {}
 
-// Of a fixed share nothing comes back: what has been taken needs no further worker.
+// A block of a fixed share is never given back: once all are taken no further worker is needed.
 bool StaticClaims::settled(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
   return next_ == share_.size() || plan_->position(plan_->blocks()[share_[next_]]) >= limit_bytes;

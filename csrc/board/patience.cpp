@@ -13,7 +13,7 @@ bool waits_for_others(const Meeting& meeting, std::uint32_t expected,
 
 namespace {
 
-// Since when someone has been at work on a block is no news.
+// held_since does not count: it may become known although nothing has changed.
 bool differ(const Standing& one, Standing other) {
   other.held_since = one.held_since;
   return one != other;
@@ -23,8 +23,8 @@ bool differ(const Standing& one, Standing other) {
 
 bool Patience::go_on(Wait& wait, const Standing& standing, std::uint32_t rings, Time now) {
   if (standing.unsettled == 0) return false;
-  // Whoever waited in vain once does not wait for the same block tensor after tensor, nor for the
-  // next one while everything stands still.
+  // Who has waited for a block in vain does not wait for it again with each of its tensors, nor for
+  // the next block while everything stands still.
   if (given_up_.contains(standing.first_unsettled)) return false;
   if (stalled_ && rings == stalled_rings_) return false;
   const bool changed = differ(standing, wait.standing);
@@ -32,7 +32,8 @@ bool Patience::go_on(Wait& wait, const Standing& standing, std::uint32_t rings, 
   if (changed || rings != wait.rings) wait.rung = now;
   wait.standing = standing;
   wait.rings = rings;
-  // A block that no one has yet is reached when those before it are done.
+  // Only a block that someone is at work on can be held too long; one that no one has taken yet is
+  // reached when those before it are done.
   const auto held_since = std::min(wait.unchanged_since, standing.held_since.value_or(now));
   const bool held_too_long = standing.claimed && now - held_since >= kBlockPatience;
   if (now - wait.rung < kConsumerPatience && !held_too_long) return true;

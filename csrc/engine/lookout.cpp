@@ -3,7 +3,8 @@
 namespace shardahead {
 namespace {
 
-// They are called; nothing is known for which this would be needed.
+// Those that rest are called when they are needed. That they also look up by themselves, this
+// often, is a precaution: no case is known that needs it.
 constexpr auto kRestSlice = std::chrono::seconds(2);
 
 }  // namespace
@@ -13,14 +14,14 @@ void Lookout::begin() {
   ++looking_;
 }
 
-// Who looks or listens finds what there is left to do: its `seen` is from before it looked, so that
-// a ring since then is not missed.
+// No one is called while another worker looks or listens, for that one finds what is left to do: it
+// has read the doorbell before it looked, so it misses no ring since then.
 void Lookout::end() {
   {
     const MutexLock lock(mutex_);
     --looking_;
     if (looking_ > 0 || listening_ || resting_ == 0) return;
-    // Counted from now on, or two would be called.
+    // It counts as looking from now on: else the next end() would call a second one.
     ++looking_;
     ++called_;
   }

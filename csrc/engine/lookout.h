@@ -1,7 +1,7 @@
 // lookout: which of the workers of one process wait for the doorbell of their claims. One does; the
 // others rest until one is needed, so that a ring wakes one thread of each process and not all.
 // Whoever takes a block while no one looks out calls one that rests, which looks, and so on.
-// Nothing of it is shared between processes: one that is killed takes no ring of another along.
+// Nothing of it is shared between processes: no ring is lost with a process that is killed.
 // Knows nothing of blocks. Any thread.
 #pragma once
 
@@ -25,7 +25,7 @@ class Lookout {
 
  private:
   void begin();  // a worker looks
-  void end();    // it looks no more, and waits for nothing: the next is to look
+  void end();    // it looks no more, without having begun to wait: another is called to look
   bool wait_for_its_turn(const DoorbellWord& doorbell, std::uint32_t seen,
                          std::chrono::nanoseconds slice);
 

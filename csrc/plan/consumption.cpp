@@ -22,7 +22,7 @@ void Consumption::release(ByteRange range) noexcept {
   try {
     late_.push_back(range);
   } catch (const std::bad_alloc&) {
-    return;  // it is dropped by the kernel, when it needs the memory
+    return;  // not dropped by us, but by the kernel when it needs the memory
   }
 }
 

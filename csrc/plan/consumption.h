@@ -27,7 +27,7 @@ class Consumption {
 
   // The parts of the range that no one holds.
   [[nodiscard]] std::vector<ByteRange> not_held(ByteRange range) const;
-  // What was released after it had not been waited for; each once.
+  // Tensors that pass() had not waited for, and that were released since the last call.
   std::vector<ByteRange> take_late();
 
  private:

@@ -6,7 +6,7 @@ void InflightClimb::epoch(std::uint64_t settled_bytes, double seconds) {
   if (fixed_ || seconds <= 0) return;
   const double rate = static_cast<double>(settled_bytes) / seconds;
   if (trying_ == Trying::nothing) {
-    // The storage may have become slower or faster by itself: what counts is what it is now.
+    // Measured anew each time: the storage may have become slower or faster by itself.
     best_rate_ = rate;
     best_bytes_ = bytes_;
     if (rest_ > 0) {
@@ -28,7 +28,7 @@ void InflightClimb::judge(double rate) {
     if (rate > best_rate_ * kCertainGain) {
       accept(rate);
     } else if (++confirmed_ > kConfirmations) {
-      settle_for(bytes_);  // what lies further that way waits its turn
+      settle_for(bytes_);  // a step further in this direction is tried later
     } else {
       bytes_ = best_bytes_;
     }
@@ -40,7 +40,7 @@ void InflightClimb::judge(double rate) {
   }
 }
 
-// The try was better: it is what the next one, further that way, is held against.
+// The try was better: the next one goes further in its direction, and is compared with it.
 void InflightClimb::accept(double rate) {
   vain_ = 0;
   first_ = false;

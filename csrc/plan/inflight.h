@@ -50,8 +50,9 @@ class InflightClimb {
   // that seeks, half as much in flight gains 50 % and more.
   static constexpr double kGain = 1.05;
   static constexpr double kGainWithLess = 1.2;
-  // No noise looks like that. Less than that has to be seen again, against what is now in flight
-  // measured again: of epochs that vary by 15 % one in three is better by 5 %.
+  // A gain of that size cannot be noise. A smaller one has to be seen again, each time after the
+  // bytes in flight before the try were measured again: of epochs that vary by 15 % one in three is
+  // better by 5 %.
   static constexpr double kCertainGain = 1.45;
   static constexpr std::uint32_t kConfirmations = 2;
   static constexpr double kLongEpoch = 0.5;  // seconds
@@ -71,7 +72,7 @@ class InflightClimb {
   bool first_ = true;  // the first tries follow upon each other: less, and if that is worse, more
   Trying trying_ = Trying::nothing;
   Trying next_ = Trying::less;
-  std::uint64_t best_bytes_ = 0;  // what a try is held against
+  std::uint64_t best_bytes_ = 0;  // what a try is compared with
   double best_rate_ = 0;
   std::uint64_t tried_bytes_ = 0;
   std::uint32_t confirmed_ = 0;  // times that this try was better

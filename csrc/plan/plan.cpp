@@ -57,7 +57,7 @@ Plan::Plan(std::vector<PlannedFile> files, const PlanOptions& options) : files_(
   file_positions_.reserve(files_.size());
   for (PlannedFile& file : files_) {
     file_positions_.push_back(total_bytes_);
-    // Sizes are what a filesystem says: sparse files of 8 EiB cost nothing to make.
+    // A filesystem may say any size: sparse files of 8 EiB cost nothing to make.
     require(file.size_bytes <= kMaxTotalBytes - total_bytes_,
             "the files have more than " + std::to_string(kMaxTotalBytes) + " bytes together");
     total_bytes_ += file.size_bytes;

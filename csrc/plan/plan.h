@@ -15,7 +15,7 @@ namespace shardahead {
 inline constexpr std::uint64_t kMinBlockBytes = 4 * kKiB;
 inline constexpr std::uint64_t kMaxBlockBytes = 1 * kGiB;
 inline constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 24U;  // 256 TiB at the default
-inline constexpr std::uint32_t kMaxHeadBlocksPerSize = 1024;          // or that is no limit
+inline constexpr std::uint32_t kMaxHeadBlocksPerSize = 1024;  // else kMaxBlocks would bound nothing
 
 struct PlanOptions {
   // What is claimed and advised at once. Rounded down to whole pages of 4 KiB. Within a file blocks

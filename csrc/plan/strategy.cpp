@@ -70,10 +70,12 @@ void StepTable::end_populating(std::uint64_t device, ByteRange window, std::uint
   const MutexLock lock(mutex_);
   Entry& found = entry(device);
   ++found.populated;
-  // A congested FUSE drops a part, a kernel that cannot do it nearly everything.
+  // A congested FUSE drops a part of the window. A kernel that does not read ahead at a fault
+  // brings in next to nothing of it.
   const bool came = came_bytes >= window.length / 4;
   if (came && found.step.populate == Populate::untried) found.step.populate = Populate::works;
-  // A congested FUSE may drop all but the page that was asked for: that says little.
+  // A congested FUSE may also drop all but the page that was asked for: a weak sign, an eighth of
+  // one.
   found.failed_eighths += came ? 0 : (came_bytes <= kMinStepBytes ? 1 : 8);
   if (found.failed_eighths > 8 * kForgivenWindows + found.populated) {
     found.step.populate = Populate::fails;

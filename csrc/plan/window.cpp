@@ -10,11 +10,12 @@ namespace {
 // Ahead and behind together take half of the budget: what the consumers hold and what others take
 // meanwhile must fit as well, for once the kernel has to choose it evicts what was not read yet.
 constexpr std::uint64_t kShareOfBudget = 4;
-// Where what was passed stays mapped, only what is read soon after it came survives: of 2.7 GB the
-// kernel keeps 0.45 for pages that were not read through a mapping yet.
+// Where the consumer keeps mapped what it has passed, the kernel evicts what it has not read yet,
+// unless that is little: of 2.7 GB it keeps 0.45 for pages that no mapping has read.
 constexpr std::uint64_t kSmallShareOfBudget = 16;
 constexpr std::uint64_t kLeastBytes = 32 * kMiB;
-// Less is not a sign: kernels evict single pages of their own accord.
+// Less evicted than this is no sign of short memory: kernels evict single pages of their own
+// accord.
 constexpr std::uint64_t kEvictedBytes = 1 * kMiB;
 constexpr std::uint32_t kMostHalvings = 5;
 constexpr auto kBetweenHalvings = std::chrono::seconds(1);
