@@ -4,9 +4,11 @@
 
 #include <memory>
 
+#include "base/runtime.h"
+
 namespace shardahead {
 
 // Drops this reference on a thread that no one waits for; here, where there can be no thread.
-void let_go_elsewhere(std::shared_ptr<const void> what) noexcept;
+void let_go_elsewhere(Runtime& runtime, std::shared_ptr<const void> what) noexcept;
 
 }  // namespace shardahead

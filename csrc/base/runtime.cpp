@@ -1,6 +1,7 @@
 #include "base/runtime.h"
 
 #include <pthread.h>
+#include <time.h>
 
 #include <cstddef>
 #include <new>
@@ -8,6 +9,13 @@
 #include <utility>
 
 namespace shardahead {
+
+std::chrono::nanoseconds Runtime::thread_cpu_time() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
 namespace {
 
 class SystemRuntime final : public Runtime {

@@ -25,6 +25,8 @@ class Runtime {
   virtual ~Runtime() = default;
 
   virtual Time now() noexcept = 0;
+  // What the calling thread has used of a processor.
+  [[nodiscard]] virtual std::chrono::nanoseconds thread_cpu_time() noexcept;
   // As wait_for_ring of doorbell.h.
   virtual void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
                              std::chrono::nanoseconds timeout) noexcept = 0;

@@ -22,7 +22,7 @@ FileMapping::FileMapping(std::weak_ptr<Engine> engine, std::size_t number,
 
 FileMapping::~FileMapping() {
   MappedFile::let_go(std::move(mapped_));
-  if (file_) let_go_elsewhere(std::move(file_));
+  if (file_) let_go_elsewhere(system_runtime(), std::move(file_));
 }
 
 void FileMapping::read(std::uint64_t offset, std::uint64_t length, std::byte* to) const {

@@ -85,7 +85,7 @@ class Prefetch {
   // Cancels, and waits for nothing: closing a file may take as long as its server likes.
   ~Prefetch() {
     engine_.reset();
-    let_go_elsewhere(std::move(files_));
+    let_go_elsewhere(system_runtime(), std::move(files_));
   }
   Prefetch(const Prefetch&) = delete;
   Prefetch& operator=(const Prefetch&) = delete;
@@ -103,9 +103,9 @@ class Prefetch {
   // `held_from_file`: of this file and those after it nothing is released, whatever was consumed.
   void consumed(std::uint32_t file, std::uint64_t consumed_offset, std::uint64_t needed_offset,
                 std::optional<std::uint32_t> held_from_file) {
-    engine_->consumed(
-        plan_->position(checked(file), consumed_offset), plan_->position(file, needed_offset),
-        held_from_file ? plan_->position(checked(*held_from_file), 0) : kNoEnd);
+    engine_->consumed(plan_->position(checked(file), consumed_offset),
+                      plan_->position(file, needed_offset),
+                      held_from_file ? plan_->position(checked(*held_from_file), 0) : kNoEnd);
   }
 
   bool end_consumer() { return engine_->end_consumer(); }

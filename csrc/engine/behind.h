@@ -22,8 +22,8 @@ namespace shardahead {
 class Behind {
  public:
   // All references must outlive it.
-  Behind(FileIo& io, const Plan& plan, FileTable& files)
-      : io_(io), plan_(plan), files_(files), mappings_(files) {}
+  Behind(FileIo& io, Runtime& runtime, const Plan& plan, FileTable& files)
+      : io_(io), plan_(plan), files_(files), mappings_(files, runtime) {}
   ~Behind() = default;
   Behind(const Behind&) = delete;
   Behind& operator=(const Behind&) = delete;

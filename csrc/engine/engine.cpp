@@ -238,7 +238,7 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
   const Job& job = state_->job;
   // A forked child must not wait for a mutex that a thread of its parent held.
   if (job.process.is_here()) return state_->behind.mappings().map(file);
-  return std::make_shared<MappedFile>(*File::open(job.io, job.files->path(file)));
+  return std::make_shared<MappedFile>(*File::open(job.io, job.files->path(file)), job.runtime);
 }
 
 std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,

@@ -55,7 +55,7 @@ struct EngineState {
               WindowControl(job.options.window_bytes, job.plan->wanted_bytes(),
                             whom_to_follow(job.options)),
               job.options.memory_budget, job.options.consumer),
-        behind(job.io, *job.plan, *job.files),
+        behind(job.io, job.runtime, *job.plan, *job.files),
         consumer(job.io, job.runtime, *job.files, steps) {}
 
   const Job job;

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/byte_range.h"
+#include "base/runtime.h"
 #include "base/thread_safety.h"
 #include "node/file_table.h"
 #include "node/mapped_file.h"
@@ -15,7 +15,9 @@ namespace shardahead {
 
 class Mappings {
  public:
-  explicit Mappings(FileTable& files) : files_(files), mapped_(files.size()) {}
+  // Both must outlive it; mappings that are let go end on a thread of `runtime`.
+  explicit Mappings(FileTable& files, Runtime& runtime = system_runtime())
+      : files_(files), runtime_(runtime), mapped_(files.size()) {}
 
   // Throws IoException where the file cannot be opened or mapped, std::out_of_range where there is
   // no such file. May wait for the file's server.
@@ -25,6 +27,7 @@ class Mappings {
 
  private:
   FileTable& files_;
+  Runtime& runtime_;
   mutable Mutex mutex_;
   std::vector<std::weak_ptr<MappedFile>> mapped_ GUARDED_BY(mutex_);  // by file
 };

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -233,6 +234,31 @@ class SystemFileIo final : public FileIo {
   }
 
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+
+  int map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+          std::byte*& memory) noexcept override;
+
+  int unmap(std::byte* memory, std::uint64_t length_bytes) noexcept override {
+    return or_errno(::munmap(memory, length_bytes));
+  }
+
+  int fault_in(std::byte* pages, std::uint64_t length_bytes) noexcept override {
+    return or_errno(
+        retry_interrupted([&] { return ::madvise(pages, length_bytes, MADV_POPULATE_READ); }));
+  }
+
+  int give_up(std::byte* pages, std::uint64_t length_bytes) noexcept override {
+    return or_errno(::madvise(pages, length_bytes, MADV_DONTNEED));
+  }
+
+  // The kernel's copy fails with EFAULT where ours would die of SIGBUS.
+  std::int64_t copy_mapped(const std::byte* from, std::uint64_t length_bytes,
+                           std::byte* to) noexcept override {
+    const iovec target{to, length_bytes};
+    const iovec source{const_cast<std::byte*>(from), length_bytes};
+    const ssize_t count = ::process_vm_readv(::getpid(), &target, 1, &source, 1, 0);
+    return count < 0 ? -errno : count;
+  }
 };
 
 int SystemFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
@@ -254,6 +280,19 @@ int SystemFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept 
   const int result = faulted();
   ::munmap(mapped, kPopulateMappedBytes);
   return result;
+}
+
+// Private: a file opened with direct_io can be mapped in no other way. MAP_NORESERVE: one larger
+// than memory could else not be mapped writable.
+int SystemFileIo::map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+                      std::byte*& memory) noexcept {
+  const bool writable = use == MappedFor::use;
+  void* mapped = ::mmap(nullptr, length_bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                        writable ? MAP_PRIVATE | MAP_NORESERVE : MAP_PRIVATE, descriptor, 0);
+  if (mapped == MAP_FAILED) return -errno;
+  if (!writable) ::madvise(mapped, length_bytes, MADV_HUGEPAGE);
+  memory = static_cast<std::byte*>(mapped);
+  return 0;
 }
 
 std::int64_t SystemFileIo::mincore(int descriptor, ByteRange range) noexcept {

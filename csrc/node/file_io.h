@@ -19,6 +19,9 @@ inline constexpr std::uint64_t kPopulateBytes = 2 * kHugePageBytes;
 // loader_progress can tell each from what a loader has mapped.
 inline constexpr std::uint64_t kPopulateMappedBytes = kPopulateBytes + 4 * kKiB;
 
+// What a file is mapped for: to be used where it lies, or for copies out of it alone.
+enum class MappedFor { use, copies };
+
 struct FileStatus {
   std::uint64_t size_bytes = 0;
   std::uint64_t device = 0;
@@ -68,6 +71,24 @@ class FileIo {
   // neither owned nor writable: see residency.h. The offset must be page-aligned. What it maps for
   // that is without any access: see loader_progress.
   virtual std::int64_t mincore(int descriptor, ByteRange range) noexcept = 0;
+
+  // The first `length_bytes` of the file in memory, in private. For `use`: readable, and writable
+  // without a change to the file. For `copies`: a fault of theirs brings in what
+  // fault_in_huge_pages() does. The mapping keeps the file, without its descriptor. `memory` is set
+  // where it succeeds.
+  virtual int map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+                  std::byte*& memory) noexcept = 0;
+  // All that one map() gave. May wait for a server: the last to unmap a closed file ends it.
+  virtual int unmap(std::byte* memory, std::uint64_t length_bytes) noexcept = 0;
+  // Faults in these pages of a mapping, to be read: -EFAULT where one cannot be, -EINVAL before
+  // Linux 5.14. They begin at a page, as for give_up().
+  virtual int fault_in(std::byte* pages, std::uint64_t length_bytes) noexcept = 0;
+  // Gives up this process's hold on these pages of a mapping, and what was written to them.
+  virtual int give_up(std::byte* pages, std::uint64_t length_bytes) noexcept = 0;
+  // Bytes of a mapping, up to the first that cannot be read: -EFAULT where that is the first one,
+  // never a signal. -EPERM where the kernel does not let us.
+  virtual std::int64_t copy_mapped(const std::byte* from, std::uint64_t length_bytes,
+                                   std::byte* to) noexcept = 0;
 };
 
 // Stateless and never destroyed: worker threads may still be in it while the process exits.

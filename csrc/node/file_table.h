@@ -29,6 +29,7 @@ class File {
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
+  [[nodiscard]] FileIo& io() const noexcept { return io_; }
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   // The same file opened once more, at the first call, or -errno. The kernel keeps the state of
   // readahead with the open file, and FUSE, when congested, takes advice for a part of the window

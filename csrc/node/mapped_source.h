@@ -6,26 +6,18 @@
 
 #include <cstddef>
 
-#include "node/file_table.h"
+#include "node/mapping.h"
 
 namespace shardahead {
 
-class MappedSource {
+class MappedSource : public Mapping {
  public:
   // The whole file, as long as it is now. Throws IoException.
-  explicit MappedSource(const File& file);
-  ~MappedSource();
-  MappedSource(const MappedSource&) = delete;
-  MappedSource& operator=(const MappedSource&) = delete;
+  explicit MappedSource(const File& file) : Mapping(file, MappedFor::copies) {}
 
-  [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
   // How many bytes from the start of the range were copied: fewer where one cannot be read, none
   // where the kernel does not let us. Never a signal, unlike reading the mapping itself.
   [[nodiscard]] std::uint64_t copy(ByteRange range, std::byte* to) const noexcept;
-
- private:
-  std::byte* memory_ = nullptr;
-  std::uint64_t size_bytes_ = 0;
 };
 
 }  // namespace shardahead

@@ -44,6 +44,7 @@ class PieceReader {
   [[nodiscard]] const std::string& path(std::size_t file) const { return paths_.at(file); }
 
   [[nodiscard]] std::size_t files() const noexcept { return paths_.size(); }
+  [[nodiscard]] bool through_mappings() const noexcept { return through_mappings_; }
   // Opens and maps the file, if mappings are in use: opening it later may empty its page cache
   // while others use it. What fails is told by read().
   void map(std::size_t file) noexcept;

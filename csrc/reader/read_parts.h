@@ -1,11 +1,13 @@
-// read_parts: what the threads of a tensor_reader know of the parts that were added. Internal to
-// tensor_reader.cpp, whose mutex guards all but AddedPart.
+// read_parts: what the threads of a tensor_reader know of the parts that were added, and how one of
+// them, or a piece of it, is read. Internal to part_queue and tensor_reader, whose mutex guards all
+// but AddedPart.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "base/byte_range.h"
+#include "reader/piece_reader.h"
 #include "reader/tensor_reader.h"
 
 namespace shardahead {
@@ -31,6 +33,8 @@ struct PartState : AddedPart {
   [[nodiscard]] std::uint64_t memory_bytes() const {
     return header ? 0 : TensorMemory::needed_bytes(lengths_bytes);
   }
+  // Of several errors the one at the lowest offset counts. What follows it is not begun.
+  void fail(IoError error) noexcept;
 };
 
 struct Piece {
@@ -38,5 +42,10 @@ struct Piece {
   std::shared_ptr<TensorMemory> memory;
   ByteRange range;  // of the file
 };
+
+// Whatever it meets, there is a result: someone may wait for it.
+PieceResult read_piece(PieceReader& reader, const Piece& piece) noexcept;
+// All of a part, without any thread, lock or state that others have, for a forked child.
+TakenPart read_alone(const PieceReader& reader, const AddedPart& part);
 
 }  // namespace shardahead

@@ -1,5 +1,7 @@
 // tensor_memory: anonymous memory of its own for the bytes of a tensor, or of some small ones read
-// at once, each of which begins at a multiple of 64 bytes. Reads nothing itself. Any thread.
+// at once, each of which begins at a multiple of 64 bytes. Reads nothing itself. Any thread. It
+// asks the system for memory past the seam: no file lies behind it, so no server, no clock and no
+// fault but the want of memory, which anyone can bring about by asking for too much.
 #pragma once
 
 #include <cstddef>

@@ -4,13 +4,14 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "base/runtime.h"
+#include "base/waiting.h"
 #include "node/file_io.h"
 #include "reader/tensor_memory.h"
 
@@ -43,11 +44,11 @@ struct TakenPart {
 class TensorReader {
  public:
   using Part = std::size_t;
-  using Between = std::function<void()>;
 
-  // Throws std::invalid_argument where an option is out of range. `io` must outlive the process's
-  // last thread. A file is opened when its first part is read.
-  TensorReader(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& options);
+  // Throws std::invalid_argument where an option is out of range. `io` and `runtime` must outlive
+  // the process's last thread. A file is opened when its first part is read.
+  TensorReader(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& options,
+               Runtime& runtime = system_runtime());
   // Closes and returns at once: a thread that sits in a read on a dead server keeps what it needs
   // alive, and ends when the read does, or with the process.
   ~TensorReader();
@@ -75,6 +76,7 @@ class TensorReader {
 
  private:
   struct State;
+  Runtime& runtime_;
   std::shared_ptr<State> state_;
 };
 

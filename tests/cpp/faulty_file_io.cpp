@@ -1,5 +1,7 @@
 #include "faulty_file_io.h"
 
+#include <iterator>
+
 namespace shardahead {
 namespace {
 
@@ -57,6 +59,22 @@ std::string FaultyFileIo::path_of(int descriptor) const {
 FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, int descriptor, ByteRange range,
                                          std::int64_t& result, Fault* met) {
   return meet(operation, path_of(descriptor), range, result, met);
+}
+
+FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::byte* memory,
+                                         std::uint64_t length_bytes, std::int64_t& result) {
+  std::string path;
+  ByteRange range{0, length_bytes};
+  {
+    const MutexLock lock(mutex_);
+    const auto behind = mapped_.upper_bound(memory);
+    if (behind != mapped_.begin()) {
+      const auto& [begin, name] = *std::prev(behind);
+      path = name;
+      range.offset = static_cast<std::uint64_t>(memory - begin);
+    }
+  }
+  return meet(operation, path, range, result);
 }
 
 FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::string& path,
@@ -174,6 +192,51 @@ std::int64_t FaultyFileIo::mincore(int descriptor, ByteRange range) noexcept {
   std::int64_t result = 0;
   const Outcome outcome = meet(Operation::mincore, descriptor, range, result);
   return outcome == Outcome::done ? result : inner_.mincore(descriptor, range);
+}
+
+int FaultyFileIo::map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+                      std::byte*& memory) noexcept {
+  std::int64_t result = 0;
+  const std::string path = path_of(descriptor);
+  if (meet(Operation::map, path, kNoRange, result) == Outcome::done) {
+    return static_cast<int>(result);
+  }
+  const int mapped = inner_.map(descriptor, length_bytes, use, memory);
+  if (mapped < 0) return mapped;
+  const MutexLock lock(mutex_);
+  mapped_[memory] = path;
+  return mapped;
+}
+
+// As a close that fails.
+int FaultyFileIo::unmap(std::byte* memory, std::uint64_t length_bytes) noexcept {
+  std::int64_t result = 0;
+  const Outcome outcome = meet(Operation::unmap, memory, length_bytes, result);
+  {
+    const MutexLock lock(mutex_);
+    mapped_.erase(memory);
+  }
+  const int unmapped = inner_.unmap(memory, length_bytes);
+  return outcome == Outcome::done ? static_cast<int>(result) : unmapped;
+}
+
+int FaultyFileIo::fault_in(std::byte* pages, std::uint64_t length_bytes) noexcept {
+  std::int64_t result = 0;
+  const Outcome outcome = meet(Operation::fault_in, pages, length_bytes, result);
+  return outcome == Outcome::done ? static_cast<int>(result) : inner_.fault_in(pages, length_bytes);
+}
+
+int FaultyFileIo::give_up(std::byte* pages, std::uint64_t length_bytes) noexcept {
+  std::int64_t result = 0;
+  const Outcome outcome = meet(Operation::give_up, pages, length_bytes, result);
+  return outcome == Outcome::done ? static_cast<int>(result) : inner_.give_up(pages, length_bytes);
+}
+
+std::int64_t FaultyFileIo::copy_mapped(const std::byte* from, std::uint64_t length_bytes,
+                                       std::byte* to) noexcept {
+  std::int64_t result = 0;
+  const Outcome outcome = meet(Operation::copy_mapped, from, length_bytes, result);
+  return outcome == Outcome::done ? result : inner_.copy_mapped(from, length_bytes, to);
 }
 
 }  // namespace shardahead

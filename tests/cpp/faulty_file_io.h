@@ -30,8 +30,13 @@ enum class Operation {
   fdatasync,
   cachestat,
   mincore,
+  map,
+  unmap,
+  fault_in,
+  give_up,
+  copy_mapped,
 };
-inline constexpr std::size_t kOperations = 11;
+inline constexpr std::size_t kOperations = 16;
 
 enum class FaultKind {
   fail,         // returns -errno_value
@@ -59,7 +64,7 @@ struct Fault {
   std::uint64_t limit_bytes = 0;
 };
 
-class FaultyFileIo final : public FileIo {
+class FaultyFileIo : public FileIo {
  public:
   // `inner` must outlive this.
   explicit FaultyFileIo(FileIo& inner) : inner_(inner) {}
@@ -87,6 +92,13 @@ class FaultyFileIo final : public FileIo {
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+  int map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+          std::byte*& memory) noexcept override;
+  int unmap(std::byte* memory, std::uint64_t length_bytes) noexcept override;
+  int fault_in(std::byte* pages, std::uint64_t length_bytes) noexcept override;
+  int give_up(std::byte* pages, std::uint64_t length_bytes) noexcept override;
+  std::int64_t copy_mapped(const std::byte* from, std::uint64_t length_bytes,
+                           std::byte* to) noexcept override;
 
  private:
   enum class Outcome { pass, done };  // done: `result` is what the call returns
@@ -96,13 +108,17 @@ class FaultyFileIo final : public FileIo {
                Fault* met = nullptr);
   Outcome meet(Operation operation, int descriptor, ByteRange range, std::int64_t& result,
                Fault* met = nullptr);
+  // Of a part of a mapping: its range is that of the file.
+  Outcome meet(Operation operation, const std::byte* memory, std::uint64_t length_bytes,
+               std::int64_t& result);
   [[nodiscard]] std::string path_of(int descriptor) const;
 
   FileIo& inner_;
   mutable Mutex mutex_;
   mutable Condition changed_;
   std::vector<Fault> faults_ GUARDED_BY(mutex_);
-  std::map<int, std::string> paths_ GUARDED_BY(mutex_);  // of the open descriptors
+  std::map<int, std::string> paths_ GUARDED_BY(mutex_);                // of the open descriptors
+  std::map<const std::byte*, std::string> mapped_ GUARDED_BY(mutex_);  // by where they begin
   std::array<std::uint64_t, kOperations> calls_ GUARDED_BY(mutex_){};
   std::uint32_t stalled_ GUARDED_BY(mutex_) = 0;
   bool released_ GUARDED_BY(mutex_) = false;

@@ -4,6 +4,13 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "faulty_file_io.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -69,6 +76,46 @@ TEST_CASE("a page that cannot be read is an error, not a signal") {
   REQUIRE(::truncate(written.path.c_str(), 2 * static_cast<off_t>(kPageBytes)) == 0);
   CHECK(mapped.bring_in({0, 2 * kPageBytes}) == 0);
   CHECK(mapped.bring_in({kPageBytes, 2 * kPageBytes}) == -EFAULT);
+}
+
+TEST_CASE("what cannot be mapped is an error with its path") {
+  const Written written;
+  FaultyFileIo io(system_file_io());
+  io.add({.operation = Operation::map, .errno_value = ENODEV});
+  try {
+    const MappedFile mapped(*File::open(io, written.path));
+    FAIL("it was mapped");
+  } catch (const IoException& exception) {
+    CHECK(exception.error().errno_value == ENODEV);
+    CHECK(exception.error().operation == "mmap");
+    CHECK(exception.error().path == written.path);
+  }
+}
+
+TEST_CASE(
+    "the last to let go of a mapping does not unmap it itself, and gives up its pages first") {
+  class LaterRuntime final : public Runtime {
+   public:
+    Time now() noexcept override { return {}; }
+    void wait_for_ring(const DoorbellWord&, std::uint32_t,
+                       std::chrono::nanoseconds) noexcept override {}
+    void start_thread(const std::string&, std::function<void()> body) override {
+      later.push_back(std::move(body));
+    }
+    std::vector<std::function<void()>> later;
+  } runtime;
+  const Written written;
+  FaultyFileIo io(system_file_io());
+  auto mapped = std::make_shared<MappedFile>(*File::open(io, written.path), runtime);
+  MappedFile::let_go(std::shared_ptr(mapped));
+  CHECK(runtime.later.empty());
+  MappedFile::let_go(std::move(mapped));
+  CHECK(io.calls(Operation::give_up) == 1);
+  CHECK(io.calls(Operation::unmap) == 0);
+  REQUIRE(runtime.later.size() == 1);
+  runtime.later.front()();
+  CHECK(io.calls(Operation::unmap) == 1);
+  MappedFile::let_go(nullptr);
 }
 
 TEST_CASE("a file of nothing has no memory") {

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <vector>
 
+#include "faulty_file_io.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -62,6 +63,22 @@ TEST_CASE("a file that was truncated ends the copy at its last page") {
   CHECK(source.copy({0, 8 * kPageBytes}, bytes.data()) <= 3 * kPageBytes);
   CHECK(source.copy({4 * kPageBytes, kPageBytes}, bytes.data()) == 0);
   CHECK(source.copy({0, 3 * kPageBytes}, bytes.data()) == 3 * kPageBytes);
+}
+
+TEST_CASE("faults of a mapping are of the part of the file that they touch") {
+  const TemporaryFolder folder;
+  const auto expected = counted(8 * kPageBytes);
+  FaultyFileIo io(system_file_io());
+  io.add({.operation = Operation::copy_mapped,
+          .path_suffix = "a",
+          .from_offset = 5 * kPageBytes,
+          .to_offset = 6 * kPageBytes});
+  const MappedSource source(*File::open(io, write(folder, expected)));
+  std::vector<std::byte> bytes(8 * kPageBytes);
+  CHECK(source.copy({5 * kPageBytes + 10, 1}, bytes.data()) == 0);
+  CHECK(source.copy({kPageBytes, 6 * kPageBytes}, bytes.data()) == 0);
+  CHECK(source.copy({6 * kPageBytes, kPageBytes}, bytes.data()) == kPageBytes);
+  CHECK(source.copy({0, 5 * kPageBytes}, bytes.data()) == 5 * kPageBytes);
 }
 
 TEST_CASE("an empty file has nothing to copy") {

@@ -4,26 +4,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <random>
 #include <span>
+
+#include "simulated_content.h"
 
 namespace shardahead::testing {
 namespace {
-
-constexpr std::uint64_t kPatternBytes = 65521;  // a prime: no two pages look the same
-
-using Pattern = std::array<std::byte, kPatternBytes>;
-
-const Pattern& pattern() {
-  static const Pattern bytes = [] {
-    Pattern made;
-    std::mt19937 random(1);
-    for (std::byte& each : made) each = static_cast<std::byte>(random() & 0xff);
-    return made;
-  }();
-  return bytes;
-}
 
 struct PageRange {
   std::size_t begin;
@@ -122,7 +108,7 @@ bool SimulatedFileIo::wait_until_requested(const std::string& path, std::uint64_
 }
 
 std::byte SimulatedFileIo::content(const std::string& path, std::uint64_t offset) {
-  return pattern()[(offset + path.size()) % kPatternBytes];
+  return content_at(path.size(), offset);
 }
 
 int SimulatedFileIo::status(const std::string& path, FileStatus& status) noexcept {
@@ -194,14 +180,7 @@ std::int64_t SimulatedFileIo::pread(int descriptor, std::byte* buffer, ByteRange
     PageState& state = file->pages[page].state;
     if (state == PageState::in_flight) state = PageState::up_to_date;
   }
-  for_each_step(cut, kPatternBytes, [&](ByteRange piece) {
-    const std::uint64_t from = (piece.offset + file->path.size()) % kPatternBytes;
-    const std::uint64_t before_wrap = std::min(piece.length, kPatternBytes - from);
-    std::byte* to = buffer + (piece.offset - cut.offset);
-    std::memcpy(to, pattern().data() + from, before_wrap);
-    std::memcpy(to + before_wrap, pattern().data(), piece.length - before_wrap);
-    return true;
-  });
+  fill_with_content(file->path.size(), cut, buffer);
   return static_cast<std::int64_t>(cut.length);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -89,6 +90,14 @@ class SimulatedFileIo final : public FileIo {
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+  // Its files cannot be mapped, as those of some filesystems.
+  int map(int, std::uint64_t, MappedFor, std::byte*&) noexcept override { return -ENODEV; }
+  int unmap(std::byte*, std::uint64_t) noexcept override { return -EINVAL; }
+  int fault_in(std::byte*, std::uint64_t) noexcept override { return -EINVAL; }
+  int give_up(std::byte*, std::uint64_t) noexcept override { return -EINVAL; }
+  std::int64_t copy_mapped(const std::byte*, std::uint64_t, std::byte*) noexcept override {
+    return -EINVAL;
+  }
 
  private:
   enum class PageState : std::uint8_t { absent, in_flight, up_to_date, failed };

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "simulated_content.h"
+
 namespace shardahead::testing {
 namespace {
 
@@ -42,12 +44,8 @@ PageCache::Time PageCache::load(std::uint32_t file, ByteRange range, Time now) {
     Folio& folio = folios_[index];
     if (!folio.present) {
       const std::uint64_t offset = (index - first_folios_[file]) * kFolioBytes;
-      const bool slow = file == options_.slow_file &&
-                        !intersect(options_.slow_range, {offset, kFolioBytes}).empty();
-      const std::uint64_t factor = slow ? options_.slow_factor : 1;
-      link_free_ = std::max(link_free_, now) +
-                   nanoseconds(factor * kFolioBytes * 1'000'000'000 / options_.bytes_per_second);
-      folio.ready = link_free_ + options_.round_trip;
+      folio.ready = occupy_link(file, offset, kFolioBytes, now);
+      if (!counted_.empty()) ++counted_[index];
       first_loads_ += folio.loaded_before ? 0 : 1;
       ++loads_;
       ++present_;
@@ -58,6 +56,31 @@ PageCache::Time PageCache::load(std::uint32_t file, ByteRange range, Time now) {
   }
   if (loaded) make_room(now);
   return ready;
+}
+
+// Returns when they are there.
+PageCache::Time PageCache::occupy_link(std::uint32_t file, std::uint64_t offset,
+                                       std::uint64_t bytes, Time now) {
+  const bool slow =
+      file == options_.slow_file && !intersect(options_.slow_range, {offset, bytes}).empty();
+  const std::uint64_t factor = slow ? options_.slow_factor : 1;
+  link_free_ = std::max(link_free_, now) +
+               nanoseconds(factor * bytes * 1'000'000'000 / options_.bytes_per_second);
+  return link_free_ + options_.round_trip;
+}
+
+PageCache::Time PageCache::load_directly(std::uint32_t file, ByteRange range, Time now) {
+  return occupy_link(file, range.offset, range.length, now);
+}
+
+void PageCache::empty(std::uint32_t file) {
+  for (std::uint32_t index = first_folios_[file]; index < first_folios_[file + 1]; ++index) {
+    if (folios_[index].present) remove(index);
+  }
+}
+
+std::uint32_t PageCache::most_counted_loads() const {
+  return counted_.empty() ? 0 : *std::ranges::max_element(counted_);
 }
 
 void PageCache::use(std::uint32_t file, ByteRange range) {
@@ -158,11 +181,24 @@ void PageCache::make_room(Time now) {
   }
 }
 
-bool RankFileIo::begin(const char* operation, int descriptor, ByteRange range,
-                       std::uint32_t& file) {
+void RankFileIo::take_time() {
   ++calls_;
   const bool stalls = stalls_.erase(calls_) > 0;
   threads_.sleep(stalls ? nanoseconds(kStall) : nanoseconds(1000 + random_.below(4000)));
+}
+
+bool RankFileIo::wait_for(std::uint32_t file, ByteRange range, ByteRange window) {
+  cache_.load(file, window, threads_.now());
+  const auto ready = cache_.load(file, range, threads_.now());
+  if (ready > threads_.now()) threads_.sleep(ready - threads_.now());
+  if (threads_.burying()) return false;
+  cache_.use(file, range);
+  return true;
+}
+
+bool RankFileIo::begin(const char* operation, int descriptor, ByteRange range,
+                       std::uint32_t& file) {
+  take_time();
   const auto found = open_.find(descriptor);
   if (threads_.burying() || found == open_.end()) return false;
   file = found->second;
@@ -193,26 +229,32 @@ int RankFileIo::open(const std::string& path) noexcept {
   FileStatus status;
   const int result = this->status(path, status);
   if (result < 0) return result;
-  open_[next_descriptor_] = static_cast<std::uint32_t>(status.inode - 1);
+  const auto file = static_cast<std::uint32_t>(status.inode - 1);
+  if (opens_) opens_(file);
+  if (cache_.options().mount == SimulatedMount::emptied_by_open) cache_.empty(file);
+  open_[next_descriptor_] = file;
   return next_descriptor_++;
 }
 
 int RankFileIo::close(int descriptor) noexcept { return open_.erase(descriptor) > 0 ? 0 : -EBADF; }
 
-std::int64_t RankFileIo::pread(int descriptor, std::byte*, ByteRange range) noexcept {
+std::int64_t RankFileIo::pread(int descriptor, std::byte* buffer, ByteRange range) noexcept {
   std::uint32_t file = 0;
   if (!begin("pread", descriptor, range, file)) return refusal();
   range = intersect(range, {0, cache_.size_bytes(file)});
   if (range.empty()) return 0;
-  ByteRange window = range;
-  if (!cache_.is_there(file, range)) {
-    window.length = std::max(window.length, cache_.options().read_window_bytes);
+  if (cache_.options().mount == SimulatedMount::uncached) {
+    direct_bytes_ += range.length;
+    threads_.sleep(cache_.load_directly(file, range, threads_.now()) - threads_.now());
+    if (threads_.burying()) return -EIO;
+  } else {
+    ByteRange window = range;
+    if (!cache_.is_there(file, range)) {
+      window.length = std::max(window.length, cache_.options().read_window_bytes);
+    }
+    if (!wait_for(file, range, window)) return -EIO;
   }
-  cache_.load(file, window, threads_.now());
-  const auto ready = cache_.load(file, range, threads_.now());
-  if (ready > threads_.now()) threads_.sleep(ready - threads_.now());
-  if (threads_.burying()) return -EIO;
-  cache_.use(file, range);
+  if (opens_) fill_with_content(file, range, buffer);
   return static_cast<std::int64_t>(range.length);
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -17,7 +18,12 @@
 
 namespace shardahead::testing {
 
+// What the mount does with pages: FUSE without FOPEN_KEEP_CACHE empties a file's at every open(),
+// and with direct_io only mappings and advice fill them.
+enum class SimulatedMount { keeps, emptied_by_open, uncached };
+
 struct SimulatedNodeOptions {
+  SimulatedMount mount = SimulatedMount::keeps;
   std::uint64_t bytes_per_second = 500 * kMiB;
   std::chrono::nanoseconds round_trip = std::chrono::milliseconds(1);
   std::uint64_t memory_bytes = 0;  // for page cache; 0: no limit
@@ -46,6 +52,13 @@ class PageCache {
 
   // Queues reads of what is absent. Returns when all of the range is there.
   Time load(std::uint32_t file, ByteRange range, Time now);
+  // Past the page cache.
+  Time load_directly(std::uint32_t file, ByteRange range, Time now);
+  // All of a file goes, as at an open() on some mounts.
+  void empty(std::uint32_t file);
+  // From now on it is counted how often each folio is loaded.
+  void begin_counting() { counted_.assign(folios_.size(), 0); }
+  [[nodiscard]] std::uint32_t most_counted_loads() const;
   // It was used: of what is not mapped it is evicted last.
   void use(std::uint32_t file, ByteRange range);
   void map(std::uint32_t file, ByteRange range, int change);
@@ -81,6 +94,8 @@ class PageCache {
   [[nodiscard]] Folios folios_of(std::uint32_t file, ByteRange range) const;
   template <typename Counts>
   [[nodiscard]] std::int64_t count_pages(std::uint32_t file, ByteRange range, Counts counts) const;
+  [[nodiscard]] Time occupy_link(std::uint32_t file, std::uint64_t offset, std::uint64_t bytes,
+                                 Time now);
   void link_newest(std::uint32_t folio);
   void unlink(std::uint32_t folio);
   void remove(std::uint32_t folio);
@@ -90,6 +105,7 @@ class PageCache {
   std::vector<std::uint64_t> sizes_bytes_;
   std::vector<std::uint32_t> first_folios_;  // of each file, and of one behind the last
   std::vector<Folio> folios_;
+  std::vector<std::uint32_t> counted_;  // loads of each, while they are counted
   std::uint32_t oldest_ = kNone;
   std::uint32_t newest_ = kNone;
   std::uint64_t present_ = 0;
@@ -106,6 +122,13 @@ class RankFileIo final : public FileIo {
              std::uint64_t seed)
       : threads_(threads), cache_(cache), trace_(trace), rank_(rank), random_(seed) {}
 
+  // From now on buffers are filled with what a read finds there, which takes real time, and each
+  // open() is told.
+  void fill_buffers(std::function<void(std::uint32_t file)> opens) { opens_ = std::move(opens); }
+  // Bytes that came from the storage past the page cache.
+  [[nodiscard]] std::uint64_t direct_bytes() const noexcept { return direct_bytes_; }
+  // Descriptors and mappings that it has.
+  [[nodiscard]] std::size_t held() const noexcept { return open_.size() + mapped_.size(); }
   // That call, counted from now, takes 30 s.
   void stall_at(std::uint64_t call) { stalls_.insert(calls_ + call); }
   [[nodiscard]] static std::string path(std::uint32_t file) {
@@ -124,8 +147,25 @@ class RankFileIo final : public FileIo {
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
   std::int64_t mincore(int descriptor, ByteRange range) noexcept override;
+  int map(int descriptor, std::uint64_t length_bytes, MappedFor use,
+          std::byte*& memory) noexcept override;
+  int unmap(std::byte* memory, std::uint64_t length_bytes) noexcept override;
+  int fault_in(std::byte* pages, std::uint64_t length_bytes) noexcept override;
+  int give_up(std::byte* pages, std::uint64_t length_bytes) noexcept override;
+  std::int64_t copy_mapped(const std::byte* from, std::uint64_t length_bytes,
+                           std::byte* to) noexcept override;
 
  private:
+  struct Mapped {
+    std::uint32_t file = 0;
+    const std::byte* begin = nullptr;
+  };
+
+  // Takes the time of a call.
+  void take_time();
+  [[nodiscard]] std::optional<Mapped> mapped(const std::byte* memory) const;
+  // Of the page cache, once it is there; false where all is being buried.
+  bool wait_for(std::uint32_t file, ByteRange range, ByteRange window);
   // False where the call fails: with -EIO if all is being buried, with -EBADF otherwise.
   bool begin(const char* operation, int descriptor, ByteRange range, std::uint32_t& file);
   [[nodiscard]] int refusal() const { return threads_.burying() ? -EIO : -EBADF; }
@@ -140,6 +180,9 @@ class RankFileIo final : public FileIo {
   int next_descriptor_ = 1000;
   std::uint64_t calls_ = 0;
   std::set<std::uint64_t> stalls_;
+  std::map<const std::byte*, Mapped> mapped_;  // by where they begin
+  std::function<void(std::uint32_t)> opens_;   // nothing: buffers are not filled
+  std::uint64_t direct_bytes_ = 0;
 };
 
 }  // namespace shardahead::testing

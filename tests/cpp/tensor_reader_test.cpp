@@ -9,6 +9,8 @@
 #include <fstream>
 #include <numeric>
 #include <stdexcept>
+#include <system_error>
+#include <thread>
 
 #include "test_support.h"
 
@@ -219,6 +221,33 @@ TEST_CASE("a forked child reads by itself, and leaves the parent alone") {
   CHECK_FALSE(reader.take(second).error);
 }
 
+TEST_CASE("without a thread take() reads, and close() does not wait for that") {
+  class NoThreads final : public Runtime {
+   public:
+    Time now() noexcept override { return system_runtime().now(); }
+    void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
+                       std::chrono::nanoseconds timeout) noexcept override {
+      system_runtime().wait_for_ring(word, seen, timeout);
+    }
+    void start_thread(const std::string&, std::function<void()>) override {
+      throw std::system_error(EAGAIN, std::generic_category());
+    }
+  } runtime;
+  const SimulatedCheckpoint checkpoint({1 * kMiB});
+  TensorReader reader(checkpoint.io, {SimulatedCheckpoint::path(0)}, kSmall, runtime);
+  const auto part = reader.add(0, 0, {300 * kKiB});
+  const auto other = reader.add(0, 300 * kKiB, {10});
+  checkpoint.io.add({.kind = FaultKind::stall});
+  TakenPart taken;
+  std::thread taker([&] { taken = reader.take(part); });
+  REQUIRE(checkpoint.io.wait_until_stalled(1, kHangBound));
+  reader.close();
+  checkpoint.io.release_stalled();
+  taker.join();
+  CHECK(has(taken, 0, 0, 0));
+  CHECK_THROWS_AS(reader.take(other), std::logic_error);
+}
+
 TEST_CASE("options out of range") {
   Reading reading({1});
   CHECK_THROWS_AS(TensorReader(reading.checkpoint.io, {}, {.threads = 0}), std::invalid_argument);
@@ -234,7 +263,7 @@ TEST_CASE("through mappings all files are opened before the first part, once") {
     paths.push_back(folder.path(std::to_string(i)));
     if (i != 7) std::ofstream(paths.back()) << "0123456789";
   }
-  FaultyFileIo io(system_file_io());
+  static auto& io = *new FaultyFileIo(system_file_io());  // a thread unmaps after this
   TensorReader reader(io, paths, {.threads = 3, .through_mappings = true});
   reader.wait_opened();
   CHECK(io.calls(Operation::open) == 19);
