@@ -83,6 +83,7 @@ lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that do
 	$(BIN)/python tests/rooms.py
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/python tests/clang_tidy.py $(BIN)/clang-tidy build/lint $(JOBS)
+	$(BIN)/python tests/seams.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
