@@ -70,6 +70,10 @@ struct Totals {
   std::uint64_t failed = 0;
   std::uint64_t events = 0;
   std::uint64_t ranks = 0;
+  std::uint64_t reading = 0;  // seeds with ranks that read by themselves
+  std::uint64_t readers = 0;  // ranks
+  std::uint64_t met = 0;      // seeds in which all met
+  std::uint64_t read_alone_bytes = 0;
   std::uint64_t deaths = 0;
   std::uint64_t stops = 0;
   std::uint64_t read_bytes = 0;
@@ -85,6 +89,10 @@ void add(Totals& totals, const SimulationResult& result) {
   totals.failed += result.violations.empty() ? 0U : 1U;
   totals.events += result.events;
   totals.ranks += result.ranks;
+  totals.reading += result.readers > 0 ? 1U : 0U;
+  totals.readers += result.readers;
+  totals.met += result.all_met ? 1U : 0U;
+  totals.read_alone_bytes += result.read_alone_bytes;
   totals.deaths += result.deaths;
   totals.stops += result.stops;
   totals.read_bytes += result.read_bytes;
@@ -108,6 +116,9 @@ void print(const Totals& totals, std::uint64_t seeds, double wall_seconds) {
       "s\n",
       totals.virtual_seconds, wall_seconds, totals.longest_wait_seconds,
       totals.longest_for_stopped_seconds);
+  std::printf("mode pread: %llu seeds, %llu ranks, in %llu seeds all met, %llu MiB compared\n",
+              number(totals.reading), number(totals.readers), number(totals.met),
+              number(totals.read_alone_bytes / kMiB));
   std::printf("MiB: %llu read, %llu evicted, %llu dropped behind, %llu reported as failed\n",
               number(totals.read_bytes / kMiB), number(totals.evicted_bytes / kMiB),
               number(totals.dropped_bytes / kMiB), number(totals.failed_bytes / kMiB));

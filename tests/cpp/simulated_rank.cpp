@@ -7,6 +7,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <stdexcept>
+
+#include "simulated_reader.h"
 
 namespace shardahead::testing {
 namespace {
@@ -61,7 +64,8 @@ SimulatedNode::SimulatedNode(const Scenario& the_scenario, const SimulationOptio
       trace(the_options.keeps_trace),
       threads(the_options.seed + 1, std::move(at_step)),
       cache(scenario.node, scenario.sizes_bytes),
-      ledger(threads, cache, trace, static_cast<std::uint32_t>(scenario.ranks.size())) {}
+      ledger(threads, cache, trace, static_cast<std::uint32_t>(scenario.ranks.size())),
+      shared_reading(ledger, cache) {}
 
 SimulatedRank::SimulatedRank(SimulatedNode& node, std::uint32_t index)
     : node_(node),
@@ -83,25 +87,54 @@ void SimulatedRank::live() {
   try {
     if (node_.threads.burying()) return;
     for (const Fault& fault : scenario_.faults) io_.add(fault);
-    set_up();
-    if (scenario_.consumer) consume();
-    while (scenario_.stays && !engine_->done()) {
-      if (node_.threads.burying()) throw Buried();
-      node_.threads.sleep(milliseconds(20));
+    if (scenario_.reading) {
+      read();
+    } else {
+      prefetch();
     }
-    check_report();
   } catch (const Interrupted&) {
     node_.trace.add(node_.threads.now(), index_, "interrupted");
   } catch (const Buried&) {
     cancelled_ = true;
   } catch (const IoException& exception) {
     if (!scenario_.may_fail) node_.ledger.broken(index_, exception.what());
+  } catch (const std::logic_error& closed) {
+    if (!cancelled_) node_.ledger.broken(index_, closed.what());
   }
+  end();
+}
+
+void SimulatedRank::prefetch() {
+  set_up();
+  if (scenario_.consumer) consume();
+  while (scenario_.stays && !engine_->done()) {
+    if (node_.threads.burying()) throw Buried();
+    node_.threads.sleep(milliseconds(20));
+  }
+  check_report();
+}
+
+void SimulatedRank::read() {
+  reader_ = std::make_unique<SimulatedReader>(
+      node_, SimulatedReader::Rank{index_, [this] { look_up(); }, [this] { return stopped_for_; }},
+      io_, rank_io_, runtime_, random_.next());
+  if (scenario_.reading->together) set_up();
+  reader_->load(engine_.get());
+}
+
+void SimulatedRank::end() {
   unmap();
+  const bool leaves_it = node_.options.bug == Bug::never_closed && !node_.threads.burying();
+  if (reader_ && !leaves_it) reader_->end();
   // Whoever goes while its workers are busy cancels them.
   if (engine_ && !engine_->done()) node_.ledger.cancel(index_);
   engine_.reset();
+  files_.reset();
   ended_ = true;
+}
+
+void SimulatedRank::check_left() {
+  if (!dead_ && rank_io_.held() > 0) node_.ledger.broken(index_, "files are left open");
 }
 
 void SimulatedRank::set_up() {
@@ -142,7 +175,7 @@ std::unique_ptr<Claims> SimulatedRank::make_claims() {
   joining.plan = plan_;
   joining.on_board = claims != nullptr;
   joining.consumer = scenario_.consumer;
-  joining.complete = scenario_.most_threads > 0 &&
+  joining.complete = scenario_.most_threads > 0 && !scenario_.reading &&
                      (scenario_.consumer || scenario_.window_bytes == std::uint64_t{0});
   joining.window_bytes = [this] { return engine_ ? engine_->report().window_bytes : 0; };
   node_.ledger.join(index_, std::move(joining));
@@ -249,6 +282,7 @@ void SimulatedRank::check_report() {
                     " of " + std::to_string(report.planned_bytes));
   }
   const bool whole = report.done && !report.cancelled && report.threads > 0 &&
+                     !node_.ledger.is_in_vain() &&
                      (scenario_.consumer || scenario_.window_bytes == std::uint64_t{0});
   if (whole && report.settled_bytes() < report.planned_bytes) {
     node_.ledger.broken(index_, "bytes are neither fetched nor reported: " +
@@ -286,11 +320,12 @@ void SimulatedRank::later(nanoseconds wait, const std::function<void()>& what) {
 }
 
 void SimulatedRank::cancel() {
-  if (!engine_) return;
+  if (!engine_ && !reader_) return;
   cancelled_ = true;
   node_.trace.add(node_.threads.now(), index_, "cancel");
   node_.ledger.cancel(index_);
-  engine_->cancel();
+  if (reader_) reader_->close();
+  if (engine_) engine_->cancel();
 }
 
 // What the kernel does for a process that is killed: it drops its locks and its mappings.
@@ -326,6 +361,7 @@ void SimulatedRank::bury() {
     node_.ledger.broken(index_, "the board of the dead cannot be kept");
   }
   cancel();
+  if (ended_ && reader_) reader_->end();
 }
 
 void SimulatedRank::unmap() {

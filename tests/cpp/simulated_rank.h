@@ -8,6 +8,7 @@
 
 #include "board/board.h"
 #include "engine/engine.h"
+#include "reading_ledger.h"
 #include "simulation.h"
 #include "simulation_ledger.h"
 #include "simulation_scenario.h"
@@ -29,8 +30,11 @@ struct SimulatedNode {
   VirtualThreads threads;
   PageCache cache;
   Ledger ledger;
+  SharedReading shared_reading;
   SimulationResult result;
 };
+
+class SimulatedReader;
 
 class SimulatedRank {
  public:
@@ -47,6 +51,8 @@ class SimulatedRank {
   // All is over: what the dead have mapped is made whole, for they will look at it once more.
   void bury();
   [[nodiscard]] bool ended() const noexcept { return ended_ || dead_; }
+  // All of its threads are over: nothing may be left open.
+  void check_left();
 
  private:
   struct Tensor {
@@ -55,6 +61,9 @@ class SimulatedRank {
   };
 
   void set_up();
+  void prefetch();
+  void read();
+  void end();
   std::unique_ptr<Claims> make_claims();
   void consume();
   void consume(const Tensor& tensor);
@@ -78,6 +87,7 @@ class SimulatedRank {
   std::shared_ptr<FileTable> files_;
   std::shared_ptr<const Plan> plan_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<SimulatedReader> reader_;
   int board_descriptor_ = -1;
   int dead_board_ = -1;  // the same file, without its locks
   off_t dead_board_bytes_ = 0;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 
 #include "simulated_rank.h"
@@ -45,6 +46,17 @@ std::unique_ptr<BoardClaims> prepare_board(SimulatedNode& node, Random& random) 
   return keeper;
 }
 
+// Whether nothing makes a reader open a file again.
+bool opens_once(const Scenario& scenario) {
+  const auto reopens = [](const Fault& fault) {
+    return fault.operation == Operation::open || fault.operation == Operation::map ||
+           fault.operation == Operation::copy_mapped;
+  };
+  return std::ranges::all_of(scenario.ranks, [&](const RankScenario& rank) {
+    return rank.most_threads >= kAllThreads && std::ranges::none_of(rank.faults, reopens);
+  });
+}
+
 }  // namespace
 
 SimulationResult simulate(const SimulationOptions& options) {
@@ -57,7 +69,9 @@ SimulationResult simulate(const SimulationOptions& options) {
   const auto keeper = prepare_board(node, random);
   for (const FileRange& warm : scenario.warm) node.cache.load(warm.file, warm.range, {});
   for (const FileRange& lie : scenario.lies) node.ledger.exempt(lie.file, lie.range);
-  if (scenario.blind) node.ledger.exempt_all();
+  // What is read past the page cache does not come there.
+  if (scenario.blind || scenario.node.mount == SimulatedMount::uncached) node.ledger.exempt_all();
+  if (!opens_once(scenario)) node.shared_reading.exempt();
   for (std::uint32_t rank = 0; rank < scenario.ranks.size(); ++rank) {
     SimulatedRank& each = ranks.emplace_back(node, rank);
     node.threads.start(rank, [&each] { each.live(); });
@@ -67,6 +81,10 @@ SimulationResult simulate(const SimulationOptions& options) {
       if (!ranks[rank].ended()) node.ledger.broken(rank, "never ends");
     }
     if (node.ledger.violations().empty()) node.ledger.broken(0, "a thread never ends");
+  }
+  if (node.ledger.violations().empty()) {
+    for (SimulatedRank& rank : ranks) rank.check_left();
+    node.shared_reading.check();
   }
   const auto ended = node.threads.now();
   for (SimulatedRank& rank : ranks) rank.bury();
@@ -81,6 +99,7 @@ SimulationResult simulate(const SimulationOptions& options) {
   result.longest_for_stopped_seconds =
       std::chrono::duration<double>(node.ledger.most_waited()).count();
   result.ranks = static_cast<std::uint32_t>(scenario.ranks.size());
+  result.all_met = node.shared_reading.all_met();
   result.read_bytes = node.cache.read_bytes();
   result.evicted_bytes = node.cache.evicted_bytes();
   return result;

@@ -1,6 +1,7 @@
-// simulation: plan, board, window and engine of several virtual ranks, their consumers and what
-// goes wrong, on a virtual clock, all drawn from a seed. The code of the product is the very same:
-// only its seams (file_io.h, runtime.h) lead elsewhere. One thread.
+// simulation: plan, board, window and engine of several virtual ranks, their consumers, those that
+// read tensors by themselves (mode pread), and what goes wrong, on a virtual clock, all drawn from
+// a seed. The code of the product is the very same: only its seams (file_io.h, runtime.h) lead
+// elsewhere. One thread.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,9 @@ struct SimulationResult {
   std::uint32_t ranks = 0;
   std::uint32_t deaths = 0;
   std::uint32_t stops = 0;
+  std::uint32_t readers = 0;  // ranks that read by themselves
+  bool all_met = false;       // and shared what they read
+  std::uint64_t read_alone_bytes = 0;
   std::uint64_t read_bytes = 0;     // from the storage
   std::uint64_t evicted_bytes = 0;  // by the kernel, for want of memory
   std::uint64_t dropped_bytes = 0;  // by ranks, behind their consumers

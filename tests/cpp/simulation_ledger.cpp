@@ -69,7 +69,7 @@ void Ledger::leave(std::uint32_t rank, const Claims& claims) {
     if (self.joining.on_board && records_[index].claimant == rank) {
       broken(rank, "leaves with block " + std::to_string(index) + " unsettled");
     }
-    if (!self.joining.complete) continue;
+    if (!self.joining.complete || in_vain_) continue;
     const Block& block = plan.blocks()[index];
     if (!(self.joining.on_board ? records_[index].settled : bool(self.taken[index]))) {
       broken(rank, "done, but block " + std::to_string(index) + " was never settled");
@@ -80,6 +80,15 @@ void Ledger::leave(std::uint32_t rank, const Claims& claims) {
         broken(rank, "done, but not all of block " + std::to_string(index) + " has come");
       }
     }
+  }
+}
+
+void Ledger::tell_keeping(std::uint32_t rank) {
+  trace_.add(threads_.now(), rank, "keeps nothing");
+  in_vain_ = true;
+  const SimulatedNodeOptions& node = cache_.options();
+  if (node.mount == SimulatedMount::keeps && node.memory_bytes == 0) {
+    broken(rank, "a mount that keeps pages is said to keep none");
   }
 }
 

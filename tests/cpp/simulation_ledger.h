@@ -57,6 +57,10 @@ class Ledger {
   [[nodiscard]] bool is_on_board(std::uint32_t rank) const {
     return ranks_[rank].present && ranks_[rank].joining.on_board;
   }
+  // It has found that the mount keeps nothing, and tells all: they end, whatever is left. A mount
+  // that does may look like that where memory is so short that a page goes as soon as it comes.
+  void tell_keeping(std::uint32_t rank);
+  [[nodiscard]] bool is_in_vain() const noexcept { return in_vain_; }
   // From now on nothing is judged.
   void close() { closed_ = true; }
 
@@ -110,6 +114,7 @@ class Ledger {
   std::vector<Record> records_;  // of the board, by block
   std::vector<FileRange> exempt_;
   bool all_exempt_ = false;
+  bool in_vain_ = false;
   bool closed_ = false;
   Time last_ring_;
   std::chrono::nanoseconds most_waited_{0};

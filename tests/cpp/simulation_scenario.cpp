@@ -18,7 +18,10 @@ std::chrono::nanoseconds microseconds_of(std::uint64_t count) {
 
 Scenario::Scenario(std::uint64_t seed) {
   Random random(seed);
-  large_ = random.chance(15);
+  // Numbers of its own: those who read nothing by themselves are as they were without them.
+  Random for_reading(seed + 0x9e3779b9);
+  reads_ = for_reading.chance(25);
+  large_ = random.chance(15) && !reads_;
   draw_files(random);
   draw_node(random);
   const bool faulty = random.chance(70);
@@ -27,6 +30,7 @@ Scenario::Scenario(std::uint64_t seed) {
   const auto count = static_cast<std::size_t>(random.between(1, 8));
   while (ranks.size() < count) ranks.push_back(draw_rank(random, faulty));
   if (random.chance(30)) warm.push_back(draw_range(random));
+  if (reads_) draw_reading(for_reading);
   // Where residency is not told, what was advised and lost looks like what was not.
   const bool told = node.cachestat_errno == 0 || node.owner;
   bool loses = node.drop_advice_percent > 0 || node.advise_clip_bytes < kDefaultStepBytes;
@@ -42,6 +46,8 @@ void Scenario::draw_files(Random& random) {
   const std::uint64_t files = random.between(1, 4);
   plan.block_bytes =
       large_ ? random.spread(1 * kMiB, 4 * kMiB) : random.spread(16 * kKiB, 256 * kKiB);
+  // What is read is compared byte by byte, in real time.
+  if (reads_) plan.block_bytes = std::min(plan.block_bytes, 32 * kKiB);
   if (random.chance(70)) plan.block_bytes = align_down(plan.block_bytes, PageCache::kFolioBytes);
   plan.head_block_bytes = std::max(plan.block_bytes >> random.below(3), kMinBlockBytes);
   plan.head_blocks_per_size = static_cast<std::uint32_t>(random.below(4));
@@ -79,6 +85,48 @@ void Scenario::draw_node(Random& random) {
     memory_is_short = true;
     node.memory_bytes = std::max(total * random.between(20, 90) / 100, 8 * plan.block_bytes);
   }
+}
+
+void Scenario::draw_reading(Random& random) {
+  constexpr std::array kMounts = {SimulatedMount::keeps, SimulatedMount::emptied_by_open,
+                                  SimulatedMount::uncached, SimulatedMount::emptied_by_open};
+  node.mount = kMounts[random.below(kMounts.size())];
+  const bool keeps = node.mount == SimulatedMount::keeps;
+  const bool together = !keeps && random.chance(80);
+  const bool in_step = together && random.chance(60);
+  if (!keeps) warm.clear();
+  for (RankScenario& rank : ranks) {
+    // Beside those who prefetch, where that is of use.
+    if (keeps && random.chance(30)) continue;
+    rank.reading = {.together = together,
+                    .ahead_bytes = random.spread(16 * kKiB, 2 * kMiB),
+                    .piece_bytes = random.spread(4 * kKiB, 256 * kKiB)};
+    rank.consumer = true;
+    rank.spans.clear();
+    if (in_step) rank.starts_after = microseconds_of(random.below(300'000));
+    draw_reading_faults(random, rank);
+  }
+}
+
+// Of mappings: what cannot be copied out of them is read, and where that fails, too, it is told.
+void Scenario::draw_reading_faults(Random& random, RankScenario& rank) const {
+  if (!rank.reading->together || !random.chance(30)) return;
+  std::vector<Fault> of_mappings;
+  for (Fault fault : rank.faults) {
+    if (fault.operation != Operation::pread || fault.kind != FaultKind::fail) continue;
+    fault.operation = Operation::copy_mapped;
+    of_mappings.push_back(std::move(fault));
+  }
+  if (random.chance(40)) {
+    const FileRange range = draw_range(random);
+    of_mappings.push_back({.operation = random.chance(50) ? Operation::map : Operation::copy_mapped,
+                           .path_suffix = RankFileIo::path(range.file),
+                           .from_offset = range.range.offset,
+                           .to_offset = range.range.end(),
+                           .times = random.between(1, 4),
+                           .errno_value = ENOMEM});
+  }
+  rank.faults.insert(rank.faults.end(), of_mappings.begin(), of_mappings.end());
 }
 
 FileRange Scenario::draw_range(Random& random) const {

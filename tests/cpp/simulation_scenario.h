@@ -14,15 +14,27 @@
 
 namespace shardahead::testing {
 
+inline constexpr std::uint32_t kAllThreads = 1000;
+
 // What a rank finds where the board should be.
 enum class BoardPlace { shared, missing, full };
 // What lies there already.
 enum class BoardState { absent, left_behind, random_bytes, other_version, other_size };
 
+// A rank that reads tensors into memory of their own: mode pread.
+struct ReadingScenario {
+  // Its engine finds out whether the mount keeps pages; where it does not, the ranks of the node
+  // meet, and share what they read. Else it reads by itself, without an engine.
+  bool together = false;
+  std::uint64_t ahead_bytes = 0;
+  std::uint64_t piece_bytes = 0;
+};
+
 struct RankScenario {
+  std::optional<ReadingScenario> reading;
   std::chrono::nanoseconds starts_after{0};
   std::uint32_t threads = 2;
-  std::uint32_t most_threads = 1000;  // then none can be started
+  std::uint32_t most_threads = kAllThreads;  // then none can be started
   std::size_t max_open_files = 8;
   Strategy strategy = Strategy::automatic;
   std::optional<std::uint64_t> window_bytes = 0;
@@ -70,8 +82,11 @@ struct Scenario {
   void draw_node(Random& random);
   [[nodiscard]] RankScenario draw_rank(Random& random, bool faulty);
   void draw_faults(Random& random, RankScenario& rank);
+  void draw_reading(Random& random);
+  void draw_reading_faults(Random& random, RankScenario& rank) const;
   [[nodiscard]] FileRange draw_range(Random& random) const;
   bool large_ = false;
+  bool reads_ = false;  // some ranks, or all
 };
 
 }  // namespace shardahead::testing

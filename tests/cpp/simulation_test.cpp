@@ -25,10 +25,15 @@ std::string rules_broken(const SimulationResult& result) {
 
 TEST_CASE("whatever goes wrong, all rules hold") {
   SimulationResult all;
+  std::uint64_t reading_seeds = 0;  // with ranks that read by themselves
+  std::uint64_t met_seeds = 0;      // in which all of these shared what they read
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     const SimulationResult result = simulate({.seed = seed});
     INFO("shardahead_simulate --seed " << seed << " --trace");
     REQUIRE(rules_broken(result) == std::string());
+    reading_seeds += result.readers > 0 ? 1U : 0U;
+    met_seeds += result.all_met ? 1U : 0U;
+    all.read_alone_bytes += result.read_alone_bytes;
     all.deaths += result.deaths;
     all.stops += result.stops;
     all.evicted_bytes += result.evicted_bytes;
@@ -37,6 +42,9 @@ TEST_CASE("whatever goes wrong, all rules hold") {
     all.virtual_seconds += result.virtual_seconds;
   }
   // All of it was met.
+  CHECK(reading_seeds > kSeeds / 5);
+  CHECK(met_seeds > kSeeds / 100);
+  CHECK(all.read_alone_bytes > kSeeds * 100 * kKiB);
   CHECK(all.deaths > kSeeds / 100);
   CHECK(all.stops > kSeeds / 100);
   CHECK(all.evicted_bytes > 0);

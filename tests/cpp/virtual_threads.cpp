@@ -113,8 +113,9 @@ void VirtualThreads::kill(std::uint32_t rank) {
 void VirtualThreads::hold(std::uint32_t rank, Time until) {
   for (const auto& thread : threads_) {
     if (thread->rank != rank) continue;
-    thread->due = std::max(thread->due, until);
-    thread->word = nullptr;  // it looks for itself then
+    // Whoever waits for a ring, however long, looks for itself then.
+    thread->due = thread->word != nullptr ? until : std::max(thread->due, until);
+    thread->word = nullptr;
   }
 }
 

@@ -88,6 +88,29 @@ TEST_CASE("of several that wait one is rung, or none, and who comes later sees e
   CHECK(order == "1a2ba-");
 }
 
+TEST_CASE("the stopped look up when they go on, however long they wait, and sleep on") {
+  VirtualThreads threads(1, [](std::uint32_t) {});
+  const DoorbellWord word{0};
+  VirtualThreads::Duration looked{};
+  VirtualThreads::Duration slept{};
+  threads.start(0, [&] {
+    threads.wait_for_ring(word, 0, hours(24));
+    looked = since_start(threads);
+  });
+  threads.start(0, [&] {
+    threads.sleep(seconds(30));
+    slept = since_start(threads);
+  });
+  threads.start(1, [&] {
+    threads.sleep(seconds(1));
+    threads.hold(0, threads.now() + seconds(10));
+  });
+  CHECK(threads.run(kEnd));
+  CHECK(looked >= seconds(11));
+  CHECK(looked < seconds(12));
+  CHECK(slept >= seconds(30));
+}
+
 TEST_CASE("the dead stop where they are, and give back what they hold when all are buried") {
   VirtualThreads* all = nullptr;
   VirtualThreads threads(1, [&](std::uint32_t rank) {

@@ -39,6 +39,10 @@ class ForwardingClaims : public Claims {
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
     return inner_->take_dropping(until_bytes);
   }
+  void tell_keeping(Keeping found) override { inner_->tell_keeping(found); }
+  [[nodiscard]] Keeping told_keeping() const noexcept override { return inner_->told_keeping(); }
+  void tell_opened() override { inner_->tell_opened(); }
+  std::optional<Meeting> meeting() override { return inner_->meeting(); }
   DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }
 
  protected:
@@ -129,6 +133,10 @@ class WatchedClaims final : public ForwardingClaims {
     ledger_.end_consumer(rank_);
     return inner().end_consumer();
   }
+  void tell_keeping(Keeping found) override {
+    ledger_.tell_keeping(rank_);
+    inner().tell_keeping(found);
+  }
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override {
     auto range = inner().take_dropping(until_bytes);
     if (range) ledger_.drop(rank_, *range);
@@ -144,8 +152,9 @@ class WatchedClaims final : public ForwardingClaims {
 
 const char* to_string(Bug bug) noexcept {
   constexpr std::array<const char*, kBugs> kNames = {
-      "none",          "taken_twice",    "beyond_window", "dead_kept",    "done_unfetched",
-      "never_settled", "failure_hidden", "stopped_kept",  "living_robbed"};
+      "none",          "taken_twice",    "beyond_window", "dead_kept",     "done_unfetched",
+      "never_settled", "failure_hidden", "stopped_kept",  "living_robbed", "misplaced",
+      "error_lost",    "fetched_twice",  "beyond_ahead",  "never_met",     "never_closed"};
   return kNames[static_cast<std::size_t>(bug)];
 }
 

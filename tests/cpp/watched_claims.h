@@ -19,8 +19,15 @@ enum class Bug {
   failure_hidden,  // a block that failed is marked done
   stopped_kept,    // the claims of the stopped stay theirs
   living_robbed,   // the living lose their claims
+  // Of those who read by themselves:
+  misplaced,      // bytes land elsewhere in memory
+  error_lost,     // a read that failed counts as one that did not
+  fetched_twice,  // what is read is read again
+  beyond_ahead,   // the bound on what is read ahead is ignored
+  never_met,      // no one waits until all have opened their files
+  never_closed,   // a reader is left behind with its threads
 };
-inline constexpr std::uint32_t kBugs = 9;
+inline constexpr std::uint32_t kBugs = 15;
 
 const char* to_string(Bug bug) noexcept;
 

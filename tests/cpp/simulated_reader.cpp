@@ -1,0 +1,231 @@
+#include "simulated_reader.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "board/patience.h"
+#include "reader/piece_reader.h"
+#include "simulated_content.h"
+
+namespace shardahead::testing {
+namespace {
+
+using std::chrono::nanoseconds;
+
+constexpr double kLongestWaitSeconds = 300;
+constexpr std::uint64_t kMostQueued = 16;  // parts
+constexpr std::uint64_t kTrialBytes = 16;  // of some preads of one byte each
+
+}  // namespace
+
+SimulatedReader::SimulatedReader(SimulatedNode& node, Rank rank, FileIo& io, RankFileIo& rank_io,
+                                 Runtime& runtime, std::uint64_t seed)
+    : node_(node),
+      rank_(std::move(rank)),
+      scenario_(node.scenario.ranks[rank_.index]),
+      ledger_(node.ledger, rank_.index, scenario_.reading->ahead_bytes),
+      io_(io, node.options.bug,
+          [this](std::uint32_t file, ByteRange range) { ledger_.read(file, range); }),
+      rank_io_(rank_io),
+      runtime_(runtime),
+      random_(seed) {
+  rank_io_.fill_buffers([this](std::uint32_t file) {
+    if (io_.is_opening() || !has_met_) {
+      node_.shared_reading.opens(rank_.index, file);
+    } else {
+      node_.shared_reading.opens_by_engine();
+    }
+  });
+}
+
+std::uint64_t SimulatedReader::Part::length_bytes() const {
+  return std::accumulate(lengths_bytes.begin(), lengths_bytes.end(), std::uint64_t{0});
+}
+
+void SimulatedReader::make_reader(bool through_mappings) {
+  std::vector<std::string> paths;
+  std::vector<FileStatus> found(node_.scenario.sizes_bytes.size());
+  for (std::uint32_t file = 0; file < found.size(); ++file) {
+    paths.push_back(RankFileIo::path(file));
+    rank_io_.status(paths.back(), found[file]);
+  }
+  TensorReaderOptions options{.threads = scenario_.threads,
+                              .ahead_bytes = scenario_.reading->ahead_bytes,
+                              .piece_bytes = scenario_.reading->piece_bytes,
+                              .through_mappings = through_mappings,
+                              .found = std::move(found)};
+  if (node_.options.bug == Bug::beyond_ahead) {
+    options.ahead_bytes = std::numeric_limits<std::uint64_t>::max() / 2;
+  }
+  reader_ = std::make_unique<TensorReader>(io_, std::move(paths), options, runtime_);
+}
+
+void SimulatedReader::load(Engine* engine) {
+  const bool shares = engine != nullptr && keeps_nothing(engine->keeping(rank_.look_up));
+  make_reader(shares);
+  if (shares) {
+    meet(*engine);
+  } else if (engine != nullptr) {
+    node_.shared_reading.exempt();  // it opens files whenever it reads
+  }
+  ++node_.result.readers;
+  std::vector<Part> parts = draw_parts();
+  std::vector<const Part*> queued;
+  std::uint64_t queued_bytes = 0;
+  for (auto next = parts.begin(); next != parts.end() || !queued.empty();) {
+    while (next != parts.end() && queued.size() < kMostQueued &&
+           (queued.empty() || queued_bytes <= scenario_.reading->ahead_bytes)) {
+      add(*next);
+      queued_bytes += next->length_bytes();
+      queued.push_back(&*next++);
+    }
+    // Most of them in order.
+    const auto taken = queued.begin() + (queued.size() > 1 && random_.chance(10) ? 1 : 0);
+    const Part& part = **taken;
+    queued.erase(taken);
+    queued_bytes -= part.length_bytes();
+    take(part);
+  }
+  check_end(engine == nullptr, shares);
+  if (engine != nullptr) engine->end_consumer();
+}
+
+void SimulatedReader::meet(Engine& engine) {
+  reader_->wait_opened(rank_.look_up);
+  const auto began = runtime_.now();
+  if (node_.options.bug != Bug::never_met) {
+    engine.meet(static_cast<std::uint32_t>(node_.scenario.ranks.size()), rank_.look_up);
+  }
+  has_met_ = true;
+  const auto waited = runtime_.now() - began;
+  node_.trace.add(runtime_.now(), rank_.index, "met", static_cast<std::uint64_t>(waited.count()));
+  const bool alone = !node_.ledger.is_on_board(rank_.index) || engine.cancelled();
+  if (!alone && waited < kAbsentPatience) node_.shared_reading.all_have_opened(rank_.index);
+}
+
+std::vector<SimulatedReader::Part> SimulatedReader::draw_parts() {
+  constexpr std::uint64_t kBegin = 600;  // behind what is read as a header
+  static_assert(kBegin > kPrefixBytes);
+  std::vector<Part> parts;
+  for (std::uint32_t file = 0; file < node_.scenario.sizes_bytes.size(); ++file) {
+    const std::uint64_t size_bytes = node_.scenario.sizes_bytes[file];
+    parts.push_back({file, 0, {}});
+    for (std::uint64_t at = kBegin; at < size_bytes;) {
+      Part part{file, at, {}};
+      for (std::uint64_t count = random_.chance(30) ? random_.between(2, 6) : 1; count > 0;
+           --count) {
+        std::uint64_t length = random_.between(1, scenario_.tensor_bytes);
+        if (random_.chance(5)) length = 0;
+        part.lengths_bytes.push_back(std::min(length, size_bytes - at));
+        at += part.lengths_bytes.back();
+      }
+      parts.push_back(std::move(part));
+    }
+  }
+  return parts;
+}
+
+void SimulatedReader::add(Part& part) {
+  if (part.lengths_bytes.empty()) {
+    const std::uint64_t size_bytes = node_.scenario.sizes_bytes[part.file];
+    part.asked = ledger_.ask(part.file, {0, std::min(kPrefixBytes, size_bytes)}, 0);
+    part.number = reader_->add_header(part.file);
+  } else {
+    part.asked = ledger_.ask(part.file, {part.offset, part.length_bytes()},
+                             TensorMemory::needed_bytes(part.lengths_bytes));
+    part.number = reader_->add(part.file, part.offset, part.lengths_bytes);
+  }
+}
+
+void SimulatedReader::take(const Part& part) {
+  ledger_.wait_for(part.asked);
+  const auto asked = runtime_.now();
+  const auto stopped_before = rank_.stopped_for();
+  const TakenPart taken = reader_->take(part.number, rank_.look_up);
+  ledger_.take(part.asked);
+  const double waited_seconds =
+      std::chrono::duration<double>(runtime_.now() - asked - (rank_.stopped_for() - stopped_before))
+          .count();
+  node_.trace.add(runtime_.now(), rank_.index, taken.error ? "part failed" : "part", part.file,
+                  part.offset, taken.readable_bytes);
+  node_.result.longest_wait_seconds = std::max(node_.result.longest_wait_seconds, waited_seconds);
+  if (waited_seconds > kLongestWaitSeconds) broken("a consumer waits on for what it reads");
+  check(part, taken);
+  node_.threads.sleep(scenario_.work_per_mebibyte * static_cast<std::int64_t>(part.length_bytes()) /
+                      static_cast<std::int64_t>(kMiB));
+  rank_.look_up();
+}
+
+void SimulatedReader::check(const Part& part, const TakenPart& taken) {
+  node_.result.read_alone_bytes += taken.readable_bytes;
+  if (taken.error) check_error(part, *taken.error);
+  if (part.lengths_bytes.empty()) {
+    const std::uint64_t size_bytes = node_.scenario.sizes_bytes[part.file];
+    if (!taken.error && taken.file_bytes != size_bytes) broken("a file has another length");
+    if (!taken.memory) return;
+    const std::uint64_t length = taken.memory->length_bytes(0);
+    if (!has_content(part.file, {0, length}, taken.memory->tensor(0))) {
+      broken("a header has bytes that are not in its file");
+    }
+    return;
+  }
+  const std::uint64_t readable =
+      taken.error ? taken.error->offset - part.offset : part.length_bytes();
+  if (taken.readable_bytes != readable) broken("it is not told what could be read");
+  std::uint64_t at = 0;
+  for (std::size_t tensor = 0; tensor < part.lengths_bytes.size(); ++tensor) {
+    const std::uint64_t length = part.lengths_bytes[tensor];
+    const std::uint64_t whole = std::min(length, readable - std::min(readable, at));
+    if (whole > 0 &&
+        !has_content(part.file, {part.offset + at, whole}, taken.memory->tensor(tensor))) {
+      broken("a tensor has bytes that are not in its file");
+    }
+    at += length;
+  }
+}
+
+// Each error is one of those that were planted, and lies where it was.
+void SimulatedReader::check_error(const Part& part, const IoError& error) {
+  const std::uint64_t length = std::max(part.length_bytes(), kPrefixBytes);
+  const ByteRange rest{error.offset,
+                       part.offset + length - std::min(error.offset, part.offset + length)};
+  const bool caused = std::ranges::any_of(scenario_.faults, [&](const Fault& fault) {
+    if (fault.path_suffix != error.path) return false;
+    if (fault.operation == Operation::open) return error.errno_value == fault.errno_value;
+    if (fault.operation != Operation::pread || rest.empty()) return false;
+    if (rest.offset >= fault.to_offset || rest.end() <= fault.from_offset) return false;
+    return error.errno_value ==
+           (fault.kind == FaultKind::end_of_file ? ENODATA : fault.errno_value);
+  });
+  if (!caused || error.path != RankFileIo::path(part.file)) {
+    broken("a part fails without a cause: " + error.operation + ": " + error.message());
+  }
+  if (error.offset < part.offset || error.offset > part.offset + length) {
+    broken("an error lies outside of its part");
+  }
+}
+
+void SimulatedReader::check_end(bool alone, bool shares) {
+  const std::uint64_t direct_bytes = rank_io_.direct_bytes();
+  node_.trace.add(runtime_.now(), rank_.index, "loaded", ledger_.asked_bytes(),
+                  ledger_.read_bytes(), direct_bytes);
+  if (!scenario_.faults.empty()) return;
+  if (ledger_.read_bytes() != ledger_.asked_bytes()) {
+    broken(std::to_string(ledger_.read_bytes()) + " bytes are read for " +
+           std::to_string(ledger_.asked_bytes()));
+  }
+  // An engine that does not know what the mount keeps reads as well.
+  if (alone && direct_bytes > ledger_.asked_bytes()) broken("more comes than is read");
+  // Without a thread it reads as one that is alone does.
+  const bool has_threads = scenario_.most_threads >= kAllThreads;
+  if (shares && has_threads && direct_bytes > kTrialBytes) {
+    broken("what is shared is read by itself");
+  }
+}
+
+void SimulatedReader::close() {
+  if (reader_) reader_->close();
+}
+
+}  // namespace shardahead::testing
