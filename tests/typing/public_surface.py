@@ -16,6 +16,7 @@ from typing_extensions import assert_type  # a stub of the type checkers; it nee
 
 import shardahead
 from shardahead import (
+    CheckpointError,
     FileResidency,
     Files,
     LoadProgress,
@@ -99,10 +100,15 @@ def a_prefetch(options: Options, spans: dict[Path, list[tuple[int, int]]]) -> No
         held.consumed(0, 4096)
     with prefetching(["/models/a", "/models/b"], strategy="auto", options=options) as beside:
         assert_type(beside, PrefetchHandle)
+    handle.add_done_callback(lambda done: print(done.report().text()))
     prefetch_files("m", strategy="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     prefetch_files("m", thread=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     prefetch_files("m", options={})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     prefetch_files("m", mode="mmap")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def awaited(handle: PrefetchHandle) -> None:
+    assert_type(await handle, Report)
 
 
 def a_report(report: Report) -> None:
@@ -140,6 +146,13 @@ def loads(model: torch.nn.Module, options: Options) -> None:
     weight: Weight = next(buffered)
     assert_type(weight, tuple[str, torch.Tensor])
     buffered.close()
+    with pt_weights_iterator("m", names=["a"], strict=False) as entered:
+        assert_type(entered, WeightsIterator)
+    try:
+        next(buffered)
+    except CheckpointError as error:
+        assert_type(error.path, str)
+        assert_type(error.tensor, "str | None")
 
     def wrong(progress: int) -> None:
         print(progress)

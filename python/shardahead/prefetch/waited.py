@@ -13,7 +13,7 @@ class Waited:
     """The report's `waited_seconds`."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds: float = 0.0
 
     @contextmanager
     def measured(self) -> Iterator[None]:

@@ -68,9 +68,9 @@ class CheckpointPass:
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
+        strict: bool = False,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
-        strict: bool = False,
     ) -> None:
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
         self.options: PrefetchOptions = resolve_options(options)

@@ -46,8 +46,7 @@ class WeightsIterator(Iterator[Weight]):
     """
 
     def __init__(self, load: CheckpointPass, weights: Generator[Weight, None, None]) -> None:
-        prefetch = load.prefetch
-        self.prefetch: PrefetchHandle | None = None if prefetch is None else prefetch.handle
+        self.prefetch: PrefetchHandle | None = load.prefetch.handle if load.prefetch else None
         self._load = load
         self._weights = weights
 

@@ -112,9 +112,9 @@ def pt_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        strict=strict,
         drop_after=drop_after,
         progress=progress,
-        strict=strict,
     )
     return WeightsIterator(load, load.weights())
 
@@ -130,9 +130,9 @@ class PtLoad(CheckpointPass):
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
+        strict: bool = False,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
-        strict: bool = False,
     ) -> None:
         with importing_torch("pt_weights_iterator needs torch"):
             import torch
@@ -145,9 +145,9 @@ class PtLoad(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
+            strict=strict,
             drop_after=drop_after,
             progress=progress,
-            strict=strict,
         )
         # torch maps the files; when it lets go is not known.
         self._start_prefetch([None] * len(self.shards), releases=False)

@@ -74,9 +74,9 @@ class Load(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
+            strict=strict,
             drop_after=drop_after,
             progress=progress,
-            strict=strict,
         )
         self.reading: TensorReading | None = None
         self.headers: list[Header | None] = [None] * len(self.shards)
