@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 namespace shardahead {
 namespace {
 
+// A trial that sits in a read holds up the consumer for so long.
 constexpr auto kConsumerTrialPatience = std::chrono::seconds(10);
 
 std::optional<Keeping> verdict(const EngineState& state) {
@@ -20,22 +22,28 @@ std::optional<Keeping> verdict(const EngineState& state) {
   return state.trial.verdict(claims.get());
 }
 
-// On the first block, which others have, or have had. On a thread that can be left behind.
-void try_alone(EngineState& state) noexcept {
-  try {
-    for (const Block& block : state.job.plan->blocks()) {
-      const auto ranges = state.job.plan->wanted(block);
-      if (ranges.empty()) continue;
-      std::uint64_t ignored = 0;
-      const auto claims = state.crew.claims();
-      state.trial.try_mount(*state.job.files->acquire(block.file), ranges, claims.get(), ignored);
-      return;
-    }
-  } catch (const std::exception&) {
-    state.trial.fail_alone();
-    return;
+// On the first block, which others have, or have had.
+bool try_first_block(EngineState& state) {
+  for (const Block& block : state.job.plan->blocks()) {
+    const auto ranges = state.job.plan->wanted(block);
+    if (ranges.empty()) continue;
+    std::uint64_t ignored = 0;
+    const auto claims = state.crew.claims();
+    state.trial.try_mount(*state.job.files->acquire(block.file), ranges, claims.get(), ignored);
+    return true;
   }
-  state.trial.fail_alone();
+  return false;
+}
+
+// The thread that tries the mount where no worker has a block to try.
+void try_alone(EngineState& state) noexcept {
+  bool tried = false;
+  try {
+    tried = try_first_block(state);
+  } catch (const std::exception&) {
+    tried = false;
+  }
+  if (!tried) state.trial.fail_alone();
 }
 
 bool has_failed(const EngineState& state, BlockRange blocks) {
@@ -216,7 +224,7 @@ Keeping Engine::keeping(const Between& between) {
       return found.value_or(Keeping::unknown);
     }
     if (done() && state.trial.begin_alone()) {
-      // No worker had a block to try.
+      // On a thread that can be left behind.
       try {
         const SignalsBlocked blocked;
         runtime.start_thread("shardahead-try", [kept = state_] { try_alone(*kept); });

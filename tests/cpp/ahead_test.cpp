@@ -94,9 +94,10 @@ TEST_CASE("what went before it was read makes the window smaller") {
 TEST_CASE("a report rings where it opens a block, and else only says that something moves") {
   const Plan plan({{100 * kMinBlockBytes, {}}}, {kMinBlockBytes, kMinBlockBytes, 0});
   struct Move {
-    std::uint64_t before, now;
-    std::optional<std::uint64_t> slowest;
-    bool rings;
+    std::uint64_t before = 0;
+    std::uint64_t now = 0;
+    std::optional<std::uint64_t> slowest = std::nullopt;
+    bool rings = false;
   };
   constexpr std::uint64_t kBlock = kMinBlockBytes;
   for (const Move& move :
