@@ -39,7 +39,7 @@ bool FaultyFileIo::wait_until_stalled(std::uint32_t count, std::chrono::seconds 
   const MutexLock lock(mutex_);
   const auto until = std::chrono::steady_clock::now() + bound;
   while (stalled_ < count) {
-    if (!changed_.wait_until(mutex_, until)) return stalled_ >= count;
+    if (!one_stalls_.wait_until(mutex_, until)) return stalled_ >= count;
   }
   return true;
 }
@@ -47,7 +47,7 @@ bool FaultyFileIo::wait_until_stalled(std::uint32_t count, std::chrono::seconds 
 void FaultyFileIo::release_stalled() {
   const MutexLock lock(mutex_);
   released_ = true;
-  changed_.notify_all();
+  released_all_.notify_all();
 }
 
 std::string FaultyFileIo::path_of(int descriptor) const {
@@ -96,8 +96,8 @@ FaultyFileIo::Outcome FaultyFileIo::meet(Operation operation, const std::string&
       case FaultKind::stall: break;
     }
     ++stalled_;
-    changed_.notify_all();
-    while (!released_) changed_.wait(mutex_);
+    one_stalls_.notify_all();
+    while (!released_) released_all_.wait(mutex_);
     --stalled_;
     return Outcome::pass;
   }

@@ -115,7 +115,10 @@ class FaultyFileIo : public FileIo {
 
   FileIo& inner_;
   mutable Mutex mutex_;
-  mutable Condition changed_;
+  // Two, or a call that stalls would wake those that stall already: in a test that forks then, they
+  // might have the mutex.
+  mutable Condition one_stalls_;
+  Condition released_all_;
   std::vector<Fault> faults_ GUARDED_BY(mutex_);
   std::map<int, std::string> paths_ GUARDED_BY(mutex_);                // of the open descriptors
   std::map<const std::byte*, std::string> mapped_ GUARDED_BY(mutex_);  // by where they begin
