@@ -1,6 +1,7 @@
 #include "reading_ledger.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace shardahead::testing {
@@ -30,8 +31,9 @@ std::size_t ReadingLedger::ask(std::uint32_t file, ByteRange range, std::uint64_
 void ReadingLedger::read(std::uint32_t file, ByteRange range) {
   read_bytes_ += range.length;
   const auto place = [](const Part& part) { return std::pair(part.file, part.range.offset); };
-  auto part = std::ranges::upper_bound(parts_, std::pair(file, range.offset), {}, place);
-  if (part == parts_.begin() || (--part)->file != file || range.end() > part->range.end()) {
+  const auto behind = std::ranges::upper_bound(parts_, std::pair(file, range.offset), {}, place);
+  const auto part = behind == parts_.begin() ? parts_.end() : std::prev(behind);
+  if (part == parts_.end() || part->file != file || range.end() > part->range.end()) {
     ledger_.broken(rank_, "bytes are read that no one asked for");
     return;
   }

@@ -27,6 +27,7 @@ class SimulatedReader {
 
   SimulatedReader(SimulatedNode& node, Rank rank, FileIo& io, RankFileIo& rank_io, Runtime& runtime,
                   std::uint64_t seed);
+  ~SimulatedReader() = default;
   SimulatedReader(const SimulatedReader&) = delete;
   SimulatedReader& operator=(const SimulatedReader&) = delete;
 
