@@ -59,7 +59,9 @@ Plan::Plan(std::vector<PlannedFile> files, const PlanOptions& options) : files_(
     file_positions_.push_back(total_bytes_);
     // A filesystem may say any size: sparse files of 8 EiB cost nothing to make.
     require(file.size_bytes <= kMaxTotalBytes - total_bytes_,
-            "the files have more than " + std::to_string(kMaxTotalBytes) + " bytes together");
+            std::string("the files have more than ")
+                .append(std::to_string(kMaxTotalBytes))
+                .append(" bytes together"));
     total_bytes_ += file.size_bytes;
     if (!file.spans) continue;
     file.spans = intersect(merge_ranges(std::move(*file.spans)), {0, file.size_bytes});
