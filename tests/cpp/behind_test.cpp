@@ -233,7 +233,7 @@ struct PassedFixture {
     for (std::size_t file = 0; file < 2; ++file) {
       checkpoint.kernel.make_resident(SimulatedCheckpoint::path(file), {0, 16 * kMiB});
     }
-    behind.emplace(checkpoint.io, *checkpoint.plan, *checkpoint.files);
+    behind.emplace(checkpoint.io, system_runtime(), *checkpoint.plan, *checkpoint.files);
   }
 
   std::uint64_t drop(std::uint64_t released_bytes, std::uint64_t keep_bytes) {
