@@ -30,8 +30,6 @@ ALLOWED = {
     "reader/tensor_memory.cpp": {"mmap": _ANONYMOUS, "munmap": _ANONYMOUS, "madvise": _ANONYMOUS},
     "reader/tensor_reader.h": {"system_runtime": _DEFAULT},
     "engine/engine.h": {"system_runtime": _DEFAULT},
-    "engine/engine.cpp": {"steady_clock::now": "a caller's own time: no thread waits for it"},
-    "engine/engine_state.h": {"Condition": "on which wait() waits, as it is called from outside"},
     "engine/worker.cpp": {"clock_gettime": "a figure of the report, which decides nothing"},
 }
 

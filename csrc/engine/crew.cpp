@@ -10,8 +10,9 @@ Crew::Crew(Runtime& runtime, std::unique_ptr<Claims> claims, bool has_consumer, 
       has_consumer_(has_consumer),
       farewell_(std::move(farewell)),
       started_(runtime.now()),
+      ended_(runtime),
       claims_(std::move(claims)),
-      ended_(started_) {}
+      ended_at_(started_) {}
 
 std::uint32_t Crew::begin(std::uint32_t workers, const Start& start) {
   const MutexLock lock(mutex_);
@@ -24,10 +25,10 @@ std::uint32_t Crew::begin(std::uint32_t workers, const Start& start) {
 void Crew::leave() noexcept {
   const MutexLock lock(mutex_);
   if (--running_ == 0) {
-    ended_ = runtime_.now();
+    ended_at_ = runtime_.now();
     end_if_idle();
+    ended_.notify_all(mutex_);
   }
-  ended_or_left_.notify_all();
 }
 
 void Crew::cancel() {
@@ -37,7 +38,6 @@ void Crew::cancel() {
   if (running_ > 0) {
     cancelled_.store(true, std::memory_order_relaxed);
     ring(claims_->doorbell());
-    ended_or_left_.notify_all();
   } else {
     give_up_claims();
   }
@@ -45,18 +45,20 @@ void Crew::cancel() {
 
 bool Crew::wait(std::chrono::nanoseconds timeout) {
   const MutexLock lock(mutex_);
-  // wait_for adds the time to a clock, where "for ever" would wrap around.
+  // It is added to a clock, where "for ever" would wrap around.
   const auto bounded = std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24 * 365));
-  const auto until = std::chrono::steady_clock::now() + bounded;
+  const auto until = runtime_.now() + bounded;
   while (running_ != 0) {
-    if (!ended_or_left_.wait_until(mutex_, until)) return running_ == 0;
+    const auto left = until - runtime_.now();
+    if (left <= std::chrono::nanoseconds::zero()) return false;
+    ended_.wait(mutex_, left);
   }
   return true;
 }
 
 Crew::Status Crew::status() const {
   const MutexLock lock(mutex_);
-  const auto until = running_ == 0 ? ended_ : runtime_.now();
+  const auto until = running_ == 0 ? ended_at_ : runtime_.now();
   return {running_, std::chrono::duration<double>(until - started_).count(), claims_};
 }
 

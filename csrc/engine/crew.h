@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "base/runtime.h"
+#include "base/runtime_condition.h"
 #include "base/thread_safety.h"
 #include "board/claims.h"
 
@@ -64,10 +65,10 @@ class Crew {
   std::atomic<bool> cancelled_{false};
 
   mutable Mutex mutex_;
-  Condition ended_or_left_;
+  RuntimeCondition ended_ GUARDED_BY(mutex_);  // of the last worker
   std::shared_ptr<Claims> claims_ GUARDED_BY(mutex_);
   std::uint32_t running_ GUARDED_BY(mutex_) = 0;
-  Runtime::Time ended_ GUARDED_BY(mutex_);
+  Runtime::Time ended_at_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

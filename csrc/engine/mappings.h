@@ -16,7 +16,7 @@ namespace shardahead {
 class Mappings {
  public:
   // Both must outlive it; mappings that are let go end on a thread of `runtime`.
-  explicit Mappings(FileTable& files, Runtime& runtime = system_runtime())
+  Mappings(FileTable& files, Runtime& runtime)
       : files_(files), runtime_(runtime), mapped_(files.size()) {}
 
   // Throws IoException where the file cannot be opened or mapped, std::out_of_range where there is

@@ -15,7 +15,7 @@ TEST_SUITE_BEGIN("mappings");
 TEST_CASE("a file is mapped once, for as long as anyone has it") {
   const TemporaryFolder folder;
   FileTable files(system_file_io(), {folder.write("a", 10'000), folder.write("b", 20'000)}, 8);
-  Mappings mappings(files);
+  Mappings mappings(files, system_runtime());
   CHECK_FALSE(mappings.find(0));
   auto mapped = mappings.map(0);
   CHECK(mapped->size_bytes() == 10'000);
@@ -33,7 +33,7 @@ TEST_CASE("a file is mapped once, for as long as anyone has it") {
 TEST_CASE("a file that there is not is no mapping") {
   const TemporaryFolder folder;
   FileTable files(system_file_io(), {folder.write("a", 1000)}, 8);
-  Mappings mappings(files);
+  Mappings mappings(files, system_runtime());
   CHECK_THROWS_AS(mappings.map(1), std::out_of_range);
   CHECK_THROWS_AS((void)mappings.find(1), std::out_of_range);
 }
