@@ -30,7 +30,6 @@ ALLOWED = {
     "reader/tensor_memory.cpp": {"mmap": _ANONYMOUS, "munmap": _ANONYMOUS, "madvise": _ANONYMOUS},
     "reader/tensor_reader.h": {"system_runtime": _DEFAULT},
     "engine/engine.h": {"system_runtime": _DEFAULT},
-    "engine/worker.cpp": {"clock_gettime": "a figure of the report, which decides nothing"},
 }
 
 

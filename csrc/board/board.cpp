@@ -282,6 +282,7 @@ SharedFigures BoardClaims::shared() const {
 
 void BoardClaims::tell_keeping(Keeping found) {
   memory_.header->keeping = static_cast<std::uint32_t>(found);
+  ring(doorbell());  // for workers that wait for a block: there is none to be had any more
 }
 
 Keeping BoardClaims::told_keeping() const noexcept {

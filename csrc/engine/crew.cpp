@@ -56,6 +56,12 @@ bool Crew::wait(std::chrono::nanoseconds timeout) {
   return true;
 }
 
+bool Crew::wait_a_moment(std::chrono::nanoseconds timeout) {
+  const MutexLock lock(mutex_);
+  if (running_ != 0) ended_.wait(mutex_, timeout);
+  return running_ == 0;
+}
+
 Crew::Status Crew::status() const {
   const MutexLock lock(mutex_);
   const auto until = running_ == 0 ? ended_at_ : runtime_.now();

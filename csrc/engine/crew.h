@@ -37,6 +37,8 @@ class Crew {
   void cancel();
   // True as soon as no worker runs; false after `timeout`.
   bool wait(std::chrono::nanoseconds timeout);
+  // The same, but may come back sooner for no reason: for who looks at something else between.
+  bool wait_a_moment(std::chrono::nanoseconds timeout);
 
   // Read by fetchers between system calls; set once. It orders nothing: relaxed is enough.
   [[nodiscard]] const std::atomic<bool>& cancelled() const noexcept { return cancelled_; }

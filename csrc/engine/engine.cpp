@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/signals_blocked.h"
+#include "board/patience.h"
 #include "engine/engine_state.h"
 #include "engine/worker.h"
 
@@ -239,7 +240,15 @@ Keeping Engine::keeping(const Between& between) {
 
 void Engine::meet(std::uint32_t expected, const Between& between) {
   EngineState& state = *state_;
-  if (state.job.process.is_here()) state.consumer.meet(state.crew, expected, between);
+  if (!state.job.process.is_here()) return;
+  // A worker that has a block in hand may still open its file, for the trial of the mount say, and
+  // would empty what the others read once they have met. All of them end: it is in vain.
+  Runtime& runtime = state.job.runtime;
+  const auto until = runtime.now() + kOpeningPatience;
+  while (!state.crew.wait_a_moment(kConsumerSlice) && runtime.now() < until) {
+    if (between) between();
+  }
+  state.consumer.meet(state.crew, expected, between);
 }
 
 std::shared_ptr<MappedFile> Engine::map(std::size_t file) {

@@ -34,9 +34,11 @@ bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Cl
 // Others are asked first: what these have read by now makes the mount look as if it kept pages.
 KeepingCheck Trial::try_page_of(const File& file, const std::vector<ByteRange>& ranges,
                                 Claims* claims) {
-  const Keeping told = claims != nullptr ? claims->told_keeping() : Keeping::unknown;
-  if (keeps_nothing(told)) return {told, 0};
-  const KeepingCheck found = check_keeping(io_, file, ranges);
+  const auto told = [claims] {
+    return claims != nullptr ? claims->told_keeping() : Keeping::unknown;
+  };
+  if (const Keeping known = told(); keeps_nothing(known)) return {known, 0};
+  const KeepingCheck found = check_keeping(io_, file, ranges, told);
   if (claims != nullptr && keeps_nothing(found.keeping)) claims->tell_keeping(found.keeping);
   return found;
 }

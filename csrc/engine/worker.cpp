@@ -1,20 +1,13 @@
 #include "engine/worker.h"
 
-#include <time.h>
-
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "engine/fetch.h"
 
 namespace shardahead {
 namespace {
-
-double thread_cpu_seconds() noexcept {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
 
 // One thread.
 class Worker {
@@ -44,12 +37,12 @@ class Worker {
 };
 
 void Worker::work_to_the_end() {
-  double counted_seconds = 0;
+  std::chrono::nanoseconds counted{0};
   for (bool more = true; more;) {
     more = work_once();
-    const double cpu_seconds = thread_cpu_seconds();
-    state_.tally.add_cpu_seconds(cpu_seconds - counted_seconds);
-    counted_seconds = cpu_seconds;
+    const std::chrono::nanoseconds used = state_.job.runtime.thread_cpu_time();
+    state_.tally.add_cpu_seconds(std::chrono::duration<double>(used - counted).count());
+    counted = used;
   }
 }
 

@@ -36,7 +36,11 @@ bool is_really_absent(FileIo& io, const File& file, ByteRange page) {
   return found == 0 || found == -ENODEV;
 }
 
-Keeping after_open(FileIo& io, const File& file, ByteRange page) {
+using Told = std::function<Keeping()>;
+
+Keeping after_open(FileIo& io, const File& file, ByteRange page, const Told& told) {
+  const Keeping known = told ? told() : Keeping::unknown;
+  if (keeps_nothing(known)) return known;
   const auto opened_again = File::open(io, file.path());
   const FileStatus& again = opened_again->status();
   if (again.inode != file.status().inode || again.size_bytes != file.status().size_bytes) {
@@ -47,12 +51,12 @@ Keeping after_open(FileIo& io, const File& file, ByteRange page) {
   return *left > 0 ? Keeping::keeps : Keeping::emptied_by_open;
 }
 
-Keeping try_page(FileIo& io, const File& file, ByteRange page) {
+Keeping try_page(FileIo& io, const File& file, ByteRange page, const Told& told) {
   std::byte byte{};
   if (io.pread(file.descriptor(), &byte, {page.offset, 1}) != 1) return Keeping::unknown;
   const auto came = resident(io, file, page);
   if (!came) return Keeping::unknown;
-  if (*came > 0) return after_open(io, file, page);
+  if (*came > 0) return after_open(io, file, page, told);
   return is_really_absent(io, file, page) ? Keeping::uncached : Keeping::unknown;
 }
 
@@ -83,10 +87,10 @@ bool is_nfs(const std::string& path) {
 
 // A page may be evicted in between, or emptied by another process that opens the file: what looks
 // bad must look bad again.
-Keeping try_twice(FileIo& io, const File& file, ByteRange page) {
-  const Keeping first = try_page(io, file, page);
+Keeping try_twice(FileIo& io, const File& file, ByteRange page, const Told& told) {
+  const Keeping first = try_page(io, file, page, told);
   if (!keeps_nothing(first)) return first;
-  const Keeping second = try_page(io, file, page);
+  const Keeping second = try_page(io, file, page, told);
   if (!keeps_nothing(second)) return second == Keeping::keeps ? second : Keeping::unknown;
   if (is_memory(file.path())) return Keeping::keeps;
   return first == second ? first : Keeping::emptied_by_open;
@@ -104,8 +108,8 @@ const char* to_string(Keeping keeping) noexcept {
   return "unknown";
 }
 
-KeepingCheck check_keeping(FileIo& io, const File& file,
-                           const std::vector<ByteRange>& ranges) noexcept {
+KeepingCheck check_keeping(FileIo& io, const File& file, const std::vector<ByteRange>& ranges,
+                           const std::function<Keeping()>& told) noexcept {
   try {
     if (is_nfs(file.path())) return {Keeping::keeps, 0};
     for (const ByteRange& range : ranges) {
@@ -113,16 +117,16 @@ KeepingCheck check_keeping(FileIo& io, const File& file,
       if (const auto page = absent_page(io, file, range)) {
         // The kernel may have read more than the page.
         const std::uint64_t before = resident(io, file, range).value_or(0);
-        const Keeping found = try_twice(io, file, *page);
+        const Keeping found = try_twice(io, file, *page, told);
         const std::uint64_t after = resident(io, file, range).value_or(0);
         return {found, after - std::min(before, after)};
       }
     }
     // All is there, and nothing has to be fetched: will it stay?
-    const Keeping found = after_open(io, file, ranges.front());
+    const Keeping found = after_open(io, file, ranges.front(), told);
     if (!keeps_nothing(found)) return {found, 0};
     const auto page = absent_page(io, file, ranges.front());
-    return {page ? try_twice(io, file, *page) : Keeping::keeps, 0};
+    return {page ? try_twice(io, file, *page, told) : Keeping::keeps, 0};
   } catch (const std::exception&) {
     return {};
   }

@@ -4,6 +4,7 @@
 // Any thread.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "node/file_io.h"
@@ -32,8 +33,10 @@ struct KeepingCheck {
 
 // What reading one page of the ranges, one that is not resident, and opening the file once more
 // (twice where that looks bad) show. It waits for that page. Never throws: what cannot be read is
-// unknown here, and for the fetch to report. `ranges` must not be empty.
-KeepingCheck check_keeping(FileIo& io, const File& file,
-                           const std::vector<ByteRange>& ranges) noexcept;
+// unknown here, and for the fetch to report. `ranges` must not be empty. `told` is asked each time
+// before the file is opened, which would empty what others read by now: where they have found that
+// it keeps nothing, that is the answer.
+KeepingCheck check_keeping(FileIo& io, const File& file, const std::vector<ByteRange>& ranges,
+                           const std::function<Keeping()>& told = {}) noexcept;
 
 }  // namespace shardahead

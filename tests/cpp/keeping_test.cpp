@@ -50,6 +50,15 @@ TEST_CASE("each open empties the page cache") {
   CHECK(load.checkpoint.kernel.served_bytes() <= 2 * page_bytes());
 }
 
+TEST_CASE("what others have found meanwhile is the answer, and their pages stay") {
+  const OneFile load({.read_window_bytes = 4096, .open_empties = true});
+  const std::uint64_t opens = load.checkpoint.io.calls(Operation::open);
+  const auto told = [] { return Keeping::uncached; };
+  CHECK(check_keeping(load.checkpoint.io, *load.file, {{0, 4 * kMiB}}, told).keeping ==
+        Keeping::uncached);
+  CHECK(load.checkpoint.io.calls(Operation::open) == opens);
+}
+
 TEST_CASE("also where all was resident, and lost by the look at it") {
   const OneFile load({.open_empties = true});
   load.checkpoint.kernel.make_resident("0.shard", {0, 4 * kMiB});

@@ -22,8 +22,6 @@ class SharedReading {
   // is read from now on is read once.
   void all_have_opened(std::uint32_t rank);
   void opens(std::uint32_t rank, std::uint32_t file);
-  // A worker whose trial others have outrun opens its file once more: what they read may be gone.
-  void opens_by_engine() noexcept { exempt_ |= all_met_; }
   // The last of them is over.
   void check();
   [[nodiscard]] bool all_met() const noexcept { return all_met_; }

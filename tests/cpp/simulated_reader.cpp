@@ -30,13 +30,8 @@ SimulatedReader::SimulatedReader(SimulatedNode& node, Rank rank, FileIo& io, Ran
       rank_io_(rank_io),
       runtime_(runtime),
       random_(seed) {
-  rank_io_.fill_buffers([this](std::uint32_t file) {
-    if (io_.is_opening() || !has_met_) {
-      node_.shared_reading.opens(rank_.index, file);
-    } else {
-      node_.shared_reading.opens_by_engine();
-    }
-  });
+  rank_io_.fill_buffers(
+      [this](std::uint32_t file) { node_.shared_reading.opens(rank_.index, file); });
 }
 
 std::uint64_t SimulatedReader::Part::length_bytes() const {
@@ -97,7 +92,6 @@ void SimulatedReader::meet(Engine& engine) {
   if (node_.options.bug != Bug::never_met) {
     engine.meet(static_cast<std::uint32_t>(node_.scenario.ranks.size()), rank_.look_up);
   }
-  has_met_ = true;
   const auto waited = runtime_.now() - began;
   node_.trace.add(runtime_.now(), rank_.index, "met", static_cast<std::uint64_t>(waited.count()));
   const bool alone = !node_.ledger.is_on_board(rank_.index) || engine.cancelled();

@@ -68,7 +68,6 @@ class SimulatedReader {
   Runtime& runtime_;
   Random random_;
   std::unique_ptr<TensorReader> reader_;
-  bool has_met_ = false;
 };
 
 }  // namespace shardahead::testing
