@@ -5,63 +5,60 @@ namespace shardahead {
 void InflightClimb::epoch(std::uint64_t settled_bytes, double seconds) {
   if (fixed_ || seconds <= 0) return;
   const double rate = static_cast<double>(settled_bytes) / seconds;
-  if (trying_ == Trying::nothing) {
+  if (!try_) {
     // Measured anew each time: the storage may have become slower or faster by itself.
-    best_rate_ = rate;
-    best_bytes_ = bytes_;
+    best_ = {bytes_, rate};
     if (rest_ > 0) {
       --rest_;
     } else {
       attempt(next_);
     }
-  } else if (bytes_ == best_bytes_) {  // measured once more, to hold the next try against it
-    best_rate_ = rate;
-    bytes_ = tried_bytes_;
+  } else if (bytes_ == best_.bytes) {  // measured once more, to hold the next try against it
+    best_.rate = rate;
+    bytes_ = try_->bytes;
   } else {
-    judge(rate);
+    judge(*try_, rate);
   }
 }
 
-void InflightClimb::judge(double rate) {
-  const bool less = trying_ == Trying::less;
-  if (rate > best_rate_ * (less ? kGainWithLess : kGain)) {
-    if (rate > best_rate_ * kCertainGain) {
-      accept(rate);
-    } else if (++confirmed_ > kConfirmations) {
+void InflightClimb::judge(Try& trying, double rate) {
+  const bool less = trying.direction == Direction::less;
+  if (rate > best_.rate * (less ? kGainWithLess : kGain)) {
+    if (rate > best_.rate * kCertainGain) {
+      accept(trying.direction, rate);
+    } else if (++trying.confirmed > kConfirmations) {
       settle_for(bytes_);  // a step further in this direction is tried later
     } else {
-      bytes_ = best_bytes_;
+      bytes_ = best_.bytes;
     }
   } else if (less && first_) {
-    bytes_ = best_bytes_;
-    attempt(Trying::more);
+    bytes_ = best_.bytes;
+    attempt(Direction::more);
   } else {
-    settle_for(best_bytes_);
+    settle_for(best_.bytes);
   }
 }
 
 // The try was better: the next one goes further in its direction, and is compared with it.
-void InflightClimb::accept(double rate) {
+void InflightClimb::accept(Direction direction, double rate) {
   vain_ = 0;
   first_ = false;
-  best_rate_ = rate;
-  best_bytes_ = bytes_;
-  attempt(trying_);
+  best_ = {bytes_, rate};
+  attempt(direction);
 }
 
-void InflightClimb::attempt(Trying what) {
-  trying_ = what;
-  confirmed_ = 0;
-  next_ = what == Trying::more ? Trying::less : Trying::more;
-  const std::uint64_t next = what == Trying::more ? bytes_ * 2 : bytes_ / 2;
-  bytes_ = std::clamp(next, least_bytes_, std::max(least_bytes_, kMaxInflightBytes));
-  tried_bytes_ = bytes_;
-  if (bytes_ == best_bytes_) settle_for(best_bytes_);
+void InflightClimb::attempt(Direction direction) {
+  const bool more = direction == Direction::more;
+  next_ = more ? Direction::less : Direction::more;
+  bytes_ = std::clamp(more ? bytes_ * 2 : bytes_ / 2, least_bytes_,
+                      std::max(least_bytes_, kMaxInflightBytes));
+  try_ = Try{direction, bytes_};
+  if (bytes_ == best_.bytes) settle_for(best_.bytes);
 }
 
 void InflightClimb::settle_for(std::uint64_t bytes) {
   bytes_ = bytes;
-  trying_ = Trying::nothing;
+  try_.reset();
   first_ = false;
   rest_ = kRest << std::min(vain_, kMaxDoublings);
   ++vain_;

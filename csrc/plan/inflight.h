@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "base/byte_range.h"
 
@@ -43,7 +44,16 @@ class InflightClimb {
   [[nodiscard]] std::uint64_t epoch_bytes() const noexcept { return 3 * bytes_; }
 
  private:
-  enum class Trying { nothing, less, more };
+  enum class Direction { less, more };
+  struct Measured {
+    std::uint64_t bytes = 0;  // in flight
+    double rate = 0;
+  };
+  struct Try {
+    Direction direction;
+    std::uint64_t bytes;          // in flight
+    std::uint32_t confirmed = 0;  // times that it was better
+  };
 
   // What a try has to gain. Less in flight has to gain more: where processors are busy, rates vary
   // by a tenth, and one block in flight instead of four costs a third of the throughput. On a disk
@@ -61,23 +71,21 @@ class InflightClimb {
   static constexpr std::uint32_t kRest = 8;
   static constexpr std::uint32_t kMaxDoublings = 4;
 
-  void judge(double rate);
-  void accept(double rate);
-  void attempt(Trying what);
+  void judge(Try& trying, double rate);
+  void accept(Direction direction, double rate);
+  void attempt(Direction direction);
   void settle_for(std::uint64_t bytes);
 
   std::uint64_t least_bytes_;
   std::uint64_t bytes_;
   bool fixed_;
+  std::optional<Try> try_;
+  Measured best_;  // what a try is compared with
+  // The try after this one.
   bool first_ = true;  // the first tries follow upon each other: less, and if that is worse, more
-  Trying trying_ = Trying::nothing;
-  Trying next_ = Trying::less;
-  std::uint64_t best_bytes_ = 0;  // what a try is compared with
-  double best_rate_ = 0;
-  std::uint64_t tried_bytes_ = 0;
-  std::uint32_t confirmed_ = 0;  // times that this try was better
-  std::uint32_t vain_ = 0;       // tries since the last that was better
-  std::uint32_t rest_ = 0;
+  Direction next_ = Direction::less;
+  std::uint32_t vain_ = 0;  // tries since the last that was better
+  std::uint32_t rest_ = 0;  // epochs until then
 };
 
 }  // namespace shardahead
