@@ -51,16 +51,10 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
       runtime_(runtime),
-      recheck_(wanted_.size()),
-      own_(wanted_.size()),
-      in_hand_(wanted_.size()),
-      watches_(kBoardSlots),
-      lives_(kBoardSlots),
-      held_(wanted_.size()),
-      largest_block_bytes_(largest_block_bytes(*plan_, wanted_)),
-      climb_(largest_block_bytes_, set_inflight_bytes),
-      epoch_started_(runtime.now()) {
-  if (file_.first()) memory_.header->inflight_bytes = climb_.bytes();
+      blocks_(*plan_, wanted_),
+      others_(file_.slot(), wanted_.size()),
+      throughput_(largest_block_bytes(*plan_, wanted_), set_inflight_bytes) {
+  if (file_.first()) memory_.header->inflight_bytes = throughput_.inflight_bytes();
   if (set_inflight_bytes != 0) memory_.set_inflight_bytes(set_inflight_bytes);
   show_life();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
@@ -78,8 +72,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
     BlockWants& wants = memory_.wants[wanted_[i]];
     std::uint8_t expected = kNotWanted;
     if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
-    // Whoever has begun it may have fetched only what was wanted before this participant came.
-    recheck_[i] = memory_.states[wanted_[i]] != kFree;
+    if (memory_.states[wanted_[i]] != kFree) blocks_.recheck(i);
   }
 }
 
@@ -93,23 +86,22 @@ BoardClaims::~BoardClaims() {
 std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
   show_life();
-  advance();
+  blocks_.advance(memory_.states);
   const auto now = runtime_.now();
   const auto mine = claimed_by(file_.slot());
   const std::uint64_t most_bytes = memory_.inflight_bytes();
   std::uint64_t in_flight_bytes = 0;
-  for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
+  const std::size_t first_open = blocks_.first_open();
+  for (std::size_t i = first_open; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
     // Counted from the claims themselves: no death can leave a counter wrong.
-    in_flight_bytes += claimed_bytes(i == first_open_ ? block : wanted_[i - 1] + 1, block, now);
+    in_flight_bytes += claimed_bytes(i == first_open ? block : wanted_[i - 1] + 1, block, now);
     if (in_flight_bytes >= most_bytes) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     std::uint16_t state = kFree;
     const bool taken = memory_.states[block].compare_exchange_strong(state, mine);
-    if (taken || (recheck_[i] && is_settled(state))) {
-      recheck_[i] = false;
-      own_[i] = true;
-      in_hand_[i] = taken;
+    if (taken || blocks_.is_to_recheck(i, state)) {
+      blocks_.give_out(i, taken);
       // Asked after the claim: whoever joins says what it wants before it looks for claims.
       return Claim{block, memory_.wants[block] == kWantedWhole, !taken, now};
     }
@@ -133,27 +125,14 @@ void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read
 
 void BoardClaims::put_down(std::uint32_t block) {
   const MutexLock lock(mutex_);
-  const auto found = std::ranges::lower_bound(wanted_, block);
-  in_hand_[static_cast<std::size_t>(found - wanted_.begin())] = false;
+  blocks_.put_down(block);
 }
 
 bool BoardClaims::settled(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
   show_life();
-  advance();
-  return first_open_ == wanted_.size() ||
-         plan_->position(plan_->blocks()[wanted_[first_open_]]) >= limit_bytes;
-}
-
-void BoardClaims::advance() {
-  for (; first_open_ < wanted_.size(); ++first_open_) {
-    const std::uint32_t block = wanted_[first_open_];
-    const std::uint16_t state = memory_.states[block];
-    if (recheck_[first_open_] || !is_settled(state)) return;
-    if (own_[first_open_]) continue;
-    const std::uint64_t bytes = plan_->wanted_bytes(plan_->blocks()[block]);
-    (state == kDone ? shared_.done_bytes : shared_.failed_bytes) += bytes;
-  }
+  blocks_.advance(memory_.states);
+  return blocks_.is_settled_before(limit_bytes);
 }
 
 void BoardClaims::recover(bool stalled) {
@@ -166,15 +145,15 @@ void BoardClaims::recover(bool stalled) {
   bool freed = false;
   std::array<bool, kBoardSlots> asked{};  // each slot once
   std::array<bool, kBoardSlots> gone{};   // dead, or as good as
-  for (std::size_t i = first_open_; i < wanted_.size(); ++i) {
+  for (std::size_t i = blocks_.first_open(); i < wanted_.size(); ++i) {
     BlockState& state = memory_.states[wanted_[i]];
     std::uint16_t seen = state;
-    const auto since = held_since(i, seen, now);
+    const auto since = others_.look_at(i, seen, now);
     if (seen == kFree || is_settled(seen)) continue;
     const auto slot = static_cast<std::uint32_t>(seen - kClaimed);
     const bool own = slot == file_.slot();
     // A word that means nothing is no one's claim, nor is one of this slot that is not in hand.
-    if (is_claimed(seen) && (!own || in_hand_[i])) {
+    if (is_claimed(seen) && (!own || blocks_.is_in_hand(i))) {
       if (!asked[slot]) gone[slot] = is_silent(slot, now) || file_.is_dead(slot);
       asked[slot] = true;
       if (own || (!gone[slot] && (!stalled || now - since < long_held))) continue;
@@ -229,17 +208,7 @@ std::optional<ConsumerPosition> BoardClaims::slowest_consumer(
     std::chrono::steady_clock::time_point now) {
   const MutexLock lock(mutex_);
   show_life();
-  std::optional<ConsumerPosition> slowest;
-  const auto consumers = memory_.used_consumers();
-  for (std::uint32_t slot = 0; slot < consumers.size(); ++slot) {
-    const ConsumerSlot& consumer = consumers[slot];
-    if (consumer.active == 0) continue;
-    const ConsumerPosition position = {consumer.consumed_bytes, consumer.needed_bytes,
-                                       consumer.released_bytes};
-    if (slot != file_.slot() && !watches_[slot].moves(position, now)) continue;
-    slowest = slowest ? slower_of(*slowest, position) : position;
-  }
-  return slowest;
+  return others_.slowest_consumer(memory_.used_consumers(), now);
 }
 
 std::optional<ByteRange> BoardClaims::take_dropping(std::uint64_t until_bytes) {
@@ -268,16 +237,14 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
   }
   if (!found.claimed) return found;
   const MutexLock lock(mutex_);
-  const auto at = std::ranges::lower_bound(wanted_, found.first_unsettled);
-  if (at == wanted_.end() || *at != found.first_unsettled) return found;
-  const Held& held = held_[static_cast<std::size_t>(at - wanted_.begin())];
-  if (held.state == first_state) found.held_since = held.since;
+  const auto place = blocks_.place_of(found.first_unsettled);
+  if (place) found.held_since = others_.held_since(*place, first_state);
   return found;
 }
 
 SharedFigures BoardClaims::shared() const {
   const MutexLock lock(mutex_);
-  return shared_;
+  return blocks_.shared();
 }
 
 void BoardClaims::tell_keeping(Keeping found) {

@@ -14,8 +14,9 @@
 #include "board/board_file.h"
 #include "board/board_memory.h"
 #include "board/claims.h"
-#include "board/life.h"
-#include "plan/inflight.h"
+#include "board/others.h"
+#include "board/throughput.h"
+#include "board/wanted_blocks.h"
 #include "plan/window.h"
 
 namespace shardahead {
@@ -68,8 +69,6 @@ class BoardClaims final : public Claims {
   // Says that this participant is at work; the others would take it for stopped.
   void show_life() const noexcept;
   [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);
-  // Since when wanted_[i] has been seen in that state.
-  Runtime::Time held_since(std::size_t i, std::uint16_t state, Runtime::Time now) REQUIRES(mutex_);
   // A block has been settled that was taken at `taken`.
   void note_pace(Runtime::Time taken);
   // One participant watches the throughput for all; when it is gone, the next to settle does.
@@ -78,34 +77,17 @@ class BoardClaims final : public Claims {
   void bury_consumers() REQUIRES(mutex_);
   // A claim has been settled.
   void put_down(std::uint32_t block);
-  // Moves first_open_ past what is settled, and counts what others have settled.
-  void advance() REQUIRES(mutex_);
 
   BoardFile file_;
   const BoardMemory memory_;
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;
+  // One for all that follows: a take() looks at the blocks and at the others, and locks once.
   mutable Mutex mutex_;
-  std::size_t first_open_ GUARDED_BY(mutex_) = 0;  // into wanted_: all before it are settled
-  std::vector<bool> recheck_
-      GUARDED_BY(mutex_);  // into wanted_: begun before this participant came, not asked yet
-  std::vector<bool> own_
-      GUARDED_BY(mutex_);  // into wanted_: taken by this participant, so counted by it
-  std::vector<bool> in_hand_
-      GUARDED_BY(mutex_);  // into wanted_: taken by this participant and not settled yet
-  SharedFigures shared_ GUARDED_BY(mutex_);
-  std::vector<ConsumerWatch> watches_ GUARDED_BY(mutex_);  // of the consumers, by slot
-  std::vector<LifeWatch> lives_ GUARDED_BY(mutex_);        // by slot
-  struct Held {
-    Runtime::Time since;
-    std::uint16_t state = kFree;
-  };
-  std::vector<Held> held_ GUARDED_BY(mutex_);  // into wanted_: as recover() has seen them
-  const std::uint64_t largest_block_bytes_;
-  InflightClimb climb_ GUARDED_BY(mutex_);
-  std::uint64_t epoch_started_bytes_ GUARDED_BY(mutex_) = 0;
-  Runtime::Time epoch_started_ GUARDED_BY(mutex_);
+  WantedBlocks blocks_ GUARDED_BY(mutex_);
+  Others others_ GUARDED_BY(mutex_);
+  Throughput throughput_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

@@ -1,7 +1,5 @@
 // The pace of a board: what may be in flight, how long a block takes at present, and who shows no
 // life by that measure.
-#include <algorithm>
-
 #include "board/board.h"
 
 namespace shardahead {
@@ -12,15 +10,9 @@ void BoardClaims::show_life() const noexcept {
 }
 
 bool BoardClaims::is_silent(std::uint32_t slot, Runtime::Time now) {
-  if (slot >= kBoardSlots || slot == file_.slot()) return false;
+  if (slot >= kBoardSlots) return false;
   const std::uint32_t life = memory_.header->life[slot].load(std::memory_order_relaxed);
-  return lives_[slot].silence(life, now) >= silence_allowed(memory_.block_time());
-}
-
-Runtime::Time BoardClaims::held_since(std::size_t i, std::uint16_t state, Runtime::Time now) {
-  Held& held = held_[i];
-  if (held.state != state) held = {now, state};
-  return held.since;
+  return others_.is_silent(slot, life, memory_.block_time(), now);
 }
 
 // Where two write at the same time one of the values is lost, which a mean can bear.
@@ -39,25 +31,11 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
   std::uint32_t watcher = 0;
   if (memory_.header->watcher != mine) {
     if (!memory_.header->watcher.compare_exchange_strong(watcher, mine)) return;
-    climb_.resume(memory_.inflight_bytes());
+    throughput_.resume(memory_.inflight_bytes());
   }
-  const auto now = runtime_.now();
-  const std::uint64_t bytes = all_bytes - std::min(all_bytes, epoch_started_bytes_);
-  if (epoch_started_bytes_ == 0) {
-    // The first epoch begins with the first block of the full size: many small ones at the head
-    // say nothing of the large ones that follow.
-    if (plan_->blocks()[block].range.length < largest_block_bytes_ / 2) return;
-    epoch_started_bytes_ = all_bytes;
-    epoch_started_ = now;
-    return;
-  }
-  const double seconds = std::chrono::duration<double>(now - epoch_started_).count();
-  if (climb_.is_epoch(bytes, seconds)) {
-    climb_.epoch(bytes, seconds);
-    memory_.header->inflight_bytes = climb_.bytes();
-    epoch_started_bytes_ = all_bytes;
-    epoch_started_ = now;
-  }
+  const std::uint64_t block_bytes = plan_->blocks()[block].range.length;
+  const auto found_bytes = throughput_.settle(block_bytes, all_bytes, runtime_.now());
+  if (found_bytes) memory_.header->inflight_bytes = *found_bytes;
 }
 
 std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end,
