@@ -5,9 +5,11 @@ is in test_handle_await.py, the rest of the handle in test_handle.py.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import logging
 import os
+import pickle
 import threading
 import weakref
 from pathlib import Path
@@ -108,6 +110,38 @@ def test_an_exception_of_a_callback_is_logged(path: Path, caplog: pytest.LogCapt
         handle.add_done_callback(3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_no_callback_keeps_another_from_being_called(
+    path: Path, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_handle: PrefetchHandle) -> None:
+        raise error
+
+    handle, called = held(path), Called()
+    handle.add_done_callback(fail)
+    handle.add_done_callback(called)
+    let_go(handle)
+    called.wait()
+    failed = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert [r.exc_info[0] for r in failed if r.exc_info] == [error]
+    with pytest.raises(error):  # in the thread of its own caller
+        handle.add_done_callback(fail)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_logger_that_fails_keeps_none_from_being_called(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError("of the logger")
+
+    handle, called = held(path), Called()
+    handle.add_done_callback(called)
+    monkeypatch.setattr(logging.getLogger("shardahead"), "info", fail)
+    let_go(handle)
+    called.wait()
+
+
 def test_the_end_is_logged_once_before_the_callbacks(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +187,29 @@ def test_dropped_while_its_thread_ends_it_calls_back_by_itself(path: Path) -> No
     del handle
     called.wait()
     assert called.threads == [threading.current_thread()]
+
+
+def test_two_threads_that_call_back_call_each_once(path: Path) -> None:
+    """Where a handle is dropped just as its thread finds it."""
+    handle = held(path)
+    called: list[int] = []
+    handle.stop()
+    for _ in range(50):
+        handle._callbacks[:] = [lambda _handle, n=n: called.append(n) for n in range(50)]  # type: ignore[misc]
+        threads = [threading.Thread(target=handle._call_back) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert sorted(called) == sorted(50 * [*range(50)])
+
+
+def test_a_copy_that_would_cancel_when_it_is_dropped_is_refused(path: Path) -> None:
+    handle = held(path)
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a PrefetchHandle cannot be copied or pickled"):
+            make(handle)
+    assert not handle.cancelled
 
 
 def test_a_callback_may_use_the_handle(path: Path) -> None:

@@ -134,5 +134,5 @@ class Ending:
         finally:
             for wake in wakes:
                 wake()
-        if handle is not None:
-            handle._call_back()
+            if handle is not None:
+                handle._call_back()

@@ -9,8 +9,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from shardahead import _core
 from shardahead.arguments import seconds, whole_number
@@ -183,20 +184,31 @@ class PrefetchHandle:
             f"{len(self.shards)} files>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        # A copy would cancel the prefetch of the other when it is dropped.
+        raise TypeError("a PrefetchHandle cannot be copied or pickled")
+
     async def _when_ended(self) -> Report:
         await self._ending.ended()
         self._log_once()
         return self.report()
 
     def _call_back(self) -> None:
-        """The end has come."""
-        while self._callbacks:
-            self._call(self._callbacks.pop(0))
+        """The end has come. In a thread of ours, or while the handle is dropped, or in both: there
+        is nobody to raise to, and one that raises SystemExit keeps none from being called.
+        """
+        with suppress(IndexError):  # there are no more
+            while True:
+                self._call(self._callbacks.pop(0), BaseException)
 
-    def _call(self, function: Callable[[PrefetchHandle], object]) -> None:
+    def _call(
+        self,
+        function: Callable[[PrefetchHandle], object],
+        caught: type[BaseException] = Exception,
+    ) -> None:
         try:
             function(self)
-        except Exception:
+        except caught:
             logger.exception("a callback of a prefetch failed")
 
     def _reason_of(self, keeping: str) -> str:
