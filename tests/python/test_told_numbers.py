@@ -45,12 +45,11 @@ PHRASE = re.compile(
 # ---- the constants ----
 
 
-def core(name: str, *, of: str = "") -> Fraction:
-    """The core's constant of this name, in bytes or seconds; the one in whose file `of` is."""
+def core(name: str) -> Fraction:
+    """The core's constant of this name, in bytes or seconds."""
     found = set()
     for path in (*CSRC.rglob("*.h"), *CSRC.rglob("*.cpp")):
-        content = path.read_text()
-        for text in re.findall(rf"\b{name} = ([^;]+);", content) if of in content else ():
+        for text in re.findall(rf"\b{name} = ([^;]+);", path.read_text()):
             found.add(evaluated(text))
     (value,) = found
     return value
@@ -101,7 +100,7 @@ TOLD: dict[tuple[str, str], list[Numbers]] = {
         (FIRST_BLOCKS * core("kMinInflightBytes"),),
     ],
     ("prefetch_files", "quarter"): [(1 / core("kShareOfBudget"),)],
-    ("prefetch_files", "twice a second"): [(core("kBetweenLooks", of="budget"),)],
+    ("prefetch_files", "twice a second"): [(core("kBetweenMemoryLooks"),)],
     ("prefetching", "sixteenth"): [(1 / core("kSmallShareOfBudget"),)],
     ("prefetching", "half"): [(Fraction(1, MAPPED_SHARE),)],
     ("consumed", "2.5 s"): [(core("kPatience"),)],
