@@ -136,6 +136,15 @@ def test_a_span_that_is_no_range(tmp_path: Path, span: tuple[int, int]) -> None:
         prefetch_files(path, spans={path: [span]})
 
 
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_spans_that_are_of_no_such_kind(tmp_path: Path, wrong: object) -> None:
+    path = write_file(tmp_path / "a", 10)
+    with pytest.raises(TypeError, match=f"spans of '{path}' must be a sequence of ranges"):
+        prefetch_files(path, spans={path: wrong})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="spans must be a mapping of paths to ranges, not \\["):
+        prefetch_files(path, spans=[(0, 1)])  # type: ignore[arg-type]
+
+
 def test_a_span_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, other = write_file(tmp_path / "a", 10), write_file(tmp_path / "b", 10)
     with pytest.raises(ValueError, match=f"not in files: '{other}'"):

@@ -80,10 +80,11 @@ def prefetch_files(
 
     Sizes are numbers of bytes, or text with a unit: "16MiB".
 
-    Raises ValueError (an argument and its value; no files; an empty folder), TypeError, and
-    FileNotFoundError, PermissionError, IsADirectoryError or OSError with errno and filename where
-    a file is missing, unreadable or not a regular file: all before any thread starts. What goes
-    wrong later is in the handle's report and never raises.
+    Raises ValueError (an argument and its value; no files; an empty folder), TypeError,
+    CheckpointError for what is wrong with an index, and FileNotFoundError, PermissionError,
+    IsADirectoryError or OSError with errno and filename where a file is missing, unreadable or not
+    a regular file: all before any thread starts. What goes wrong later is in the handle's report
+    and never raises.
     """
     resolved = resolve_options(asked_by(locals()))
     shards = resolve_shards(files)
@@ -134,10 +135,14 @@ def start_prefetch(
 def _spans_of(
     shards: Sequence[Shard], spans: Spans | None
 ) -> list[Sequence[tuple[int, int]] | None]:
-    """`spans` by shard. Raises ValueError for a path that is no shard, or a range that is none."""
+    """`spans` by shard. Raises ValueError for a path that is no shard, or a range that is none, and
+    TypeError for what is no mapping, or no sequence of ranges.
+    """
     wanted: list[Sequence[tuple[int, int]] | None] = [None] * len(shards)
     if spans is None:
         return wanted
+    if not isinstance(spans, Mapping):
+        raise TypeError(f"spans must be a mapping of paths to ranges, not {shown(spans)}")
     position = {os.path.abspath(shard.path): i for i, shard in enumerate(shards)}
     for path, ranges in spans.items():
         index = position.get(os.path.abspath(os.fsdecode(path)))
@@ -148,6 +153,8 @@ def _spans_of(
 
 
 def _checked_ranges(path: str, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    if not isinstance(ranges, Iterable):
+        raise TypeError(f"spans of {path!r} must be a sequence of ranges, not {shown(ranges)}")
     checked = []
     for entry in ranges:
         try:
