@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-#: What a message shows of a name, in characters: a header may name a tensor with 100 MB.
+#: What a message shows of a text, in characters: a header may name a tensor with 100 MB.
 _MAX_QUOTED = 200
 
 _UNITS = {
@@ -31,13 +31,14 @@ def parse_bytes(text: str) -> int:
 
     Raises ValueError where it is not a whole number of bytes with a known unit.
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    # More digits than any limit here; int() refuses very many with a message of its own.
+    match = re.fullmatch(r"\s*([0-9]{1,100}(?:\.[0-9]{1,100})?)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
-        raise ValueError(f"not a number of bytes: {text!r} (examples: 16777216, 16MiB)")
+        raise ValueError(f"not a number of bytes: {quoted(text)} (examples: 16777216, 16MiB)")
     value = Fraction(match.group(1)) * unit
     if value.denominator != 1:
-        raise ValueError(f"not a whole number of bytes: {text!r}")
+        raise ValueError(f"not a whole number of bytes: {quoted(text)}")
     return int(value)
 
 
@@ -58,7 +59,7 @@ def printable(path: str) -> str:
 
 
 def quoted(name: object) -> str:
-    """A name out of a file as a message may show it: quoted, on one line, cut where it is long."""
+    """A name or a text as a message may show it: quoted, on one line, cut where it is long."""
     if isinstance(name, str) and len(name) > _MAX_QUOTED:
         return f"{name[:_MAX_QUOTED]!r}... ({len(name)} characters)"
     return repr(name)

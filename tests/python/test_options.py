@@ -5,6 +5,7 @@ keywords of the entries, which are held to its fields.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import os
 import pickle
@@ -76,6 +77,26 @@ def test_it_is_a_value(field: str) -> None:
         setattr(options, field, one)
 
 
+def test_a_choice_is_kept_as_text() -> None:
+    class Strategy(str, enum.Enum):
+        PREAD = "pread"
+
+    options = Options(strategy=Strategy.PREAD)  # type: ignore[arg-type]
+    assert type(options.strategy) is str
+    assert repr(options) == repr(Options(strategy="pread"))
+
+
+def test_a_message_is_short_whatever_the_value_is() -> None:
+    for size in SIZES:
+        for text in ("9" * 10**6, "x" * 10**6, "1." + "1" * 10**6, "1." + "1" * 90):
+            with pytest.raises(ValueError, match=size) as caught:
+                Options(**{size: text})  # type: ignore[arg-type]
+            assert len(str(caught.value)) < 500
+    with pytest.raises(ValueError, match="SHARDAHEAD_BLOCK_SIZE_MB: not a number of MiB") as caught:
+        Options.from_environment({"SHARDAHEAD_BLOCK_SIZE_MB": "9" * 10**6})
+    assert len(str(caught.value)) < 500
+
+
 def test_nothing_is_given_by_itself() -> None:
     assert set(dataclasses.asdict(Options()).values()) == {None}
     with pytest.raises(TypeError, match="positional"):
@@ -96,6 +117,7 @@ def test_nothing_is_given_by_itself() -> None:
         ("strategy", "PREAD", ValueError, "strategy must be one of auto, populate, "),
         ("partition", 3, ValueError, "partition must be one of dynamic, block, file"),
         ("mode", "", ValueError, "mode must be one of auto, mmap, pread, not ''"),
+        *((s, "9" * 5000, ValueError, f"{s}: not a number of bytes: '999") for s in SIZES),
         ("board_folder", 3, TypeError, "board_folder must be a path, not 3"),
         ("board_folder", "", ValueError, "board_folder must be a path, not ''"),
         ("board_folder", "a\0b", ValueError, r"board_folder must be a path, not 'a\x00b'"),

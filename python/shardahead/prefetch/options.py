@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from shardahead import _core
 from shardahead.arguments import number_between, parse_count, shown
 from shardahead.environment import PREFIX, is_on, new_warning
-from shardahead.units import parse_bytes
+from shardahead.units import parse_bytes, quoted
 
 Strategy: TypeAlias = Literal["auto", "populate", "fadvise", "readahead", "pread"]
 Partition: TypeAlias = Literal["dynamic", "block", "file"]
@@ -70,7 +70,7 @@ class Options:
 
     The last two are of the node rather than of a load, and no keywords of the entries. In full:
     docs/settings.md. Raises ValueError with the field and its value where that is out of range or
-    unknown, and TypeError where it is of the wrong type.
+    no choice, and TypeError where it is no number, no size or no path.
     """
 
     threads: int | None = None
@@ -209,7 +209,7 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> Any:
         elif name in _SIZES:
             value = parse_bytes(text + unit)
     except ValueError as error:
-        problem = f"not a number of {unit}: {text!r} (example: 16)" if unit else error
+        problem = f"not a number of {unit}: {quoted(text)} (example: 16)" if unit else error
         raise ValueError(f"{variable}: {problem}") from None
     return _checked(name, value, variable)
 
@@ -228,7 +228,7 @@ def _checked(option: str, value: object, name: str) -> object:
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}")
-    return value
+    return choices[choices.index(value)]  # not what is equal to it, an Enum of str say
 
 
 def _size(name: str, value: object, least: int, most: int) -> int:
