@@ -7,9 +7,9 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 # First: the core would hang, or share its state, in an interpreter beside the main one.
 from shardahead import main_interpreter  # noqa: F401
+from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Files, Shard
-from shardahead.checkpoint.wanted import Names
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import MemoryBudget, MemoryLimit, memory_budget
 from shardahead.node.mounts import Mount, MountLayer, mount_of

@@ -15,8 +15,6 @@ from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Checkpoint
 from shardahead.units import quoted
 
-__all__ = ["Names", "Wanted"]
-
 logger = logging.getLogger("shardahead")
 
 

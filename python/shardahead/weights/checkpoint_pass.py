@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.shards import Files, Shard, resolve_checkpoint
-from shardahead.checkpoint.wanted import Names, Wanted
+from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 else:
     # To be looked up at run time without torch: importing this package does not import it.
     Weight = tuple[str, Any]
-
-__all__ = ["Names", "Weight"]
 
 logger = logging.getLogger("shardahead")
 

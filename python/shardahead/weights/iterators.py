@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from shardahead.arguments import number_between
+from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.safetensors_header import TensorRange
 from shardahead.checkpoint.shards import Files
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
-from shardahead.weights.checkpoint_pass import CheckpointPass, LoadProgress, Names, Weight
+from shardahead.weights.checkpoint_pass import CheckpointPass, LoadProgress, Weight
 from shardahead.weights.safetensors_load import Load
 
 if TYPE_CHECKING:

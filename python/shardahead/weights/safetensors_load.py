@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shardahead import _core
+from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.order import consumed_offsets, in_order, order_of
 from shardahead.checkpoint.safetensors_header import (
     Header,
@@ -30,7 +31,6 @@ from shardahead.prefetch.options import Options
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
     LoadProgress,
-    Names,
     Weight,
     importing_torch,
 )
