@@ -209,6 +209,29 @@ def test_a_broken_index(tmp_path: Path, kind: str) -> None:
         check(caught.value, index, tensor)
 
 
+def test_an_index_with_two_maps_is_told_so(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"w": "a"}, "weight_map": {"w": "b"}}')
+    with pytest.raises(CheckpointError, match="it has two 'weight_map'"):
+        prefetch_files(index)
+
+
+def test_the_cause_is_what_torch_said(tmp_path: Path) -> None:
+    """An error of our own in between would tell the same without the file."""
+    path = tmp_path / "a.bin"
+    causes: dict[str, type[BaseException] | None] = {
+        "a class that is not allowed": pickle.UnpicklingError,
+        "a list": None,
+        "empty": None,
+    }
+    for kind, cause in causes.items():
+        path.write_bytes(PT[kind]())
+        with pytest.raises(CheckpointError) as caught:
+            list(pt_weights_iterator(path))
+        assert caught.value.__suppress_context__
+        assert isinstance(caught.value.__cause__, cause or type(None))
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 def test_an_index_that_gives_a_tensor_to_a_shard_without_it(tmp_path: Path, suffix: str) -> None:
     shard = tmp_path / f"a{suffix}"

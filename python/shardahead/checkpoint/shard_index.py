@@ -55,6 +55,8 @@ def read_index(path: str, max_bytes: int) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise _malformed(path, f"not JSON: {error}") from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(weight_map, _Twice):
+        raise _malformed(path, "it has two 'weight_map'")
     if not isinstance(weight_map, dict):
         raise _malformed(path, "it has no object 'weight_map'")
     if not weight_map:

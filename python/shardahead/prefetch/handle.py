@@ -34,7 +34,8 @@ class PrefetchHandle:
     """A running prefetch. Dropping the last reference cancels it, and so does the end of a `with`
     block, however it ends; neither waits for reads in flight, or for anything else.
 
-    All methods may be called from any thread. In a forked child the handle is inert.
+    `shards` are its files, in the order in which they are brought in. All methods may be called
+    from any thread. In a forked child the handle is inert.
     """
 
     def __init__(

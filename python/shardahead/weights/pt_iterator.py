@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.errors import ContentsError
 from shardahead.checkpoint.pt_archive import (
     bases_of,
@@ -29,7 +30,6 @@ from shardahead.units import quoted
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
     LoadProgress,
-    Names,
     Weight,
     importing_torch,
 )
@@ -313,6 +313,7 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except ContentsError as error:
-        raise error.of_file(path) from error
+        # Past the error without the file, which says nothing else.
+        raise error.of_file(path) from error.__cause__
     except MemoryError as error:
         raise OSError(errno.ENOMEM, "not enough memory to load it", path) from error
