@@ -366,6 +366,26 @@ def test_the_numbers_are_as_documented() -> None:
     assert f"`await` looks every {_POLL_SECONDS * 1000:.0f} ms" in text
 
 
+LATE = """
+class Late:
+    def __del__(self):
+        try:
+            self.handle.add_done_callback(print)
+        except RuntimeError as error:
+            sys.stdout.write(str(error))
+late = Late()
+late.itself, late.handle = late, shardahead.prefetch_files(
+    sys.argv[1], block_size=65536, window_bytes=65536, consumer=True
+)
+"""
+
+
+def test_asked_while_the_interpreter_goes_down_it_does_not_wait_for_ever(path: Path) -> None:
+    done = finish(start_python(HELD + LATE, path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "can't start new thread at interpreter shutdown"
+
+
 def test_an_end_at_the_exit(path: Path) -> None:
     """Whichever comes first: the interpreter is not aborted by a thread that comes to it late."""
     script = HELD + "handle.cancel() if int(sys.argv[2]) % 2 else handle.consumed(0, 2**20)"

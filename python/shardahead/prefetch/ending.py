@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -117,6 +118,8 @@ class Ending:
         """Starts the thread. Raises RuntimeError where none is to be had."""
         if self._watched:
             return
+        if sys.is_finalizing():  # before Python 3.12, start() would wait for ever
+            raise RuntimeError("can't start new thread at interpreter shutdown")
         name = "shardahead-end"
         threading.Thread(target=self._wait_and_tell, name=name, daemon=True).start()
         self._watched = True

@@ -87,7 +87,7 @@ class PrefetchHandle:
         in this thread where it has ended. What it raises is logged. Also those of a handle that is
         dropped are called, and it is cancelled all the same; those that are left at the exit of the
         process, and those of a forked child, are not. Raises RuntimeError where the system has no
-        thread for it.
+        thread for it, or the interpreter is going down.
         """
         if not callable(function):
             raise TypeError(f"a callback must be callable, not {type(function).__name__}")
