@@ -43,8 +43,8 @@ class AskedNames:
         return self._predicate is None or self._predicate(name)
 
     @property
-    def can_match_nothing(self) -> bool:
-        """Whether it would be a mistake: not of all tensors, nor of a collection without a name."""
+    def must_match(self) -> bool:
+        """Whether it is a mistake to match nothing: not where all are asked for, or none."""
         return self._predicate is not None and self.listed != ()
 
     def missing(self, held: Collection[str]) -> list[str]:

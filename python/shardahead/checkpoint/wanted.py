@@ -56,7 +56,7 @@ class Wanted:
         """
         owners = self._checkpoint.owners
         if owners is None:
-            if not self._holder and self._names.can_match_nothing:
+            if not self._holder and self._names.must_match:
                 self._seen += held
             return
         if self._of_shard is None:
@@ -85,7 +85,7 @@ class Wanted:
         listed = self._names.listed
         if listed is None and (any_wanted or not held):
             return  # a predicate that was never asked is not wrong
-        if self._strict and not any_wanted and self._names.can_match_nothing:
+        if self._strict and not any_wanted and self._names.must_match:
             raise self._names.none_found(held)
         missing = self._names.missing(held if any_wanted else ())
         if listed and missing:
