@@ -141,6 +141,12 @@ def test_progress_is_told_after_each_tensor(load: Load, mode: str) -> None:
     assert consumed[-1] == total > 0
 
 
+def test_progress_is_looked_at_before_anything_is_read(load: Load) -> None:
+    with pytest.raises(TypeError, match="progress must be callable, not int"):
+        load.iterate(load.paths, progress=3)
+    assert not worker_threads()
+
+
 def test_progress_of_pt_files_is_in_bytes_of_files(tmp_path: Path) -> None:
     load = Load(tmp_path, *FORMATS["pt"])
     sizes = [path.stat().st_size for path in load.paths]

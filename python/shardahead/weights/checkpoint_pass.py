@@ -71,6 +71,8 @@ class CheckpointPass:
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
     ) -> None:
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be callable, not {type(progress).__name__}")
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
         self.options: PrefetchOptions = resolve_options(options)
         checkpoint = resolve_checkpoint(files, suffixes)
