@@ -19,7 +19,8 @@ from test_cli import COMMANDS, run
 
 from shardahead import prefetch_files, safetensors_weights_iterator
 from shardahead.checkpoint.safetensors_header import check_tiles, read_header
-from shardahead.checkpoint.shards import MAX_NAME_BYTES, resolve_shards
+from shardahead.checkpoint.shard_index import MAX_NAME_BYTES
+from shardahead.checkpoint.shards import resolve_shards
 from shardahead.node.mounts import Mount
 from shardahead.node.page_keeping import keeping_reason
 from shardahead.units import printable, quoted

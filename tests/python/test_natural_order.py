@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardahead.checkpoint.shards import natural_sort_key
+from shardahead.checkpoint.folder_rule import natural_sort_key
 
 
 @pytest.mark.parametrize(

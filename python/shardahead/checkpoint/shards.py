@@ -20,10 +20,8 @@ from shardahead import _core
 from shardahead.checkpoint.file_identity import Status, first_of_same
 from shardahead.checkpoint.folder_rule import KINDS, choose, natural_sort_key, some_of
 from shardahead.checkpoint.opening import refuse_irregular
-from shardahead.checkpoint.shard_index import MAX_NAME_BYTES, is_index_name, read_index
+from shardahead.checkpoint.shard_index import is_index_name, read_index
 from shardahead.units import quoted
-
-__all__ = ["MAX_NAME_BYTES", "natural_sort_key"]
 
 logger = logging.getLogger("shardahead")
 
