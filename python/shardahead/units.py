@@ -31,8 +31,8 @@ def parse_bytes(text: str) -> int:
 
     Raises ValueError where it is not a whole number of bytes with a known unit.
     """
-    # More digits than any limit here; int() refuses very many with a message of its own.
-    match = re.fullmatch(r"\s*([0-9]{1,100}(?:\.[0-9]{1,100})?)\s*([A-Za-z]*)\s*", text)
+    # int() refuses more than 4300 digits, with a message of its own.
+    match = re.fullmatch(r"\s*([0-9]{1,4000}(?:\.[0-9]{1,4000})?)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
         raise ValueError(f"not a number of bytes: {quoted(text)} (examples: 16777216, 16MiB)")
