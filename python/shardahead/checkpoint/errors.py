@@ -14,7 +14,7 @@ class CheckpointError(ValueError):
     version of torch cannot make. Raised in every mode; it can be pickled.
 
     path: the file; of an index that gives a tensor to a shard without it, the shard.
-    tensor: the name of the tensor that it is about; None where it is about none of its own.
+    tensor: the name of the tensor that is wrong; None where it is more than one, or something else.
     """
 
     def __init__(self, message: str, path: str, tensor: str | None = None) -> None:
