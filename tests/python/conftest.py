@@ -224,6 +224,16 @@ def rank_variables(size: int, env: dict[str, str] | None = None) -> list[dict[st
 
 
 @pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the Hugging Face cache is: empty, of no user, and without the library."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    return tmp_path / "hf" / "hub"
+
+
+@pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users may enter, which pytest's own are not."""
     with tempfile.TemporaryDirectory(prefix="shardahead-") as name:

@@ -51,6 +51,15 @@ _BESIDE_GGUF = re.compile(r"(?:mmproj.*|.*imatrix.*)\.gguf", re.IGNORECASE)
 _ORIGINAL = re.compile(r"consolidated(?:[.-].*)?", re.DOTALL)
 _ADAPTER = re.compile(r"(?:adapter_model|pytorch_lora_weights)(?:[.-].*)?", re.DOTALL)
 
+
+class SeveralCheckpointsError(ValueError):
+    """A folder has several, and no rule says which is meant. names: the first file of each."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 _OF_SET = re.compile(r"(.*?)-([0-9]+)-of-([0-9]+)(.*)", re.DOTALL)
 _VARIANT = re.compile(
     r"(?:fp|bf|float|bfloat|int|uint|nf|mxfp|nvfp)[0-9][0-9a-z_]*|[0-9]bit|(?:non_)?ema",
@@ -102,6 +111,12 @@ def choose(folder: str, names: Collection[str], kinds: Sequence[Kind] = KINDS) -
         return _chosen(folder, kind, _first_of_second(of_kind, kind), of_kind)
     searched = ", ".join("*" + kind.suffix for kind in kinds)
     raise ValueError(f"no shards ({searched}) in the folder {folder!r}")
+
+
+def shards_and_indexes(names: Collection[str]) -> list[str]:
+    """All that may be of a checkpoint, in any format, in natural order."""
+    found = {name for kind in KINDS for name in _of_kind(names, kind)}
+    return sorted(found, key=natural_sort_key)
 
 
 def natural_sort_key(path: str) -> SortKey:
@@ -189,8 +204,9 @@ def _one_index(folder: str, kind: Kind, indexes: list[str]) -> str:
             return usual[0]
     if len(indexes) == 1:
         return indexes[0]
-    raise ValueError(
-        f"several indexes in the folder {folder!r}: pass the one that is meant: {some_of(indexes)}"
+    raise SeveralCheckpointsError(
+        f"several indexes in the folder {folder!r}: pass the one that is meant: {some_of(indexes)}",
+        indexes,
     )
 
 
@@ -236,11 +252,12 @@ def _name_in_set(name: str, number: int, kind: Kind) -> str:
     return f"{begin}-{number:0{len(digits)}d}-of-{total}{end}{kind.suffix}"
 
 
-def _several(folder: str, groups: list[_Group]) -> ValueError:
+def _several(folder: str, groups: list[_Group]) -> SeveralCheckpointsError:
     first = [group.names[0] for group in groups]
-    return ValueError(
+    return SeveralCheckpointsError(
         f"several checkpoints in the folder {folder!r}: pass the files of the one that is meant, "
-        f"or move the others: {some_of(first)}"
+        f"or move the others: {some_of(first)}",
+        first,
     )
 
 

@@ -40,6 +40,20 @@ from shardahead.version import __version__
 
 _BENCH = "shardahead-bench"
 _MOST_BYTES = 2**63 - 1
+_EXAMPLES = """\
+Each PATH stands for itself, and they add up:
+  /models/m                    a folder: what its loaders would take
+  /models/m/x.safetensors.index.json
+                               an index, also *.index.fp16.json
+  /models/m/*.safetensors      shards; quoted too, '/models/m/*.gguf'
+  /models/m/*                  its index decides; configurations are passed over
+  Qwen/Qwen2-0.5B              a repository in the local Hugging Face cache
+  hub/models--Qwen--Qwen2-0.5B
+                               its folder there
+  /models/pipeline             of diffusers: the parts of its model_index.json
+  /runs/step-1000              of torch.distributed.checkpoint: its *.distcp
+  /models/gguf --include '*Q4_K_M*'
+                               one of several checkpoints in a folder"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,13 +168,27 @@ def _command(
     subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], description: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=description, description=f"{name}: {description}."
+        name,
+        help=description,
+        description=f"{name}: {description}.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "path",
         nargs="+",
         metavar="PATH",
-        help="a folder, an index (*.index.json, *.index.fp16.json), or shards",
+        help="a folder, an index, shards, a glob, or a repository in the Hugging Face cache",
+    )
+    for option, does in (
+        ("--include", "only files of these names, instead of the rule of a folder"),
+        ("--exclude", "no files of these names"),
+    ):
+        parser.add_argument(
+            option, action="append", default=[], metavar="GLOB", help=f"{does}; may be repeated"
+        )
+    parser.add_argument(
+        "--all", action="store_true", help="every shard of a folder, also variants and copies"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

@@ -14,13 +14,14 @@ from contextlib import suppress
 from functools import partial
 
 from shardahead import _core
-from shardahead.checkpoint.shards import Shard, resolve_shards
+from shardahead.checkpoint.shards import Shard
 from shardahead.command.advice import advise
-from shardahead.command.doctor import as_dict, as_text, examine
+from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
-from shardahead.command.results import files_of, finish, table_of
+from shardahead.command.results import finish, table_of
 from shardahead.command.standard_streams import complain
+from shardahead.command.typed_files import shards_of
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.mounts import memory_types
 from shardahead.node.residency import residency_of
@@ -80,7 +81,7 @@ def _start(options: argparse.Namespace) -> PrefetchHandle:
     )
     if is_disabled():
         complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
-    shards = resolve_shards(files_of(options))
+    shards = shards_of(options)
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     spans = [None] * len(shards)
     return start_prefetch(shards, chosen, where, spans=spans, consumer=False, even_disabled=True)
@@ -176,7 +177,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def _plan_text(options: argparse.Namespace) -> str:
-    shards = resolve_shards(files_of(options))
+    shards = shards_of(options)
     chosen = fit_blocks(
         resolve_options(Options(block_size=options.block_size, partition=options.partition)),
         shards,
@@ -237,14 +238,15 @@ def _plan_page(
 
 
 def doctor(options: argparse.Namespace) -> int:
-    files = files_of(options)
     found: list[MountFacts] = []
     ended: KeyboardInterrupt | None = None
     try:
-        facts, advice = interruptibly(partial(examine, files, options.read_bytes, found))
+        facts, advice = interruptibly(
+            lambda: examine_shards(options.path, shards_of(options), options.read_bytes, found)
+        )
     except KeyboardInterrupt as error:
         ended = error
-        facts = facts_of([files] if isinstance(files, str) else files, found)
+        facts = facts_of(options.path, found)
         advice = advise(facts)
     reason = reason_of(ended) if ended else None
     if options.json:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shardahead.arguments import whole_number
-from shardahead.checkpoint.shards import Files, resolve_shards
+from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.command.advice import Advice, advise
 from shardahead.command.facts import Facts, MountFacts, gather
 from shardahead.command.measure import Measurement, Rate
@@ -34,6 +34,16 @@ def examine(
     read_bytes = whole_number("read_bytes", read_bytes)
     shards = resolve_shards(files)
     paths = [files] if isinstance(files, str) else [shard.path for shard in shards]
+    return examine_shards(paths, shards, read_bytes, found)
+
+
+def examine_shards(
+    paths: Sequence[str],
+    shards: Sequence[Shard],
+    read_bytes: int,
+    found: list[MountFacts] | None = None,
+) -> tuple[Facts, list[Advice]]:
+    """The same of shards that are known; `paths`: as they were typed."""
     facts = gather(paths, shards, read_bytes, found)
     return facts, advise(facts)
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from shardahead.checkpoint.shards import Shard, resolve_shards
+from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of
-from shardahead.command.results import files_of, finish, table_of
+from shardahead.command.results import finish, table_of
+from shardahead.command.typed_files import shards_of
 from shardahead.node.mounts import memory_types
 from shardahead.node.residency import FileResidency, evict_file, residency_of
 from shardahead.units import format_bytes, printable
@@ -47,7 +48,7 @@ def _each_file(
     ended: list[KeyboardInterrupt] = []
 
     def work() -> None:
-        shards.extend(resolve_shards(files_of(options)))
+        shards.extend(shards_of(options))
         for shard in shards:
             if ended:
                 return

@@ -5,7 +5,6 @@ For the main thread.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from contextlib import suppress
@@ -57,8 +56,3 @@ def table_of(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         table
     )
     return page.getvalue().rstrip("\n")
-
-
-def files_of(options: argparse.Namespace) -> str | list[str]:
-    paths: list[str] = options.path
-    return paths[0] if len(paths) == 1 else paths

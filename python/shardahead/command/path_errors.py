@@ -1,0 +1,144 @@
+"""What is said of a PATH that cannot be used: what it looks like, and what to type instead. Pure.
+
+Each is one line, which holds names as `quoted` shows them. Any thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from shardahead.checkpoint.folder_rule import SeveralCheckpointsError, some_of
+from shardahead.command.typed_paths import PIPELINE_INDEX, Filters
+from shardahead.units import quoted
+
+_ALIKE = 0.6
+_MOST_CLOSE = 3
+_NUMBER_OF_SET = re.compile(r"-[0-9]+(-of-[0-9]+)")
+
+
+class NoShardsError(ValueError):
+    """A folder, or what a PATH stands for, has none."""
+
+
+def absent(path: str, missing: str, beside: Collection[str], link: str | None = None) -> str:
+    """Of a path of which `missing` is the part, from the beginning, that is not there first.
+    `beside`: the names that are in its folder. `link`: where it leads to, if it is a link.
+    """
+    text = f"{quoted(path)}: No such file or directory"
+    if link is not None:
+        return f"{text}: it is a link to {quoted(link)}, which is not there"
+    folder, name = os.path.split(missing)
+    close = difflib.get_close_matches(name, beside, _MOST_CLOSE, _ALIKE)
+    if close:
+        meant = [quoted(os.path.join(folder, other)) for other in close]
+        return f"{text}; did you mean {' or '.join(meant)}?"
+    if missing.rstrip("/") != path.rstrip("/"):
+        return f"{text}: there is no folder {quoted(missing)}"
+    return f"{text}; {quoted(folder or '.')} has nothing of a name like that"
+
+
+def absent_repository(
+    repository: str, cache: str, cached: Collection[str], beside: Collection[str]
+) -> str:
+    """Of ORG/NAME that is neither a path nor in the cache, which has the ids `cached`. `beside`:
+    the names in the current folder, of which ORG may be one that was misspelt.
+    """
+    folder, _, name = repository.partition("/")
+    close = difflib.get_close_matches(repository, cached, _MOST_CLOSE, _ALIKE)
+    close += [f"{other}/{name}" for other in difflib.get_close_matches(folder, beside, 1, _ALIKE)]
+    meant = f"; did you mean {' or '.join(map(quoted, close))}?" if close else ""
+    return (
+        f"{quoted(repository)}: No such file or directory, and no repository of that name in the "
+        f"Hugging Face cache {quoted(cache)}{meant}; to fetch it: hf download {repository}"
+    )
+
+
+def no_snapshot(folder: str, repository: str) -> str:
+    fetch = f"; to fetch it: hf download {repository}" if repository else ""
+    return f"no snapshot in the folder {quoted(folder)} of a Hugging Face cache{fetch}"
+
+
+def not_whole(problem: str, repository: str) -> str:
+    """Of a snapshot in which files are missing."""
+    return f"{problem}; the download is not whole; to fetch the rest: hf download {repository}"
+
+
+def matches_nothing(pattern: str, beside: Collection[str] | None) -> str:
+    """Of a pattern. `beside`: the names that are in its folder, None where there is no such."""
+    folder, name = os.path.split(pattern)
+    where = quoted(folder or ".")
+    text = f"{quoted(pattern)} matches nothing (No such file or directory)"
+    if any(mark in folder for mark in "*?["):
+        return text
+    if beside is None:
+        return f"{text}: there is no folder {where}"
+    suffixes = Counter(os.path.splitext(other)[1] for other in beside)
+    held = [f"*{suffix}" for suffix, _ in suffixes.most_common(_MOST_CLOSE + 1) if suffix]
+    close = difflib.get_close_matches(name, held, 1, _ALIKE)
+    if close:
+        return f"{text}; did you mean {quoted(os.path.join(folder, close[0]))}?"
+    return f"{text}; {where} has {', '.join(map(quoted, held)) or 'no files'}"
+
+
+def no_shard(path: str) -> str:
+    """Of a file that is typed alone."""
+    folder = os.path.dirname(path) or "."
+    return (
+        f"{quoted(path)} is no shard: it looks like a configuration, a tokenizer or text beside "
+        f"the weights; for the checkpoint type its folder: {shlex.quote(folder)}"
+    )
+
+
+def no_shards(
+    folder: str, files: Collection[str], folders: Collection[str], holding: Sequence[str]
+) -> str:
+    """Of a folder. `files`, `folders`: the names in it; `holding`: of the folders those in which
+    there are shards.
+    """
+    where = quoted(folder)
+    if holding:
+        first = shlex.quote(os.path.join(folder, holding[0]))
+        return (
+            f"no shards in the folder {where} itself, but in its subfolders {some_of(holding)}: "
+            f"type the one that is meant, {first} say"
+        )
+    if not files and not folders:
+        return f"no shards in the folder {where}: it is empty"
+    text = f"no shards in the folder {where} (*.safetensors, *.bin, *.pt, *.pth, *.gguf, *.distcp)"
+    names = sorted(files) or sorted(folders)
+    if "config.json" in files or PIPELINE_INDEX in files:
+        return f"{text}, but {some_of(names)}: a checkpoint of which the weights were not fetched?"
+    return f"{text}, but {some_of(names)}" if names else text
+
+
+def nothing_left(where: str, filters: Filters, names: Sequence[str]) -> str:
+    text = f"no shards: {filters.text()} leaves nothing of {where}"
+    return f"{text}; there are {some_of(names)}" if names else text
+
+
+def several(folder: str, error: SeveralCheckpointsError) -> str:
+    """Of a folder with several checkpoints of which no rule says which is meant."""
+    pattern = shlex.quote(_NUMBER_OF_SET.sub(r"-*\1", error.names[0]))
+    return (
+        f"several checkpoints in the folder {quoted(folder)}: {some_of(error.names)}: "
+        f"type --include and the one that is meant, --include {pattern} say, or --all"
+    )
+
+
+def several_indexes(folder: str, error: SeveralCheckpointsError) -> str:
+    path = shlex.quote(os.path.join(folder, error.names[0]))
+    return (
+        f"several indexes in the folder {quoted(folder)}: {some_of(error.names)}: "
+        f"type the one that is meant instead of the folder, {path} say, or --all"
+    )
+
+
+def passed_over(paths: Sequence[str]) -> str:
+    names = [os.path.basename(path.rstrip("/")) for path in paths]
+    count = f"{len(names)} PATH{'' if len(names) == 1 else 's'}"
+    return f"passed over {count} without shards: {some_of(names)}"
