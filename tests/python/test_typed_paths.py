@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shard_support import write_index
 from typed_support import BESIDE, COMMANDS, files_of, make, repository, run, shell, wrong
 
+from shardahead.checkpoint.folder_rule import natural_sort_key
 from shardahead.command import cli
+from shardahead.command.typed_paths import PathKind, Typed, kind_of_file, steps
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
 
@@ -247,3 +252,19 @@ def test_the_help_shows_each_kind(command: str, capsys: pytest.CaptureFixture[st
     for kind in KINDS:
         assert kind in shown
     assert max(map(len, lines)) <= 80
+
+
+NAMES = st.sampled_from(["1.bin", "2.bin", "10.bin", "x.bin.index.json", "config.json", "sub"])
+PATHS = st.tuples(st.sampled_from(["", "a/", "b/"]), NAMES).map("".join)
+
+
+@given(st.lists(PATHS))
+def test_no_path_is_lost_and_none_comes_twice(paths: list[str]) -> None:
+    kinds = {path: kind_of_file(path) for path in paths}
+    kinds |= {path: PathKind.FOLDER for path in paths if path.endswith("sub")}
+    found = steps([Typed(path, kinds[path]) for path in paths])
+    came = Counter(path for step in found for path in step.paths)
+    assert came == Counter(path for path in paths if kinds[path] is not PathKind.BESIDE)
+    for step in found:
+        assert step.kind is PathKind.SHARD or len(step.paths) == 1
+        assert list(step.paths) == sorted(step.paths, key=natural_sort_key)

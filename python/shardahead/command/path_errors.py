@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from shardahead.checkpoint.folder_rule import SeveralCheckpointsError, some_of
-from shardahead.command.typed_paths import PIPELINE_INDEX, Filters
+from shardahead.command.typed_paths import PIPELINE_INDEX, Filters, Listing
 from shardahead.units import quoted
 
 _ALIKE = 0.6
@@ -94,12 +94,8 @@ def no_shard(path: str) -> str:
     )
 
 
-def no_shards(
-    folder: str, files: Collection[str], folders: Collection[str], holding: Sequence[str]
-) -> str:
-    """Of a folder. `files`, `folders`: the names in it; `holding`: of the folders those in which
-    there are shards.
-    """
+def no_shards(folder: str, listing: Listing, holding: Sequence[str]) -> str:
+    """Of a folder. `holding`: those of its folders in which there are shards."""
     where = quoted(folder)
     if holding:
         first = shlex.quote(os.path.join(folder, holding[0]))
@@ -107,11 +103,11 @@ def no_shards(
             f"no shards in the folder {where} itself, but in its subfolders {some_of(holding)}: "
             f"type the one that is meant, {first} say"
         )
-    if not files and not folders:
+    if not listing.files and not listing.folders:
         return f"no shards in the folder {where}: it is empty"
     text = f"no shards in the folder {where} (*.safetensors, *.bin, *.pt, *.pth, *.gguf, *.distcp)"
-    names = sorted(files) or sorted(folders)
-    if "config.json" in files or PIPELINE_INDEX in files:
+    names = listing.seen or listing.folders
+    if "config.json" in names or PIPELINE_INDEX in names:
         return f"{text}, but {some_of(names)}: a checkpoint of which the weights were not fetched?"
     return f"{text}, but {some_of(names)}" if names else text
 

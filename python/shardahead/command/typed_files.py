@@ -11,7 +11,6 @@ import glob
 import os
 import stat
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 from shardahead import _core
 from shardahead.checkpoint.errors import CheckpointError
@@ -38,6 +37,7 @@ from shardahead.command.standard_streams import complain
 from shardahead.command.typed_paths import (
     PIPELINE_INDEX,
     Filters,
+    Listing,
     PathKind,
     Step,
     Typed,
@@ -106,29 +106,17 @@ def _once(parts: Sequence[Sequence[Shard]]) -> list[Shard]:
 # ---- what lies there ----
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """Names of what is in a folder, in natural order. Links count as what they lead to."""
-
-    files: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-
-    @property
-    def seen(self) -> list[str]:
-        """The files that are not hidden."""
-        return [name for name in self.files if not name.startswith(".")]
-
-
-def _listing(folder: str) -> _Listing:
-    found = _Listing()
+def _listing(folder: str) -> Listing:
+    files: list[str] = []
+    folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: natural_sort_key(entry.name)):
             try:
                 is_folder = entry.is_dir()
             except OSError:  # a link that loops
                 is_folder = False
-            (found.folders if is_folder else found.files).append(entry.name)
-    return found
+            (folders if is_folder else files).append(entry.name)
+    return Listing(tuple(files), tuple(folders))
 
 
 def _names_in(folder: str) -> list[str] | None:
@@ -160,13 +148,13 @@ def _mode(path: str) -> int | None:
         return None
 
 
-def _of_present(path: str, mode: int, repository: str = "") -> Typed:
+def _of_present(path: str, mode: int) -> Typed:
     if not stat.S_ISDIR(mode):
         return Typed(path, kind_of_file(path))
     listing = _listing(path)
-    kind = kind_of_folder(path, listing.files, listing.folders)
+    kind = kind_of_folder(path, listing)
     if kind is not PathKind.REPOSITORY:
-        return Typed(path, kind, repository)
+        return Typed(path, kind, listing)
     repository = repository_of(os.path.abspath(path))
     snapshot = snapshot_of(path)
     if snapshot is None:
@@ -176,7 +164,7 @@ def _of_present(path: str, mode: int, repository: str = "") -> Typed:
 
 def _of_snapshot(snapshot: str, repository: str) -> Typed:
     listing = _listing(snapshot)
-    return Typed(snapshot, kind_of_folder(snapshot, listing.files, listing.folders), repository)
+    return Typed(snapshot, kind_of_folder(snapshot, listing), listing, repository)
 
 
 def _of_absent(path: str) -> list[Typed]:
@@ -229,8 +217,8 @@ def _of_step(step: Step, filters: Filters, notes: list[str]) -> list[Shard]:
         return list(resolve_checkpoint(path).shards)
     try:
         if step.kind is PathKind.PIPELINE:
-            return _of_pipeline(path, filters, notes)
-        return _of_folder(path, filters, notes)
+            return _of_pipeline(path, step.listing, filters, notes)
+        return _of_folder(path, step.listing or _listing(path), filters, notes)
     except FileNotFoundError as error:
         if not step.repository:
             raise
@@ -242,17 +230,16 @@ def _of_step(step: Step, filters: Filters, notes: list[str]) -> list[Shard]:
         raise NoShardsError(path_errors.not_whole(str(error), step.repository)) from error
 
 
-def _of_folder(folder: str, filters: Filters, notes: list[str]) -> list[Shard]:
-    listing = _listing(folder)
+def _of_folder(folder: str, listing: Listing, filters: Filters, notes: list[str]) -> list[Shard]:
     names = listing.seen
     candidates = shards_and_indexes(names)
     of_plan = distributed_shards(names)
     if not candidates and not of_plan:
         holding = _holding(folder, listing.folders)
-        raise NoShardsError(path_errors.no_shards(folder, names, listing.folders, holding))
+        raise NoShardsError(path_errors.no_shards(folder, listing, holding))
     if filters.override_rule:
         return _picked(folder, [*candidates, *of_plan], filters)
-    kind = kind_of_folder(folder, listing.files, ())
+    kind = kind_of_folder(folder, Listing(listing.files))
     if kind is PathKind.DISTRIBUTED:
         if candidates:
             notes.append(_left_out(folder, "its *.distcp are", candidates))
@@ -292,14 +279,21 @@ def _without_excluded(
     return resolve_shards([os.path.join(folder, name) for name in choice.shards])
 
 
-def _of_pipeline(path: str, filters: Filters, notes: list[str]) -> list[Shard]:
-    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+def _of_pipeline(
+    path: str, listing: Listing | None, filters: Filters, notes: list[str]
+) -> list[Shard]:
+    """`listing` is None of the model_index.json of one."""
+    folder = path if listing else os.path.dirname(path) or "."
+    listing = listing or _listing(folder)
     parts = _parts_of(os.path.join(folder, PIPELINE_INDEX))
-    inside = [os.path.join(folder, part) for part in parts]
-    found = [s for part in inside if os.path.isdir(part) for s in _if_any(part, filters, notes)]
-    own = shards_and_indexes(_listing(folder).seen)
+    found: list[list[Shard]] = []
+    for part in parts:
+        if part in listing.folders:
+            inside = os.path.join(folder, part)
+            found += _if_any(inside, _listing(inside), filters, notes)
+    own = shards_and_indexes(listing.seen)
     if own and (filters.override_rule or not found):
-        found += _if_any(folder, filters, notes)
+        found += _if_any(folder, listing, filters, notes)
     elif own:
         notes.append(_left_out(folder, f"what {PIPELINE_INDEX} names is", own))
     if not found and filters:
@@ -310,10 +304,10 @@ def _of_pipeline(path: str, filters: Filters, notes: list[str]) -> list[Shard]:
     return _once(found)
 
 
-def _if_any(folder: str, filters: Filters, notes: list[str]) -> list[list[Shard]]:
+def _if_any(folder: str, listing: Listing, filters: Filters, notes: list[str]) -> list[list[Shard]]:
     """Without shards are a scheduler, a tokenizer, and parts of which a pattern takes nothing."""
     try:
-        return [_of_folder(folder, filters, notes)]
+        return [_of_folder(folder, listing, filters, notes)]
     except NoShardsError:
         return []
 
@@ -339,7 +333,7 @@ def _holding(folder: str, subfolders: Sequence[str]) -> list[str]:
             listing = _listing(inside)
         except OSError:
             continue
-        kind = kind_of_folder(inside, listing.files, listing.folders)
+        kind = kind_of_folder(inside, listing)
         if kind is not PathKind.FOLDER or shards_and_indexes(listing.seen):
             holding.append(name)
     return holding

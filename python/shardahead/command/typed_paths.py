@@ -57,6 +57,19 @@ class PathKind(enum.Enum):
     NOTHING = enum.auto()
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Names of what is in a folder, hidden ones too, in natural order."""
+
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> list[str]:
+        """The files that are not hidden."""
+        return [name for name in self.files if not name.startswith(".")]
+
+
 def kind_of_file(name: str) -> PathKind:
     """A file that is there, by its name. What is not known counts as a shard: any file may."""
     name = os.path.basename(name)
@@ -67,8 +80,9 @@ def kind_of_file(name: str) -> PathKind:
     return PathKind.BESIDE if _BESIDE.fullmatch(name) else PathKind.SHARD
 
 
-def kind_of_folder(path: str, files: Collection[str], folders: Collection[str]) -> PathKind:
-    """A folder that is there, by its name and the names of what is in it, hidden files too."""
+def kind_of_folder(path: str, listing: Listing) -> PathKind:
+    """A folder that is there, by its name and the names of what is in it."""
+    files, folders = listing.files, listing.folders
     begins = os.path.basename(path.rstrip("/")).startswith(REPOSITORY_BEGIN)
     if "snapshots" in folders and (begins or {"refs", "blobs"} <= set(folders)):
         return PathKind.REPOSITORY
@@ -165,10 +179,13 @@ def choice_without(folder: str, names: Collection[str], filters: Filters) -> Cho
 
 @dataclass(frozen=True)
 class Typed:
-    """A PATH that is there. repository: the id by which it was found, if that was how."""
+    """A PATH that is there. listing: of a folder. repository: the id by which it was found, if that
+    was how.
+    """
 
     path: str
     kind: PathKind
+    listing: Listing | None = None
     repository: str = ""
 
 
@@ -180,6 +197,7 @@ class Step:
 
     kind: PathKind
     paths: tuple[str, ...]
+    listing: Listing | None = None
     repository: str = ""
     came_along: bool = False
 
@@ -208,7 +226,7 @@ def _steps_of_one_folder(run: list[Typed]) -> list[Step]:
             of_files = []
         elif each.kind is not PathKind.BESIDE and each not in pipelines:
             beside = bool(files or pipelines)
-            found.append(Step(each.kind, (each.path,), each.repository, beside))
+            found.append(Step(each.kind, (each.path,), each.listing, each.repository, beside))
     return found
 
 
