@@ -34,7 +34,11 @@ def main(basedpyright: str) -> int:
         and not symbol["name"].startswith("shardahead.integrations.")
     ]
     for symbol in unknown:
-        print(f"{symbol['name']}: {symbol['diagnostics']}")
+        for found in symbol["diagnostics"]:
+            line = found["range"]["start"]["line"] + 1
+            print(f"{found['file']}:{line}: {symbol['name']}: {found['message']}")
+        if not symbol["diagnostics"]:
+            print(f"{symbol['name']}: its type is not known")
     return 1 if unknown else 0
 
 

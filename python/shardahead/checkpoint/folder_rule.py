@@ -57,7 +57,7 @@ class SeveralCheckpointsError(ValueError):
 
     def __init__(self, message: str, names: Sequence[str]) -> None:
         super().__init__(message)
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
 
 _OF_SET = re.compile(r"(.*?)-([0-9]+)-of-([0-9]+)(.*)", re.DOTALL)
