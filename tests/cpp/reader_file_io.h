@@ -22,13 +22,10 @@ class ReaderFileIo final : public FaultyFileIo {
       : FaultyFileIo(inner), bug_(bug), reads_(std::move(reads)) {}
 
   int open(const std::string& path) noexcept override {
-    opening_ = true;
     const int descriptor = FaultyFileIo::open(path);
-    opening_ = false;
     if (descriptor >= 0) files_[descriptor] = static_cast<std::uint32_t>(std::stoul(path));
     return descriptor;
   }
-  [[nodiscard]] bool is_opening() const noexcept { return opening_; }
   std::int64_t pread(int descriptor, std::byte* buffer, ByteRange range) noexcept override {
     const auto once = [&] {
       reads_(files_.at(descriptor), range);
@@ -64,7 +61,6 @@ class ReaderFileIo final : public FaultyFileIo {
 
   Bug bug_;
   Reads reads_;
-  bool opening_ = false;
   std::map<int, std::uint32_t> files_;  // by descriptor, which is never given out again
   std::map<const std::byte*, std::uint32_t> mapped_;  // by where they begin
 };

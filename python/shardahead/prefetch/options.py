@@ -107,7 +107,7 @@ class PrefetchOptions:
     """Options of one prefetch as they are in force: complete and valid.
 
     `block_size_given` is False where `block_bytes` is the default, which may give way to the layout
-    of the files (stripes.py). `window_bytes` 0 means no limit, None that memory decides;
+    of the files (fitted_blocks.py). `window_bytes` 0 means no limit, None that memory decides;
     `inflight_bytes` 0 that it is found by measuring; `memory_budget_bytes` None that the machine
     and its cgroups are asked.
     """
