@@ -86,7 +86,8 @@ def show_case(result: CaseResult) -> None:
 def _cells(found: WayResult) -> list[str]:
     loads = found.loads
     if not loads:
-        return ["failed" if found.problem else "-", *["-"] * 5]
+        late = found.problem.startswith("not measured")
+        return ["-" if late or not found.problem else "failed", *["-"] * 5]
     return [
         spread([load.rate_gb_per_s for load in loads], 2),
         f"{median(load.seconds for load in loads):.3f}",
