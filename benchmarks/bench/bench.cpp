@@ -104,9 +104,8 @@ Repeat measure_or_fail(const Cell& cell, const Bed& bed) {
 
 std::string outcome_text(const Repeat& repeat) {
   if (repeat.outcome != RepeatOutcome::measured) return repeat.reason;
-  const double megabytes = static_cast<double>(repeat.measured_bytes) / 1e6;
-  return format_fixed(repeat.seconds, 3) + " s, " + format_fixed(megabytes / repeat.seconds, 0) +
-         " MB/s";
+  return format_fixed(repeat.seconds, 3) + " s, " +
+         format_rate(static_cast<double>(repeat.measured_bytes) / repeat.seconds);
 }
 
 void measure_all(Bench& bench, const TellProgress& progress) {

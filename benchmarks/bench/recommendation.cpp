@@ -36,8 +36,8 @@ bool costs_no_more(const CellSummary& cell, const CellSummary& chosen) {
 }
 
 std::string figures(const CellSummary& cell) {
-  return format_fixed(speed(cell), 0) + " MB/s, " +
-         format_fixed(cell.cpu_seconds_per_gib->median, 2) + " s of processor time per GiB";
+  return format_rate(speed(cell) * 1e6) + ", " + format_fixed(cell.cpu_seconds_per_gib->median, 2) +
+         " s of processor time per GiB";
 }
 
 const CellSummary& choose(const std::vector<const CellSummary*>& cells, const CellSummary& best) {

@@ -13,10 +13,7 @@ std::string or_dash(const std::optional<Spread>& spread, int decimals) {
   return spread ? format_fixed(spread->median, decimals) : "-";
 }
 
-// A link may be slow.
-std::string rate_of(double megabytes_per_second) {
-  return format_fixed(megabytes_per_second, megabytes_per_second < 10 ? 2 : 0);
-}
+std::string rate_of(double megabytes_per_second) { return rate_number(megabytes_per_second * 1e6); }
 
 // A warm cell takes less than a millisecond.
 std::string seconds_of(const std::optional<Spread>& spread) {

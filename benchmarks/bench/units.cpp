@@ -101,6 +101,19 @@ std::string format_bytes(std::uint64_t count) {
   return format_fixed(value, 2) + " TiB";
 }
 
+std::string rate_number(double bytes_per_second) {
+  const double megabytes = bytes_per_second / 1e6;
+  int decimals = 2;
+  if (megabytes >= 0.995) decimals = 1;
+  if (megabytes >= 9.95 || megabytes == 0) decimals = 0;
+  std::string text = format_fixed(megabytes, decimals);
+  if (decimals > 0) return text;
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
+std::string format_rate(double bytes_per_second) { return rate_number(bytes_per_second) + " MB/s"; }
+
 std::string exact_bytes(std::uint64_t count) {
   for (const auto& [unit, shift] : {std::pair{"GiB", 30U}, {"MiB", 20U}, {"KiB", 10U}}) {
     if (count > 0 && count % (1ULL << shift) == 0) return std::to_string(count >> shift) + unit;

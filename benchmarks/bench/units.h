@@ -17,6 +17,12 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text);
 // Binary units, three significant digits: "1.50 GiB", "512 B".
 std::string format_bytes(std::uint64_t count);
 
+// 10^6 bytes per second: "1,250 MB/s", "309 MB/s", "5.2 MB/s", "0.45 MB/s". As the Python side.
+std::string format_rate(double bytes_per_second);
+
+// The same without the unit, for a column that names it.
+std::string rate_number(double bytes_per_second);
+
 // The shortest exact form that parse_bytes takes: "16MiB", "1GiB", "4097".
 std::string exact_bytes(std::uint64_t count);
 

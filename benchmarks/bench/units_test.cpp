@@ -45,6 +45,21 @@ TEST_CASE("sizes to read and sizes to give back") {
   CHECK(exact_bytes(16ULL << 20U) == "16MiB");
 }
 
+TEST_CASE("rates, as the Python side writes them") {
+  CHECK(format_rate(0) == "0 MB/s");
+  CHECK(format_rate(34'000) == "0.03 MB/s");
+  CHECK(format_rate(450'000) == "0.45 MB/s");
+  CHECK(format_rate(996'000) == "1.0 MB/s");
+  CHECK(format_rate(5'200'000) == "5.2 MB/s");
+  CHECK(format_rate(9'949'000) == "9.9 MB/s");
+  CHECK(format_rate(9'960'000) == "10 MB/s");
+  CHECK(format_rate(309'400'000) == "309 MB/s");
+  CHECK(format_rate(999'600'000) == "1,000 MB/s");
+  CHECK(format_rate(1'250'000'000) == "1,250 MB/s");
+  CHECK(rate_number(211'799'000'000) == "211,799");
+  CHECK(rate_number(1'234'567'000'000) == "1,234,567");
+}
+
 TEST_CASE("a name cannot drive the terminal, nor the shell") {
   CHECK(printable("a\n\x1b[31m\x7f") == "a\\x0a\\x1b[31m\\x7f");
   CHECK(printable("gr\xc3\xbc\xc3\x9f") == "gr\xc3\xbc\xc3\x9f");

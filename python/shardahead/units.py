@@ -53,6 +53,15 @@ def format_bytes(count: float) -> str:
     return f"{count:,.2f} TiB"
 
 
+def format_rate(bytes_per_second: float) -> str:
+    """A rate in millions of bytes per second, as all commands and reports give it: "309 MB/s",
+    "1,250 MB/s", and below ten with decimals, "9.8 MB/s", "0.45 MB/s".
+    """
+    rate = max(bytes_per_second, 0.0) / 1e6
+    decimals = 0 if rate >= 9.95 or rate == 0 else 1 if rate >= 0.995 else 2
+    return f"{rate:,.{decimals}f} MB/s"
+
+
 def printable(path: str) -> str:
     """A path that any stream takes: bytes that are not UTF-8, and controls, are escaped."""
     return "".join(c if c.isprintable() else _escaped(c) for c in path)

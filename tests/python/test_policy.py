@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shardahead import Report, prefetch_files
 from shardahead.prefetch.options import DEFAULT_PARTITION, Options, is_disabled, resolve_options
 from shardahead.prefetch.report import describe_error
-from shardahead.units import format_bytes, parse_bytes
+from shardahead.units import format_bytes, format_rate, parse_bytes
 
 MIB = 1024**2
 
@@ -193,6 +193,26 @@ def test_a_formatted_count_is_right_to_three_digits(count: int) -> None:
     assert re.fullmatch(r"[0-9,]+(\.[0-9]+)?", number)
     shown = float(number.replace(",", "")) * parse_bytes("1" + unit)
     assert abs(shown - count) <= 0.005 * count
+
+
+# The same as benchmarks/bench/units_test.cpp has.
+@pytest.mark.parametrize(
+    ("bytes_per_second", "text"),
+    [
+        (0, "0 MB/s"),
+        (34_000, "0.03 MB/s"),
+        (450_000, "0.45 MB/s"),
+        (996_000, "1.0 MB/s"),
+        (5_200_000, "5.2 MB/s"),
+        (9_949_000, "9.9 MB/s"),
+        (9_960_000, "10 MB/s"),
+        (309_400_000, "309 MB/s"),
+        (999_600_000, "1,000 MB/s"),
+        (1_250_000_000, "1,250 MB/s"),
+    ],
+)
+def test_rates_for_people(bytes_per_second: float, text: str) -> None:
+    assert format_rate(bytes_per_second) == text
 
 
 # ---- the report ----
