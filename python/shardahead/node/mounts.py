@@ -62,6 +62,12 @@ class MountLayer:
     mount: Mount
 
 
+def below_mount(mount: Mount, path: str) -> str:
+    """Where in the filesystem of `mount` the path lies, links followed; "." is the top of it."""
+    inside = os.path.relpath(os.path.realpath(path), mount.mount_point or "/")
+    return os.path.normpath(os.path.join(mount.root, inside).lstrip("/"))
+
+
 def mount_of(path: PathLike) -> Mount:
     """The mount on which `path` lies, be it a file or a folder, once its symlinks are followed.
 
@@ -101,8 +107,7 @@ def memory_types(paths: Sequence[str]) -> dict[str, str]:
 
 def _mount_below(mount: Mount, path: str) -> Mount:
     """Where the file lies: of an overlay the uppermost layer that has it."""
-    inside = os.path.relpath(os.path.realpath(path), mount.mount_point or "/")
-    inside = os.path.join(mount.root, inside).lstrip("/")
+    inside = below_mount(mount, path)
     for layer in mount.layers:
         below = os.path.join(layer.path, inside)
         if os.path.lexists(below):
