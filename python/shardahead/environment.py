@@ -71,13 +71,15 @@ def unread_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
             continue
         if name in VARIABLES or _NOT_OURS.fullmatch(name):
             continue
-        meant = _meant(likeness)
+        meant = meant_by(name)
         if meant or likeness.startswith(PREFIX):
             found[name] = meant
     return dict(sorted(found.items()))
 
 
-def _meant(name: str) -> str | None:
+def meant_by(name: str) -> str | None:
+    """The variable of ours that is nearest to this name, where one is near."""
+    name = name.upper()
     if name in VARIABLES:  # of another case
         return name
     if name.startswith(PREFIX):

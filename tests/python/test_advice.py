@@ -1,6 +1,7 @@
 """What `shardahead doctor` advises, and the page it prints: pure functions of facts. Reads nothing.
 
-What it finds on this machine is in test_doctor.py.
+What it finds on this machine is in test_doctor.py, what it says of pages that do not stay, of the
+queue of FUSE and of settings in test_remedies.py.
 """
 
 from __future__ import annotations
@@ -13,100 +14,13 @@ from typing import Any
 
 import pytest
 from conftest import KIB, MIB
+from doctor_support import DISK, FUSE, GIB, NFS, facts, measured, not_measured, on, only
 
-from shardahead import LocalTopology, MemoryBudget, MemoryLimit, Mount
-from shardahead.command.advice import Advice, advise
+from shardahead import MemoryBudget, MemoryLimit
+from shardahead.command.advice import advise
 from shardahead.command.doctor import as_dict, as_text
-from shardahead.command.facts import Facts, MountFacts
-from shardahead.command.measure import Measurement, Rate
-from shardahead.node.limits import UNSEEN_OWNER, Limits, PidsLimit
+from shardahead.node.limits import UNSEEN_OWNER, PidsLimit
 from shardahead.node.stripes import FileStripes
-
-GIB = 1024 * MIB
-
-NFS = Mount(
-    id=36,
-    type="nfs4",
-    source="filer:/models",
-    mount_point="/mnt/my models",
-    root="/",
-    device="0:53",
-    options=("ro", "vers=4.2", "rsize=1048576", "nconnect=4", "proto=tcp"),
-    mount_class="network",
-    read_ahead_bytes=15 * MIB,
-    read_ahead_path="/sys/class/bdi/0:53/read_ahead_kb",
-    request_bytes=MIB,
-    layers=(),
-)
-FUSE = replace(
-    NFS, type="fuse.x", source="x", options=("rw",), mount_class="user_space", request_bytes=None
-)
-DISK = replace(
-    NFS,
-    type="xfs",
-    source="/dev/sda1",
-    mount_point="/",
-    device="8:1",
-    options=("rw",),
-    mount_class="local",
-    request_bytes=None,
-    read_ahead_path="/sys/dev/block/8:1/../queue/read_ahead_kb",
-)
-
-
-def rate(strategy: str, threads: int, megabytes_per_second: float) -> Rate:
-    return Rate(strategy, strategy, threads, 100_000_000, 100 / megabytes_per_second, "")
-
-
-def measured(one: float, streams: float, plain: float, kept: int = 300_000_000) -> Measurement:
-    rates = (rate("auto", 1, one), rate("auto", 4, streams), rate("pread", 1, plain))
-    return Measurement(0.002, 16, *rates, read_bytes=300_000_000, kept_bytes=kept)
-
-
-def on(mount: Mount, **changes: Any) -> MountFacts:
-    found = MountFacts(
-        mount=mount,
-        files=4,
-        size_bytes=4 * GIB,
-        resident_bytes=0,
-        residency_source="cachestat",
-        residency_reason="",
-        owners=(("root", 4),),
-        untold=0,
-        disk="",
-        stripes=(),
-        measurement=measured(900, 1000, 950),
-    )
-    return replace(found, **changes)
-
-
-def facts(*mounts: MountFacts, limits: dict[str, Any] | None = None, **changes: Any) -> Facts:
-    machine = MemoryLimit("/proc/meminfo", 64 * GIB, 4 * GIB, 0, 60 * GIB)
-    found = Facts(
-        paths=("/mnt/my models/m",),
-        mounts=mounts or (on(NFS),),
-        memory=MemoryBudget(52 * GIB, 8 * GIB, machine, (machine,)),
-        topology=LocalTopology(0, 1, "default"),
-        limits=Limits(
-            kernel="6.8.0-31-generic",
-            user="worker",
-            seccomp="filter",
-            open_files=1024,
-            processes=None,
-            pids=None,
-            board_folder="/dev/shm",
-            board_writable=True,
-            board_free_bytes=GIB,
-            disabled=False,
-        ),
-    )
-    return replace(found, limits=replace(found.limits, **(limits or {})), **changes)
-
-
-def only(found: Facts) -> Advice:
-    (advice,) = advise(found)
-    return advice
-
 
 # ---- what to change ----
 
@@ -132,10 +46,30 @@ def test_readahead_of_nfs() -> None:
 def test_readahead_that_plain_readers_do_not_miss_is_left_alone() -> None:
     mount = replace(NFS, read_ahead_bytes=128 * KIB)
     assert advise(facts(on(mount, measurement=measured(900, 1000, 900)))) == []
-    # Where nothing could be measured, what is usual counts.
-    assert len(advise(facts(on(mount, measurement=Measurement(reason="all resident"))))) == 1
+    # Where nothing could be measured, what is usual counts, and that is said.
+    untold = not_measured("residency_unknown")
+    assert "nothing could be measured" in only(facts(on(mount, measurement=untold))).problem
     local = replace(DISK, read_ahead_bytes=128 * KIB)
-    assert advise(facts(on(local, measurement=Measurement(reason="all resident")))) == []
+    assert advise(facts(on(local, measurement=untold))) == []
+
+
+@pytest.mark.parametrize("outcome", ["all_resident", "mostly_resident"])
+def test_where_all_is_resident_nothing_is_guessed_and_the_way_to_measure_is_told(
+    outcome: str,
+) -> None:
+    mount = replace(NFS, read_ahead_bytes=128 * KIB)
+    found = on(mount, resident_bytes=4 * GIB, measurement=not_measured(outcome))
+    advice = only(facts(found, selection=("--include=*Q4 K*",)))
+    assert "/mnt/my models is cannot be measured" in advice.problem
+    assert ("nearly all 4.00 GiB" in advice.problem) == (outcome == "mostly_resident")
+    assert advice.commands == (
+        "shardahead evict '--include=*Q4 K*' '/mnt/my models/m'",
+        "shardahead doctor '--include=*Q4 K*' '/mnt/my models/m'",
+    )
+    page = as_text(facts(found), [advice])
+    assert "nothing to change" not in page
+    other = on(DISK, measurement=measured(900, 1000, 950))
+    assert "/mnt/my models is" in only(facts(found, other)).problem
 
 
 def test_readahead_of_fuse_is_kept_by_its_mount_point() -> None:
@@ -191,21 +125,12 @@ def test_files_on_one_target_of_lustre() -> None:
     assert advice.keep == ("lfs setstripe -c -1 '/mnt/my models/m', for new files",)
     page = as_text(found, [advice])
     assert (
-        "stripes     3 files in stripes of 1.00 MiB on 1 target; "
-        "1 file in stripes of 4.00 MiB on 8 targets" in page
+        "stripes     3 files in stripes of 1.00 MiB on 1 target; 1 file in stripes of\n"
+        "            4.00 MiB on 8 targets\n" in page
     )
     document = json.loads(json.dumps(as_dict(found, [advice])))
     assert document["mounts"][0]["stripes"][2]["stripe_count"] == 8
     assert advise(facts(on(lustre, stripes=stripes[1:3]))) == []
-
-
-def test_pages_that_did_not_stay() -> None:
-    advice = only(facts(on(FUSE, measurement=measured(900, 1000, 950, kept=0))))
-    assert "keep_cache" in advice.keep[0]
-    assert "0 B of 286 MiB" in advice.problem
-    slow = measured(900, 100, 30, kept=0)
-    assert len(advise(facts(on(replace(FUSE, read_ahead_bytes=0), measurement=slow)))) == 1
-    assert "memory is short" in only(facts(on(NFS, measurement=measured(9, 9, 9, kept=0)))).problem
 
 
 def test_files_of_others() -> None:
@@ -216,7 +141,7 @@ def test_files_of_others() -> None:
         residency_source="unknown",
         residency_reason="not the owner",
         owners=(("model owner", 3), ("worker", 1)),
-        measurement=Measurement(reason="residency unknown"),
+        measurement=not_measured("residency_unknown"),
     )
     advice = only(facts(found))
     assert "3 of 4 files (not the owner)" in advice.problem
@@ -268,7 +193,8 @@ def test_of_an_overlay_cachestat_tells_nothing_and_nothing_is_wrong(
     found = on(overlay, residency_source="mincore", cachestat_errno=errno_value)
     said = facts(found, limits={"kernel": "6.18.0", "seccomp": seccomp})
     assert advise(said) == []
-    assert "(mincore; of an overlay cachestat tells nothing)" in as_text(said, [])
+    page = " ".join(as_text(said, []).split())
+    assert "(mincore; of an overlay cachestat tells nothing)" in page
 
 
 def test_no_command_for_an_owner_who_is_not_shown() -> None:
@@ -278,7 +204,7 @@ def test_no_command_for_an_owner_who_is_not_shown() -> None:
         residency_source="unknown",
         owners=((UNSEEN_OWNER, 4),),
         untold=4,
-        measurement=Measurement(reason="residency unknown"),
+        measurement=not_measured("residency_unknown"),
     )
     assert only(facts(found)).commands == ()
 
@@ -327,7 +253,7 @@ def test_a_machine_that_is_too_small() -> None:
         ({"disabled": True}, "SHARDAHEAD_DISABLE", "unset SHARDAHEAD_DISABLE"),
         (
             {"unread_variables": ("SHARDAHEAD_A B",)},
-            "SHARDAHEAD_A B: nothing reads",
+            "nothing reads the variable SHARDAHEAD_A B",
             "unset 'SHARDAHEAD_A B'",
         ),
     ],
@@ -341,7 +267,7 @@ def test_limits_of_the_process(limits: dict[str, Any], words: str, command: str)
 def test_the_page() -> None:
     found = facts(on(replace(NFS, read_ahead_bytes=128 * KIB), measurement=measured(900, 999, 300)))
     page = as_text(found, advise(found))
-    assert max(map(len, page.splitlines())) < 200
+    assert max(map(len, page.splitlines())) <= 80
     for words in (
         "4 files, 4.00 GiB",
         "/mnt/my models: nfs4 from filer:/models",
@@ -354,6 +280,7 @@ def test_the_page() -> None:
         "seccomp filter",
         "/dev/shm: writable, 1.00 GiB free",
         "now, as root: echo 15360 >",
+        "settings    the defaults",
     ):
         assert words in page
     document = json.loads(json.dumps(as_dict(found, advise(found))))

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardahead.command.facts import Facts, MountFacts
+from shardahead.environment import meant_by
+from shardahead.node.filesystems import filesystem_of, remedy_of
 from shardahead.node.limits import UNSEEN_OWNER
-from shardahead.units import format_bytes
+from shardahead.node.page_keeping import HOW
+from shardahead.units import format_bytes, format_rate
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 # 15 requests of 1 MiB, what NFS clients had before Linux 5.4; FUSE and disks need less.
@@ -26,30 +29,33 @@ _SPARE_PIDS = 64
 _ONE_TARGET_BYTES = GIB  # what is larger is better read from several
 _BOARD_BYTES = MIB
 _CACHESTAT_LINUX = (6, 5)
-# They read ahead by settings of their own, not by that of the kernel.
-_OWN_READ_AHEAD = ("lustre", "gpfs", "mmfs", "weka", "wekafs", "beegfs")
+_RESIDENT = ("all_resident", "mostly_resident")
+_REQUEST_BYTES = 128 * KIB  # of FUSE, where its mount does not say
+_MOST_BACKGROUND = 1024
 
 
 @dataclass(frozen=True)
 class Advice:
     """`problem` in a sentence; `commands` for a shell, as root where `root`; `keep` is where the
-    change has to be written so that it outlives a mount or a boot.
+    change has to be written so that it outlives a mount or a boot; `instead` what helps where
+    nothing can be changed.
     """
 
     problem: str
     commands: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     root: bool = False
+    instead: tuple[str, ...] = ()
 
 
 def advise(facts: Facts) -> list[Advice]:
-    """What to change, the most helpful first. Empty where there is nothing."""
-    found = [*_disabled(facts), *_unread_variables(facts)]
+    """What to do, the most helpful first. Empty where there is nothing."""
+    found = [*_disabled(facts), *_unread_variables(facts), *_all_resident(facts)]
     for mount in facts.mounts:
         found += [*_keeps_pages(mount), *_untold(facts, mount)]
-        if _kept(mount):  # else the rates speak of dropped pages
+        if mount.measurement.kept:  # else the rates speak of dropped pages
             found += [*_streams(mount), *_read_ahead(mount)]
-        found += [*_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
+        found += [*_queue(mount), *_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
     return [*found, *_memory(facts), *_board(facts), *_open_files(facts), *_processes(facts)]
 
 
@@ -61,34 +67,59 @@ def _disabled(facts: Facts) -> Iterator[Advice]:
 
 
 def _unread_variables(facts: Facts) -> Iterator[Advice]:
-    if names := facts.limits.unread_variables:
+    for name in facts.limits.unread_variables:
+        meant = meant_by(name)
         yield Advice(
-            f"{', '.join(names)}: nothing reads such a variable; docs/settings.md has those that "
-            "are read",
-            tuple(f"unset {shlex.quote(name)}" for name in names),
+            f"nothing reads the variable {name}: "
+            + (f"did you mean {meant}?" if meant else "docs/settings.md has those that are read"),
+            (f"unset {shlex.quote(name)}",),
         )
 
 
-def _kept(found: MountFacts) -> bool:
-    return found.measurement.kept_bytes >= found.measurement.read_bytes // 2
+def _typed(facts: Facts) -> str:
+    """The files as they were typed, for another command."""
+    return shlex.join([*facts.selection, *facts.paths])
+
+
+def _all_resident(facts: Facts) -> Iterator[Advice]:
+    mounts = [each for each in facts.mounts if each.measurement.outcome in _RESIDENT]
+    if not mounts:
+        return
+    size = format_bytes(sum(each.size_bytes for each in mounts))
+    where = ", ".join(each.mount.mount_point for each in mounts)
+    all_of_it = all(each.measurement.outcome == "all_resident" for each in mounts)
+    yield Advice(
+        f"how fast {where} is cannot be measured: {'' if all_of_it else 'nearly '}all {size} are "
+        "in memory, where a load has brought them, say. To see what limits it, drop them while "
+        "nothing loads them and look again, or look at files there that have not been loaded",
+        (f"shardahead evict {_typed(facts)}", f"shardahead doctor {_typed(facts)}"),
+    )
 
 
 def _keeps_pages(found: MountFacts) -> Iterator[Advice]:
-    read, kept = found.measurement.read_bytes, found.measurement.kept_bytes
-    if not _kept(found):
-        where = found.mount.mount_point
-        problem = f"{where} kept {format_bytes(kept)} of {format_bytes(read)} in the page cache"
-        if found.mount.mount_class == "user_space":
-            yield Advice(
-                f"{problem}: its server asks the kernel to drop pages at each open, or for direct "
-                "reads. Prefetching into the page cache is in vain there",
-                keep=(
-                    "the server's options: with keep_cache (libfuse: -o kernel_cache, or -o "
-                    "auto_cache), without direct_io",
-                ),
-            )
-        else:
-            yield Advice(f"{problem}: memory is short, or the mount does not keep pages")
+    mount, measured = found.mount, found.measurement
+    known = filesystem_of(mount.type, mount.source)
+    told = measured.outcome == "measured" or measured.keeping == "keeps"
+    if measured.kept and (told or not known.never_keeps):
+        return
+    read, kept = format_bytes(measured.read_bytes), format_bytes(measured.kept_bytes)
+    if measured.kept:
+        if measured.outcome in _RESIDENT:
+            return
+        problem = f"{mount.mount_point} was not measured"
+    elif measured.keeping in HOW:
+        problem = f"{mount.mount_point} does not keep pages: {HOW[measured.keeping]}"
+    else:
+        problem = f"{mount.mount_point} kept {kept} of {read} in the page cache"
+        if measured.keeping == "keeps" or mount.mount_class != "user_space":
+            problem += ": memory is short, or pages are lost when a file is closed"
+    remedy = remedy_of(mount.type, mount.source, measured.keeping, found.below)
+    if remedy.why:
+        problem += f". {remedy.why}"
+    elif remedy.change:
+        problem += ". Prefetching into the page cache is in vain there"
+    keeps = (remedy.change,) if remedy.change else ()
+    yield Advice(problem, keep=keeps, instead=(remedy.instead,))
 
 
 def _untold(facts: Facts, found: MountFacts) -> Iterator[Advice]:
@@ -96,8 +127,8 @@ def _untold(facts: Facts, found: MountFacts) -> Iterator[Advice]:
         return
     others = [name for name, _ in found.owners if name not in (facts.limits.user, UNSEEN_OWNER)]
     owner = others[0] if others else None
-    paths = shlex.join(facts.paths)
-    commands = (f"sudo -u {shlex.quote(owner)} shardahead doctor {paths}",) if owner else ()
+    command = f"sudo -u {shlex.quote(owner or '')} shardahead doctor {_typed(facts)}"
+    commands = (command,) if owner else ()
     yield Advice(
         f"the kernel does not tell {facts.limits.user} what is resident of {found.untold} of "
         f"{found.files} files ({found.residency_reason}): prefetching works, but dropped advice "
@@ -117,7 +148,10 @@ def _streams(found: MountFacts) -> Iterator[Advice]:
 
 def _read_ahead(found: MountFacts) -> Iterator[Advice]:
     mount = found.mount
-    if mount.read_ahead_bytes is None or mount.type in _OWN_READ_AHEAD:
+    known = filesystem_of(mount.type, mount.source)
+    if mount.read_ahead_bytes is None or known.read_ahead == "own":
+        return
+    if found.measurement.outcome in _RESIDENT:  # it is not guessed at: see _all_resident
         return
     far = mount.mount_class in ("network", "user_space")
     wanted_kib = _NETWORK_READ_AHEAD_KIB if mount.mount_class == "network" else 0
@@ -130,7 +164,11 @@ def _read_ahead(found: MountFacts) -> Iterator[Advice]:
     enough = mount.read_ahead_bytes >= (_ENOUGH_READ_AHEAD_BYTES if far else wanted_kib * KIB)
     if enough or (measured and share > 0.8) or (not measured and not far):
         return
-    why = f": a plain reader got {100 * share:.0f} % of four streams" if measured else ""
+    why = (
+        f": a plain reader got {100 * share:.0f} % of four streams"
+        if measured
+        else (", and nothing could be measured")
+    )
     yield Advice(
         f"readahead of {mount.mount_point} is {format_bytes(mount.read_ahead_bytes)}{why}. "
         "Readers that do not prefetch, and kernels before 5.18, depend on it",
@@ -149,7 +187,7 @@ def _keep_read_ahead(found: MountFacts, wanted_kib: int) -> Iterator[str]:
             'PROGRAM="/bin/grep -qw %k /proc/fs/nfsfs/volumes", '
             f'ATTR{{read_ahead_kb}}="{wanted_kib}"'
         )
-    elif mount.type in ("ceph", "cifs", "smb3"):
+    elif filesystem_of(mount.type, mount.source).read_ahead == "rasize":
         yield f"/etc/fstab: the option rasize={wanted_kib * KIB}"
     elif found.disk:
         yield (
@@ -160,6 +198,36 @@ def _keep_read_ahead(found: MountFacts, wanted_kib: int) -> Iterator[str]:
         where = shlex.quote(mount.mount_point)
         bdi = f'"/sys/class/bdi/$(mountpoint -d {where})/read_ahead_kb"'
         yield f"after each mount, where it is mounted from: echo {wanted_kib} > {bdi}"
+
+
+def _queue(found: MountFacts) -> Iterator[Advice]:
+    """Where more requests waited than the queue of FUSE lets be in flight, and those are too few
+    for the rate that was seen.
+    """
+    queue, measured = found.fuse_queue, found.measurement
+    most, peak = queue.max_background if queue else None, measured.peak_requests
+    if queue is None or not most or peak is None or peak <= most:
+        return
+    request = found.mount.request_bytes or _REQUEST_BYTES
+    if not measured.streams or not measured.latency_seconds:
+        return
+    bound = most * request / measured.latency_seconds
+    if measured.streams.bytes_per_second < 0.5 * bound:
+        return
+    wanted = min(_MOST_BACKGROUND, 1 << (max(peak, 2 * most) - 1).bit_length())
+    values = (("max_background", wanted), ("congestion_threshold", wanted * 3 // 4))
+    where = shlex.quote(found.mount.mount_point)
+    yield Advice(
+        f"the FUSE queue of {found.mount.mount_point} limits: up to {peak} requests waited, and "
+        f"{most} may be in flight (max_background), which at {format_bytes(request)} and "
+        f"{measured.latency_seconds * 1000:.3g} ms each are {format_rate(bound)}",
+        tuple(f"echo {value} > {queue.path}/{name}" for name, value in values),
+        (
+            f"after each mount: cd /sys/fs/fuse/connections/$(mountpoint -d {where} | cut -d: -f2) "
+            "&& " + " && ".join(f"echo {value} > {name}" for name, value in values),
+        ),
+        root=True,
+    )
 
 
 def _nfs_options(found: MountFacts) -> Iterator[Advice]:

@@ -16,7 +16,7 @@ from functools import partial
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.advice import advise
-from shardahead.command.doctor import as_dict, as_text, examine_shards
+from shardahead.command.doctor import as_dict, as_text, examine_shards, selection_of
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
 from shardahead.command.results import finish, table_of
@@ -240,13 +240,16 @@ def _plan_page(
 def doctor(options: argparse.Namespace) -> int:
     found: list[MountFacts] = []
     ended: KeyboardInterrupt | None = None
+    selection = selection_of(options)
     try:
         facts, advice = interruptibly(
-            lambda: examine_shards(options.path, shards_of(options), options.read_bytes, found)
+            lambda: examine_shards(
+                options.path, shards_of(options), options.read_bytes, found, selection
+            )
         )
     except KeyboardInterrupt as error:
         ended = error
-        facts = facts_of(options.path, found)
+        facts = facts_of(options.path, found, selection)
         advice = advise(facts)
     reason = reason_of(ended) if ended else None
     if options.json:

@@ -5,23 +5,28 @@ The facts come from facts.py and what to change from advice.py; here they are on
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from shardahead.arguments import whole_number
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.command.advice import Advice, advise
 from shardahead.command.facts import Facts, MountFacts, gather
 from shardahead.command.measure import Measurement, Rate
+from shardahead.command.wrapped import labelled, labelled_command, labelled_list
+from shardahead.environment import meant_by
 from shardahead.node.limits import Limits
-from shardahead.units import format_bytes, printable
+from shardahead.prefetch.options import Setting
+from shardahead.units import format_bytes, format_rate, printable
 
 DEFAULT_READ_BYTES = 256 * 1024**2
-_LABEL_WIDTH = 12
+_LABEL_WIDTH, _ADVICE_WIDTH = 12, 18
 
-Row = tuple[str, str]
+#: A label, and text or a list.
+Row: TypeAlias = tuple[str, "str | tuple[str, ...]"]
 
 
 def examine(
@@ -42,15 +47,28 @@ def examine_shards(
     shards: Sequence[Shard],
     read_bytes: int,
     found: list[MountFacts] | None = None,
+    selection: Sequence[str] = (),
 ) -> tuple[Facts, list[Advice]]:
-    """The same of shards that are known; `paths`: as they were typed."""
-    facts = gather(paths, shards, read_bytes, found)
+    """The same of shards that are known; `paths` and `selection`, the options that choose files, as
+    they were typed.
+    """
+    facts = gather(paths, shards, read_bytes, found, selection)
     return facts, advise(facts)
+
+
+def selection_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """--include, --exclude and --all as they were typed."""
+    words = [f"--include={glob}" for glob in options.include]
+    words += [f"--exclude={glob}" for glob in options.exclude]
+    return (*words, "--all") if options.all else tuple(words)
 
 
 def as_dict(facts: Facts, advice: Sequence[Advice]) -> dict[str, Any]:
     """Everything, in types that the json module writes."""
     document: dict[str, Any] = _plain(facts)
+    document["unread_variables"] = [
+        {"name": printable(name), "meant": meant_by(name)} for name in facts.limits.unread_variables
+    ]
     document["advice"] = [_plain(each) for each in advice]
     return document
 
@@ -60,34 +78,63 @@ def as_text(facts: Facts, advice: Sequence[Advice]) -> str:
     rows: list[Row] = [("checkpoint", f"{_files(facts.files)}, {format_bytes(facts.size_bytes)}")]
     for found in facts.mounts:
         rows += [("", ""), *_mount_rows(found, facts.limits.user)]
-    rows += [("", ""), *_memory_rows(facts), *_rank_rows(facts), *_limit_rows(facts.limits)]
-    lines = [f"{label:<{_LABEL_WIDTH}}{printable(text)}".rstrip() for label, text in rows]
-    return "\n".join([*lines, "", *map(printable, _advice_lines(advice))])
+    rows += [("", ""), *_memory_rows(facts), *_rank_rows(facts), ("settings", _settings(facts))]
+    rows += _limit_rows(facts.limits)
+    lines = [line for label, what in rows for line in _row_lines(label, what)]
+    return "\n".join([*lines, "", *_advice_lines(advice)])
+
+
+def _row_lines(label: str, what: str | tuple[str, ...]) -> list[str]:
+    if isinstance(what, tuple):
+        return labelled_list(label, what, _LABEL_WIDTH)
+    return labelled(label, what, _LABEL_WIDTH)
 
 
 def _mount_rows(found: MountFacts, user: str) -> Iterator[Row]:
     mount = found.mount
     source = mount.source or "nothing"
     yield "mount", f"{mount.mount_point or 'unknown'}: {mount.type or 'unknown'} from {source}"
+    told_by_type = found.filesystem.lower() in mount.type.lower()
+    if found.filesystem and (found.filesystem_note or not told_by_type):
+        note = f", which {found.filesystem_note}" if found.filesystem_note else ""
+        yield "known as", found.filesystem + note
     yield "class", mount.mount_class.replace("_", " ")
     for layer in mount.layers:
         kind = "upper" if layer.upper else "lower"
         yield "layer", f"{kind} {layer.path}: {layer.mount.type or 'not seen from here'}"
-    yield "options", ",".join(mount.options)
+    # The layers of an overlay have rows of their own.
+    yield (
+        "options",
+        tuple(o for o in mount.options if not (mount.layers and "dir" in o.split("=")[0])),
+    )
     if mount.type in ("nfs", "nfs4"):
         named = {name: mount.option(name) for name in ("vers", "rsize", "nconnect")}
         yield "nfs", ", ".join(f"{name} {value or 'not given'}" for name, value in named.items())
+    in_memory = mount.mount_class == "memory"
     ahead = mount.read_ahead_bytes
     known = f"{format_bytes(ahead or 0)} ({mount.read_ahead_path})"
-    yield "readahead", "unknown" if ahead is None else known
+    if ahead is not None or not in_memory:
+        yield "readahead", "unknown" if ahead is None else known
     request = mount.request_bytes
-    if request is not None or mount.mount_class != "local":
+    if request is not None or mount.mount_class not in ("local", "memory"):
         yield "request", f"{format_bytes(request)} at most" if request else "size unknown"
+    if found.fuse_queue is not None:
+        yield "fuse queue", _fuse_queue(found)
     if found.stripes:
         yield "stripes", _stripes(found)
     yield "files", f"{_files(found.files)}, {format_bytes(found.size_bytes)}, {_resident(found)}"
     yield "owners", _owners(found, user)
     yield from _measurement_rows(found.measurement)
+
+
+def _fuse_queue(found: MountFacts) -> str:
+    queue, peak = found.fuse_queue, found.measurement.peak_requests
+    if queue is None or queue.max_background is None:
+        return f"not told: {queue.reason if queue else ''}"
+    text = (
+        f"max_background {queue.max_background}, congestion_threshold {queue.congestion_threshold}"
+    )
+    return text if peak is None else f"{text}; up to {peak} requests waited at once"
 
 
 def _stripes(found: MountFacts) -> str:
@@ -139,8 +186,8 @@ def _measurement_rows(measured: Measurement) -> Iterator[Row]:
     if measured.read_bytes:
         yield (
             "measured",
-            f"{format_bytes(measured.read_bytes)} that were not resident; by now "
-            f"{format_bytes(measured.kept_bytes)} more are, and stay so",
+            f"{format_bytes(measured.read_bytes)} read that were not resident; "
+            f"{format_bytes(measured.kept_bytes)} more are now",
         )
 
 
@@ -148,7 +195,7 @@ def _rate(rate: Rate) -> str:
     how = "one reader, pread" if rate.strategy == "pread" else f"Shardahead, {rate.strategy_used}"
     error = f"; {rate.error}" if rate.error else ""
     return (
-        f"{rate.bytes_per_second / 1e6:.0f} MB/s, {format_bytes(rate.read_bytes)} in "
+        f"{format_rate(rate.bytes_per_second)}, {format_bytes(rate.read_bytes)} in "
         f"{rate.seconds:.2f} s ({how}){error}"
     )
 
@@ -169,6 +216,27 @@ def _rank_rows(facts: Facts) -> Iterator[Row]:
     yield "local rank", f"{topology.rank} of {topology.size} ({topology.source})"
 
 
+def _settings(facts: Facts) -> str:
+    """Those that are not the defaults; the ranks have a row of their own."""
+    ours = [each for each in facts.settings if not each.name.startswith("local_")]
+    changed = [each for each in ours if each.origin != "default"]
+    if not changed:
+        return "the defaults"
+    texts = [f"{each.name} {_setting_value(each)} ({each.origin})" for each in changed]
+    return f"{', '.join(texts)}; else the defaults"
+
+
+def _setting_value(setting: Setting) -> str:
+    name, value = setting.name, setting.value
+    if name == "disable":
+        return "on" if value else "off"
+    if not isinstance(value, int) or name == "threads":
+        return str(value)
+    if value == 0 and name == "window_bytes":
+        return "no limit"
+    return "found by measuring" if value == 0 else format_bytes(value)
+
+
 def _limit_rows(limits: Limits) -> Iterator[Row]:
     yield "kernel", f"Linux {limits.kernel}, seccomp {limits.seccomp}"
     most = "no limit" if limits.open_files is None else str(limits.open_files)
@@ -182,13 +250,18 @@ def _limit_rows(limits: Limits) -> Iterator[Row]:
 
 
 def _advice_lines(advice: Sequence[Advice]) -> Iterator[str]:
-    yield "what to change" if advice else "nothing to change was found"
+    yield "what to do" if advice else "nothing to change was found"
     for number, each in enumerate(advice, 1):
-        yield f"{number:>2}. {each.problem}"
+        yield from labelled(f"{number:>2}.", each.problem, 4)
         now = "now, as root" if each.root else "now"
-        for label, lines in ((now, each.commands), ("to keep it", each.keep)):
-            for line in lines:
-                yield f"    {label + ':':<{_LABEL_WIDTH + 2}}{line}"
+        for command in each.commands:
+            yield from labelled_command(f"    {now}:", command, _ADVICE_WIDTH)
+        for line in each.keep:
+            to_copy = ".rules: " in line or line.startswith("after each mount")
+            layout = labelled_command if to_copy else labelled
+            yield from layout("    to keep it:", line, _ADVICE_WIDTH)
+        for line in each.instead:
+            yield from labelled("    instead:", line, _ADVICE_WIDTH)
 
 
 def _files(count: int) -> str:

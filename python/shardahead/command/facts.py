@@ -8,19 +8,27 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.measure import Measurement, measure
+from shardahead.node.filesystems import filesystem_of
+from shardahead.node.fuse_queue import FuseQueue, fuse_queue, waiting_requests
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.limits import Limits, current_limits, owner_name
 from shardahead.node.memory import MemoryBudget, memory_budget
-from shardahead.node.mounts import Mount, mounts_of
+from shardahead.node.mounts import Mount, below_mount, mounts_of
 from shardahead.node.residency import FileResidency, residency
 from shardahead.node.stripes import FileStripes, stripes_of
 from shardahead.node.topology import local_topology
-from shardahead.prefetch.options import is_disabled, resolve_options
+from shardahead.prefetch.fitted_blocks import fit_blocks
+from shardahead.prefetch.options import (
+    Setting,
+    is_disabled,
+    resolve_options,
+    settings_in_force,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,9 @@ class MountFacts:
     that is known: it is being read, or could not be read. `owners` has the names of the files'
     owners and how many files each has; `untold` is how many files the kernel does not tell this
     user about. `disk` is the name of the block device's disk, or "". `stripes` has the layout of
-    each file on Lustre.
+    each file on Lustre. `filesystem` is its name among those that are known, or "";
+    `filesystem_note` what is known of its page cache before anything is measured, or "".
+    `fuse_queue` is that of a mount of FUSE; `below` where in the filesystem the files lie.
     """
 
     mount: Mount
@@ -49,17 +59,25 @@ class MountFacts:
     measurement: Measurement
     cachestat_errno: int = 0
     pending_bytes: int = 0
+    filesystem: str = ""
+    filesystem_note: str = ""
+    fuse_queue: FuseQueue | None = None
+    below: str = ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of one checkpoint on this node; `paths` as they were given."""
+    """All that is known of one checkpoint on this node; `paths` and `selection`, the options that
+    choose files, as they were given. `settings` are those in force, with where they come from.
+    """
 
     paths: tuple[str, ...]
     mounts: tuple[MountFacts, ...]
     memory: MemoryBudget
     topology: LocalTopology
     limits: Limits
+    settings: tuple[Setting, ...] = ()
+    selection: tuple[str, ...] = ()
 
     @property
     def files(self) -> int:
@@ -75,6 +93,7 @@ def gather(
     shards: Sequence[Shard],
     read_bytes: int,
     found: list[MountFacts] | None = None,
+    selection: Sequence[str] = (),
 ) -> Facts:
     """Looks at everything, and measures each mount by reading `read_bytes` bytes at most of it, and
     no more than fits in memory. `found` is given each mount as soon as it is known. Raises OSError
@@ -86,18 +105,36 @@ def gather(
     found = [] if found is None else found
     for mount, on in mounts_of(shards):
         found.append(_mount_facts(mount, on, read_bytes))
-    return facts_of(paths, found)
+    return facts_of(paths, found, selection, shards)
 
 
-def facts_of(paths: Sequence[str], mounts: Sequence[MountFacts]) -> Facts:
-    """All there is, with what is known of `mounts`."""
+def facts_of(
+    paths: Sequence[str],
+    mounts: Sequence[MountFacts],
+    selection: Sequence[str] = (),
+    shards: Sequence[Shard] = (),
+) -> Facts:
+    """All there is, with what is known of `mounts` and, as far as they are known, `shards`."""
+    topology = local_topology()
     return Facts(
         paths=tuple(paths),
         mounts=tuple(mounts),
         memory=memory_budget(),
-        topology=local_topology(),
+        topology=topology,
         limits=current_limits(resolve_options().board_folder, is_disabled()),
+        settings=_settings(shards, topology),
+        selection=tuple(selection),
     )
+
+
+def _settings(shards: Sequence[Shard], topology: LocalTopology) -> tuple[Setting, ...]:
+    settings = list(settings_in_force())
+    block_bytes = fit_blocks(resolve_options(), shards).block_bytes
+    for index, setting in enumerate(settings):
+        if setting.name == "block_size" and setting.value != block_bytes:
+            settings[index] = replace(setting, value=block_bytes, origin="stripes of the files")
+    ranks = (("local_rank", topology.rank), ("local_size", topology.size))
+    return (*settings, *(Setting(name, value, topology.source) for name, value in ranks))
 
 
 def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> MountFacts:
@@ -106,6 +143,8 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
     sources = {file.source for file in untold or found}
     owners = Counter(owner_name(os.stat(shard.path).st_uid, Path("/")) for shard in shards)
     in_memory = mount.mount_class == "memory"
+    known = filesystem_of(mount.type, mount.source)
+    queue = fuse_queue(mount)
     return MountFacts(
         mount=mount,
         files=len(shards),
@@ -117,11 +156,22 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         untold=len(untold),
         disk=_disk_of(mount.device),
         stripes=stripes_of(shards) if mount.type == "lustre" else (),
-        measurement=Measurement(reason="the files are in memory")
+        measurement=Measurement(reason="the files are in memory", outcome="in_memory")
         if in_memory
-        else measure(shards, read_bytes),
+        else measure(shards, read_bytes, waiting_requests(queue)),
         cachestat_errno=next((file.cachestat_errno for file in found if file.cachestat_errno), 0),
         pending_bytes=sum(file.pending_bytes or 0 for file in found),
+        filesystem=known.name,
+        filesystem_note="has no option that keeps pages" if known.never_keeps else "",
+        fuse_queue=queue,
+        below=below_mount(mount, _folder_of(shards)),
+    )
+
+
+def _folder_of(shards: Sequence[Shard]) -> str:
+    """The folder that they have in common, links followed."""
+    return os.path.commonpath(
+        [os.path.dirname(os.path.realpath(os.fsdecode(s.path))) for s in shards]
     )
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from shardahead import _core
 from shardahead.checkpoint.shards import PathLike, Shard, resolve_shards
+from shardahead.node.page_keeping import keeps_pages
+from shardahead.node.residency import residency
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
+from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, Strategy, is_disabled, resolve_options
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes
@@ -24,7 +29,20 @@ STREAMS = 4  # threads
 MIN_RATE_BYTES = 4 * 1024**2  # less says more about starting threads than about the mount
 _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 4 * 1024**2, 16 * 1024**2
 
-Ranges = dict[PathLike, list[tuple[int, int]]]
+_ASK_SECONDS = 0.005  # between two looks at how many requests wait
+
+Ranges: TypeAlias = dict[PathLike, list[tuple[int, int]]]
+Outcome: TypeAlias = Literal[
+    "measured",
+    "too_little",  # no rates
+    "all_resident",
+    "mostly_resident",  # what is not is too little for rates
+    "being_read",  # or it could not be read
+    "residency_unknown",
+    "in_memory",
+    "not_allowed",
+    "disabled",
+]
 
 
 @dataclass(frozen=True)
@@ -48,12 +66,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Latency and rates of one mount; `reason` says what was not measured and why, or is "".
+    """Latency and rates of one mount; `outcome` says what was measured, or why it was not, and
+    `reason` the same for people, or is "".
 
     `latency_seconds` is the median of `latency_reads` reads of one page each, far from each other.
     `plain` is one reader with pread, who depends on the kernel's readahead; `one_stream` and
-    `streams` are Shardahead's own, with 1 and 4 threads. `kept_bytes` is what of `read_bytes`, all
-    that was read here, was resident afterwards.
+    `streams` are Shardahead's own, with 1 and 4 threads; `peak_requests` is how many requests of
+    a FUSE mount were in flight or waited to be at once, of all processes, while `streams` was
+    measured, None where that cannot be told. `kept_bytes` is what of `read_bytes`, all that was
+    read here, was resident afterwards; `keeping`, where that was little or nothing could be rated,
+    what one page showed: csrc/node/keeping.h.
     """
 
     latency_seconds: float | None = None
@@ -64,48 +86,113 @@ class Measurement:
     read_bytes: int = 0
     kept_bytes: int = 0
     reason: str = ""
+    outcome: Outcome = "measured"
+    peak_requests: int | None = None
+    keeping: str = "unknown"
+
+    @property
+    def kept(self) -> bool:
+        """Whether what was read stayed, as far as is known."""
+        return self.kept_bytes >= self.read_bytes // 2 and keeps_pages(self.keeping) is not False
 
 
-def measure(shards: Sequence[Shard], read_bytes: int) -> Measurement:
-    """Reads up to `read_bytes` bytes of `shards`, files of one mount. Raises OSError where a file
-    cannot be opened or a page not be read.
+def measure(
+    shards: Sequence[Shard], read_bytes: int, waiting: Callable[[], int | None] = lambda: None
+) -> Measurement:
+    """Reads up to `read_bytes` bytes of `shards`, files of one mount. `waiting` tells how many
+    requests wait. Raises OSError where a file cannot be opened or a page not be read.
     """
     if read_bytes <= 0:
-        return Measurement(reason="0 bytes were allowed for it")
+        return Measurement(reason="0 bytes were allowed for it", outcome="not_allowed")
     if is_disabled():
-        return Measurement(reason="SHARDAHEAD_DISABLE is set")
+        return Measurement(reason="SHARDAHEAD_DISABLE is set", outcome="disabled")
     before = _resident_bytes(shards)
     if before is None:
-        return Measurement(reason="residency unknown, so it might measure the page cache")
+        return Measurement(
+            reason="residency unknown, so it might measure the page cache",
+            outcome="residency_unknown",
+        )
     absent = _absent(shards, read_bytes)
-    if not absent and before < sum(shard.size_bytes for shard in shards):
-        return Measurement(reason="what is not resident is being read, or could not be read")
     if not absent:
-        return Measurement(reason="all resident")
+        return _nothing_absent(shards, before)
     latencies = _latencies(absent)
-    latency = statistics.median(latencies) if latencies else None
+    found = Measurement(statistics.median(latencies) if latencies else None, len(latencies))
     left = _sum(_absent(shards, read_bytes))
     if left < 3 * MIN_RATE_BYTES:
-        return Measurement(latency, len(latencies), reason=_too_little(left))
+        found = _too_little(found, left, shards, read_bytes)
+    else:
+        found = _with_rates(found, shards, left // 3, before, waiting)
+    if found.outcome != "measured" or not found.kept:
+        found = replace(found, keeping=_keeping(_absent(shards, read_bytes)))
+    return found
+
+
+def _with_rates(
+    found: Measurement,
+    shards: Sequence[Shard],
+    each_bytes: int,
+    before_bytes: int,
+    waiting: Callable[[], int | None],
+) -> Measurement:
+    one_stream, _ = _rate(_absent(shards, each_bytes), "auto", 1, lambda: None)
+    streams, peak = _rate(_absent(shards, each_bytes), "auto", STREAMS, waiting)
     # The plain reader last: its readahead brings in bytes that nobody counts.
-    ways: list[tuple[Strategy, int]] = [("auto", 1), ("auto", STREAMS), ("pread", 1)]
-    one_stream, streams, plain = (
-        _rate(_absent(shards, left // 3), strategy, threads) for strategy, threads in ways
-    )
-    return Measurement(
-        latency,
-        len(latencies),
-        one_stream,
-        streams,
-        plain,
+    plain, _ = _rate(_absent(shards, each_bytes), "pread", 1, lambda: None)
+    return replace(
+        found,
+        one_stream=one_stream,
+        streams=streams,
+        plain=plain,
         read_bytes=sum(rate.read_bytes for rate in (one_stream, streams, plain) if rate),
-        kept_bytes=max(0, (_resident_bytes(shards) or 0) - before),
+        kept_bytes=max(0, (_resident_bytes(shards) or 0) - before_bytes),
+        peak_requests=peak,
     )
 
 
-def _too_little(left_bytes: int) -> str:
-    needed = format_bytes(3 * MIN_RATE_BYTES)
-    return f"no rates: {format_bytes(left_bytes)} may be read and are not resident, {needed} needed"
+def _keeping(absent: Ranges) -> str:
+    """Whether the mount keeps pages, found out as every prefetch does, on one page."""
+    for path, ranges in absent.items():
+        offset, length = ranges[-1]
+        page = [(offset + length - 1, 1)]
+        handle = _prefetch({path: page}, Options(threads=1), tries_mounts=True)
+        try:
+            return PrefetchConsumer(handle).keeping()
+        finally:
+            handle.cancel()  # not stop(), which would log what the page will say
+    return "unknown"
+
+
+def _nothing_absent(shards: Sequence[Shard], resident_bytes: int) -> Measurement:
+    """Where no step of the files is without any page that is there."""
+    left = sum(shard.size_bytes for shard in shards) - resident_bytes
+    if left <= 0:
+        return Measurement(
+            reason="all of it is in memory, so that reading it would measure memory",
+            outcome="all_resident",
+        )
+    if any(file.pending_bytes for file in residency([shard.path for shard in shards])):
+        return Measurement(
+            reason="what is not resident is being read, or could not be read", outcome="being_read"
+        )
+    return Measurement(
+        reason=f"all but {format_bytes(left)} is in memory, so that reading it would measure "
+        "memory",
+        outcome="mostly_resident",
+    )
+
+
+def _too_little(
+    found: Measurement, left_bytes: int, shards: Sequence[Shard], read_bytes: int
+) -> Measurement:
+    """Without rates, for want of bytes that may be read."""
+    needed = 3 * MIN_RATE_BYTES
+    size_bytes = sum(shard.size_bytes for shard in shards)
+    reason = (
+        f"no rates: {format_bytes(left_bytes)} may be read and are not resident, "
+        f"{format_bytes(needed)} needed"
+    )
+    resident = min(size_bytes, read_bytes) >= needed
+    return replace(found, reason=reason, outcome="mostly_resident" if resident else "too_little")
 
 
 def _resident_bytes(shards: Sequence[Shard]) -> int | None:
@@ -155,30 +242,22 @@ def _latencies(absent: Ranges) -> list[float]:
     return seconds
 
 
-def _rate(ranges: Ranges, strategy: Strategy, threads: int) -> Rate | None:
+def _rate(
+    ranges: Ranges, strategy: Strategy, threads: int, waiting: Callable[[], int | None]
+) -> tuple[Rate | None, int | None]:
+    """The rate, and the most that `waiting` told meanwhile."""
     if not ranges:  # others read them meanwhile
-        return None
+        return None, None
     share = _sum(ranges) // (4 * threads)  # some blocks for each thread
-    options = resolve_options(
-        Options(
-            threads=threads,
-            block_size=max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20,
-            strategy=strategy,
-            partition="block",
-            window_bytes=0,
-        )
-    )
-    shards = resolve_shards(list(ranges))
-    handle = start_prefetch(
-        shards,
-        options,
-        local_topology(local_rank=0, local_size=1),
-        spans=[ranges[shard.path] for shard in shards],
-        consumer=False,
-        tries_mounts=False,  # what is measured is reading, also where pages do not stay
-    )
-    with handle:
-        handle.wait()
+    block_bytes = max(_MIN_BLOCK_BYTES, min(share, _MAX_BLOCK_BYTES)) // 2**20 * 2**20
+    options = Options(threads=threads, block_size=block_bytes, strategy=strategy)
+    peak: int | None = None
+    with _prefetch(ranges, options, tries_mounts=False) as handle:
+        while not handle.done:
+            if (now := waiting()) is not None:
+                peak = max(now, peak or 0)
+            with suppress(TimeoutError):
+                handle.wait(_ASK_SECONDS)
         report = handle.report()
         # The kernel's own readahead may have asked for some of it, which then counts as resident
         # while it is on its way. None of it was before, so all of it came, once it is here.
@@ -187,11 +266,27 @@ def _rate(ranges: Ranges, strategy: Strategy, threads: int) -> Rate | None:
             for index, shard in enumerate(handle.shards):
                 for offset, length in ranges[shard.path]:
                     consumer.fetch_now(index, offset, length)
-    return Rate(
+    rate = Rate(
         strategy,
         report.strategy_used,
         threads,
         report.planned_bytes - report.failed_bytes - report.left_out_bytes,
         report.seconds + handle.report().waited_seconds,
         report.incomplete_reason() or "",
+    )
+    return rate, peak
+
+
+def _prefetch(ranges: Ranges, asked: Options, *, tries_mounts: bool) -> PrefetchHandle:
+    """Of these ranges, by this process alone. Without `tries_mounts` what is measured is reading,
+    also where pages do not stay.
+    """
+    shards = resolve_shards(list(ranges))
+    return start_prefetch(
+        shards,
+        resolve_options(replace(asked, partition="block", window_bytes=0)),
+        local_topology(local_rank=0, local_size=1),
+        spans=[ranges[shard.path] for shard in shards],
+        consumer=False,
+        tries_mounts=tries_mounts,
     )

@@ -42,7 +42,11 @@ class PrefetchConsumer:
         """Whether the mounts leave in the page cache what is brought in; None where that is not
         known. Waits until it is found out, which takes one page, for 10 s at most.
         """
-        return keeps_pages(self._core.keeping())
+        return keeps_pages(self.keeping())
+
+    def keeping(self) -> str:
+        """The same as the core has it (csrc/node/keeping.h)."""
+        return self._core.keeping()
 
     def meet(self, ranks: int) -> None:
         """Once all files have been opened for the last time: waits until `ranks` participants of

@@ -123,6 +123,41 @@ class PrefetchOptions:
     memory_budget_bytes: int | None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One option as it is in force where no call says otherwise: `value` in bytes where it is a
+    size, None where it is found out by looking at the machine; `origin` is the variable that says
+    so, or "default".
+    """
+
+    name: str
+    value: int | str | bool | None
+    origin: str
+
+
+def settings_in_force(environ: Mapping[str, str] | None = None) -> tuple[Setting, ...]:
+    """Every field of `Options`, then "disable", with what says so. Raises as `resolve_options`."""
+    environ = os.environ if environ is None else environ
+    resolved = resolve_options(environ=environ)
+    values: dict[str, Any] = {
+        **{name: getattr(resolved, name, None) for name in OPTION_NAMES},
+        "block_size": resolved.block_bytes,
+        "mode": resolve_mode(environ=environ),
+        "disable": is_disabled(environ),
+    }
+    return tuple(
+        Setting(name, value, _variable_of(name, environ) or "default")
+        for name, value in values.items()
+    )
+
+
+def _variable_of(name: str, environ: Mapping[str, str]) -> str:
+    """The variable that says what this option is; "" where none does."""
+    variable = PREFIX + name.upper()
+    names = [variable, variable + "_MB"] if name == "block_size" else [variable]
+    return next((each for each in names if environ.get(each)), "")
+
+
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
     """Whether SHARDAHEAD_DISABLE asks for no prefetching at all. Raises ValueError where it is
     neither yes nor no: `environment.is_on`.
