@@ -106,10 +106,14 @@ std::string rate_number(double bytes_per_second) {
   int decimals = 2;
   if (megabytes >= 0.995) decimals = 1;
   if (megabytes >= 9.95 || megabytes == 0) decimals = 0;
-  std::string text = format_fixed(megabytes, decimals);
+  const std::string text = format_fixed(megabytes, decimals);
   if (decimals > 0) return text;
-  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
-  return text;
+  std::string grouped;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (i > 0 && (text.size() - i) % 3 == 0) grouped += ',';
+    grouped += text[i];
+  }
+  return grouped;
 }
 
 std::string format_rate(double bytes_per_second) { return rate_number(bytes_per_second) + " MB/s"; }
