@@ -84,11 +84,11 @@ def test_a_queue_that_limits() -> None:
     assert "up to 100 requests waited, and 12 may be in flight" in advice.problem
     assert "786 MB/s" in advice.problem
     assert advice.commands == (
-        f"echo 128 > {PATH}/max_background",
-        f"echo 96 > {PATH}/congestion_threshold",
+        f"echo 512 > {PATH}/max_background",
+        f"echo 384 > {PATH}/congestion_threshold",
     )
     assert advice.root
-    assert "$(mountpoint -d '/mnt/my models' | cut -d: -f2) && echo 128 >" in advice.keep[0]
+    assert "$(mountpoint -d '/mnt/my models' | cut -d: -f2) && echo 512 >" in advice.keep[0]
 
 
 @pytest.mark.parametrize(

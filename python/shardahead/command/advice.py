@@ -31,6 +31,7 @@ _BOARD_BYTES = MIB
 _CACHESTAT_LINUX = (6, 5)
 _RESIDENT = ("all_resident", "mostly_resident")
 _REQUEST_BYTES = 128 * KIB  # of FUSE, where its mount does not say
+_INFLIGHT_BYTES = 64 * MIB  # what a node begins with
 _MOST_BACKGROUND = 1024
 
 
@@ -86,12 +87,14 @@ def _all_resident(facts: Facts) -> Iterator[Advice]:
     if not mounts:
         return
     size = format_bytes(sum(each.size_bytes for each in mounts))
-    where = ", ".join(each.mount.mount_point for each in mounts)
+    resident = format_bytes(sum(each.resident_bytes or 0 for each in mounts))
     all_of_it = all(each.measurement.outcome == "all_resident" for each in mounts)
+    how_much = f"all {size}" if all_of_it else f"{resident} of {size}"
+    where = ", ".join(each.mount.mount_point for each in mounts)
     yield Advice(
-        f"how fast {where} is cannot be measured: {'' if all_of_it else 'nearly '}all {size} are "
-        "in memory, where a load has brought them, say. To see what limits it, drop them while "
-        "nothing loads them and look again, or look at files there that have not been loaded",
+        f"how fast {where} is cannot be measured: {how_much} are in memory, where a load has "
+        "brought them, say. To see what limits it, drop them while nothing loads them and look "
+        "again, or look at files there that have not been loaded",
         (f"shardahead evict {_typed(facts)}", f"shardahead doctor {_typed(facts)}"),
     )
 
@@ -214,7 +217,8 @@ def _queue(found: MountFacts) -> Iterator[Advice]:
     bound = most * request / measured.latency_seconds
     if measured.streams.bytes_per_second < 0.5 * bound:
         return
-    wanted = min(_MOST_BACKGROUND, 1 << (max(peak, 2 * most) - 1).bit_length())
+    # The peak says little of what is wanted: who waits for the queue asks for nothing more.
+    wanted = min(_MOST_BACKGROUND, max(2 * most, _INFLIGHT_BYTES // request))
     values = (("max_background", wanted), ("congestion_threshold", wanted * 3 // 4))
     where = shlex.quote(found.mount.mount_point)
     yield Advice(
