@@ -104,6 +104,48 @@ def test_no_more_is_read_than_was_allowed(tmp_path: Path) -> None:
     assert resident_bytes(path) == 0
 
 
+def test_a_wrong_setting_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.safetensors", 16 * MIB)
+    make_cold(path)
+    done = finish(start_python(COMMAND, "doctor", path, env={"SHARDAHEAD_MODE": "fast"}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SHARDAHEAD_MODE must be one of" in done.stderr
+    assert resident_bytes(path) == 0
+
+
+def test_settings_and_files_as_they_were_typed(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.safetensors", 16 * MIB)
+    path.read_bytes()
+    env = {"SHARDAHEAD_THREADS": "8", "SHARDAHEAD_TREADS": "9", "LOCAL_RANK": "1"}
+    env["LOCAL_WORLD_SIZE"] = "2"
+    document = json.loads(run_doctor("--json", "--include", "*.safetensors", tmp_path, env=env))
+    origins = {each["name"]: (each["value"], each["origin"]) for each in document["settings"]}
+    assert origins["threads"] == (8, "SHARDAHEAD_THREADS")
+    assert origins["block_size"] == (16 * MIB, "default")
+    assert origins["local_rank"] == (1, "LOCAL_RANK and LOCAL_WORLD_SIZE")
+    assert document["unread_variables"] == [
+        {"name": "SHARDAHEAD_TREADS", "meant": "SHARDAHEAD_THREADS"}
+    ]
+    (found,) = document["mounts"]
+    if found["measurement"]["outcome"] == "all_resident":
+        evict = f"shardahead evict '--include=*.safetensors' {tmp_path}"
+        assert evict in [command for each in document["advice"] for command in each["commands"]]
+
+
+def test_pages_between_resident_ones_are_not_said_to_be_unreadable(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.safetensors", 4 * MIB)
+    make_cold(path)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no readahead
+        for offset in range(0, 4 * MIB, 64 * 1024):
+            os.pread(file.fileno(), 1, offset)
+        if not 0 < resident_bytes(path) < 4 * MIB:
+            pytest.skip("the whole file came")
+        (found,) = json.loads(run_doctor("--json", path))["mounts"]
+    assert found["measurement"]["outcome"] == "mostly_resident"
+    assert "could not be read" not in found["measurement"]["reason"]
+
+
 @pytest.mark.parametrize("keep_cache", [True, False])
 def test_a_slow_filesystem(tmp_path: Path, make_mount: MakeMount, keep_cache: bool) -> None:
     write_file(tmp_path / "source" / "a.safetensors", 60 * MIB)

@@ -97,8 +97,9 @@ def gather(
 ) -> Facts:
     """Looks at everything, and measures each mount by reading `read_bytes` bytes at most of it, and
     no more than fits in memory. `found` is given each mount as soon as it is known. Raises OSError
-    where a file cannot be read.
+    where a file cannot be read, and ValueError for a variable whose value is wrong.
     """
+    settings_in_force()  # what is wrong with a variable is said before anything is read
     budget_bytes = memory_budget().budget_bytes
     if budget_bytes is not None:
         read_bytes = min(read_bytes, budget_bytes)
