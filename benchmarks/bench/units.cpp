@@ -106,7 +106,7 @@ std::string rate_number(double bytes_per_second) {
   int decimals = 2;
   if (megabytes >= 0.995) decimals = 1;
   if (megabytes >= 9.95 || megabytes == 0) decimals = 0;
-  const std::string text = format_fixed(megabytes, decimals);
+  std::string text = format_fixed(megabytes, decimals);
   if (decimals > 0) return text;
   std::string grouped;
   for (std::size_t i = 0; i < text.size(); ++i) {
