@@ -60,7 +60,7 @@ def test_where_all_is_resident_nothing_is_guessed_and_the_way_to_measure_is_told
     mount = replace(NFS, read_ahead_bytes=128 * KIB)
     found = on(mount, resident_bytes=3 * GIB, measurement=not_measured(outcome))
     advice = only(facts(found, selection=("--include=*Q4 K*",)))
-    assert "/mnt/my models is cannot be measured" in advice.problem
+    assert "the speed of /mnt/my models cannot be measured" in advice.problem
     how_much = "all 4.00 GiB are" if outcome == "all_resident" else "3.00 GiB of 4.00 GiB are"
     assert how_much in advice.problem
     assert advice.commands == (
@@ -70,7 +70,9 @@ def test_where_all_is_resident_nothing_is_guessed_and_the_way_to_measure_is_told
     page = as_text(facts(found), [advice])
     assert "nothing to change" not in page
     other = on(DISK, measurement=measured(900, 1000, 950))
-    assert "/mnt/my models is" in only(facts(found, other)).problem
+    assert "speed of /mnt/my models cannot" in only(facts(found, other)).problem
+    both = facts(found, replace(found, mount=DISK))
+    assert "the speed of /mnt/my models and / cannot be measured" in advise(both)[0].problem
 
 
 def test_readahead_of_fuse_is_kept_by_its_mount_point() -> None:

@@ -90,9 +90,9 @@ def _all_resident(facts: Facts) -> Iterator[Advice]:
     resident = format_bytes(sum(each.resident_bytes or 0 for each in mounts))
     all_of_it = all(each.measurement.outcome == "all_resident" for each in mounts)
     how_much = f"all {size}" if all_of_it else f"{resident} of {size}"
-    where = ", ".join(each.mount.mount_point for each in mounts)
+    where = " and ".join(each.mount.mount_point for each in mounts)
     yield Advice(
-        f"how fast {where} is cannot be measured: {how_much} are in memory, where a load has "
+        f"the speed of {where} cannot be measured: {how_much} are in memory, where a load has "
         "brought them, say. To see what limits it, drop them while nothing loads them and look "
         "again, or look at files there that have not been loaded",
         (f"shardahead evict {_typed(facts)}", f"shardahead doctor {_typed(facts)}"),
