@@ -177,5 +177,5 @@ def importing_torch(who_needs_what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(
-            f"{who_needs_what} ({error}); install with: pip install 'shardahead[torch]'"
+            f"{who_needs_what} ({error}); install with: pip install torch safetensors numpy"
         ) from error
