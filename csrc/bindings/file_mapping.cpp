@@ -1,5 +1,7 @@
 #include "bindings/file_mapping.h"
 
+#include <pybind11/critical_section.h>
+
 #include <stdexcept>
 #include <string>
 
@@ -25,14 +27,6 @@ FileMapping::~FileMapping() {
   if (file_) let_go_elsewhere(system_runtime(), std::move(file_));
 }
 
-void FileMapping::read(std::uint64_t offset, std::uint64_t length, std::byte* to) const {
-  if (!file_) throw std::logic_error("the file has been closed");
-  std::uint64_t done = 0;
-  const int result = pread_full(system_file_io(), file_->descriptor(), to, {offset, length}, done);
-  if (result < 0) throw IoException(file_->error(-result, "pread", offset + done));
-  if (done < length) throw IoException(file_->became_shorter(offset + done));
-}
-
 HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, std::uint64_t length) const {
   if (alone_) {
     if (offset > mapped_->size_bytes() || length > mapped_->size_bytes() - offset) {
@@ -47,14 +41,39 @@ HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, std::uint64_t leng
 
 namespace {
 
-py::bytes read_bytes(const FileMapping& mapping, std::uint64_t offset, std::uint64_t length) {
+// Not through the mapping: what cannot be read is an IoException.
+void read_into(const File& file, ByteRange range, std::byte* to) {
+  std::uint64_t done = 0;
+  const int result = pread_full(system_file_io(), file.descriptor(), to, range, done);
+  if (result < 0) throw IoException(file.error(-result, "pread", range.offset + done));
+  if (done < range.length) throw IoException(file.became_shorter(range.offset + done));
+}
+
+py::bytes read_bytes(const py::object& self, std::uint64_t offset, std::uint64_t length) {
+  std::shared_ptr<const File> file;
+  {
+    const py::scoped_critical_section locked(self);
+    file = self.cast<const FileMapping&>().file();
+  }
+  if (!file) throw std::logic_error("the file has been closed");
   py::bytes made(nullptr, static_cast<py::ssize_t>(length));
   auto* const to = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made.ptr()));
   {
     const GilReleased released;
-    mapping.read(offset, length, to);
+    const auto held = std::move(file);  // closed here if it is the last one, which may wait
+    read_into(*held, {offset, length}, to);
   }
   return made;
+}
+
+void close(const py::object& self) {
+  std::shared_ptr<const File> file;
+  {
+    const py::scoped_critical_section locked(self);
+    file = self.cast<FileMapping&>().close();
+  }
+  const GilReleased released;
+  file.reset();
 }
 
 py::tuple json_extent(const py::bytes& text) {
@@ -79,7 +98,7 @@ void bind_file_mapping(py::module_& module) {
       .def(py::init<const std::string&>(), py::arg("path"), NoGil())
       .def_property_readonly("size_bytes", &FileMapping::size_bytes)
       .def("read", &read_bytes, py::arg("offset"), py::arg("length"))
-      .def("close", &FileMapping::close, NoGil())
+      .def("close", &close)
       .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
   module.def("json_extent", &json_extent, py::arg("text"));
 }

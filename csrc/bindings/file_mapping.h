@@ -26,10 +26,11 @@ class FileMapping {
   FileMapping& operator=(const FileMapping&) = delete;
 
   [[nodiscard]] std::uint64_t size_bytes() const noexcept { return mapped_->size_bytes(); }
-  // Reads into `to`, not through the mapping: what cannot be read is an IoException.
-  void read(std::uint64_t offset, std::uint64_t length, std::byte* to) const;
-  // Gives up the descriptor; the mapping stays.
-  void close() noexcept { file_.reset(); }
+  // Its descriptor, which a read keeps open whoever closes meanwhile: with the GIL, or under the
+  // lock of the object where there is none.
+  [[nodiscard]] std::shared_ptr<const File> file() const noexcept { return file_; }
+  // Gives up the descriptor, as file() is called; the mapping stays. Dropping it may wait.
+  [[nodiscard]] std::shared_ptr<const File> close() noexcept { return std::move(file_); }
   [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const;
   [[nodiscard]] bool is_last() const noexcept { return file_ || mapped_.use_count() == 1; }
 

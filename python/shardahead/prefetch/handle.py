@@ -50,7 +50,7 @@ class PrefetchHandle:
         self._topology = topology
         self._process = os.getpid()
         self._waited = Waited()
-        self._unlogged = iter([True])  # next() is atomic
+        self._unlogged = [True]  # emptied by the one that logs: pop() is atomic
         self._keeping_reason = ""
         self._callbacks: list[Callable[[PrefetchHandle], object]] = []
         self.shards: tuple[Shard, ...] = tuple(shards)
@@ -233,7 +233,9 @@ class PrefetchHandle:
         """One line per prefetch, however many files failed."""
         if os.getpid() != self._process:
             return  # the parent's to tell
-        if not next(self._unlogged, False):
+        try:
+            self._unlogged.pop()
+        except IndexError:
             return
         report = self.report()
         if report.keeps_pages is False:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ class Load(CheckpointPass):
         # Not a method: the reading has it, and would keep what keeps the reading.
         self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
         self._reads_instead = False  # of a mapping, which was refused
-        self._tell_that = iter([True])  # once: next() is atomic
+        self._tell_that = [True]  # emptied by the one that tells: pop() is atomic
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
@@ -136,7 +137,8 @@ class Load(CheckpointPass):
         return True
 
     def _say_read_instead(self, index: int, error: OSError) -> None:
-        if next(self._tell_that, False):
+        with suppress(IndexError):  # it has been told
+            self._tell_that.pop()
             logger.warning(
                 "%r cannot be mapped (%s): tensors are read into memory of their own",
                 self.shards[index].path,
