@@ -160,9 +160,9 @@ build/slowfs/.built: $(VENV)/.runs $(wildcard benchmarks/slowfs/*) | fuse
 	$(BIN)/cmake --build build/slowfs --parallel $(JOBS)
 	touch $@
 
-# $(1): folder below build/, $(2): CMake options
+# $(1): folder below build/, $(2): CMake options, $(3): what else it needs
 define cmake_build
-build/$(1)/.built: $$(VENV)/.ready $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/*/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
+build/$(1)/.built: $$(VENV)/.ready $(3) $$(SOURCES) $$(CXX_FILES) $$(wildcard tests/*/CMakeLists.txt benchmarks/*/CMakeLists.txt) | fuse
 	mkdir -p build/$(1)
 	$$(BIN)/cmake -S . -B build/$(1) $$(CMAKE_FLAGS) $(2) --log-level=NOTICE
 	$$(BIN)/cmake --build build/$(1) --parallel $$(JOBS)
@@ -171,7 +171,8 @@ endef
 
 WITH_PYTHON = -DSHARDAHEAD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-$(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON))
+# What is tested is what is in the wheel, and is not compiled a second time.
+$(eval $(call cmake_build,release,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_BENCHMARKS=ON -DSHARDAHEAD_BUILT=$(abspath build/cmake-wheel),build/wheel/.built))
 $(eval $(call cmake_build,asan,-DSHARDAHEAD_TESTS=ON -DSHARDAHEAD_BENCH=ON -DSHARDAHEAD_FUZZ=ON -DCMAKE_BUILD_TYPE=None -DSHARDAHEAD_SANITIZE=address$$(comma)undefined))
 $(eval $(call cmake_build,tsan,-DSHARDAHEAD_TESTS=ON -DCMAKE_BUILD_TYPE=None -DSHARDAHEAD_SANITIZE=thread))
 
