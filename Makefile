@@ -10,6 +10,7 @@ JOBS ?= $(shell nproc)
 TEST_PROCESSES ?= 2
 ENVIRONMENTS ?= build/engines
 ENGINES ?= sglang sglang-previous vllm vllm-previous
+PACKAGING := build/packaging/venv/bin
 SOURCES := $(shell find csrc python benchmarks/bench -type f -not -name '*.pyc' -not -name '*_test.cpp') \
   CMakeLists.txt pyproject.toml
 IN_PARALLEL = --numprocesses $(TEST_PROCESSES) --dist worksteal
@@ -26,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test engines test-engines lint format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -67,6 +68,21 @@ wheel-test: build/wheel/.built ## build the wheel, use it in a virtual environme
 	$(PYTHON) -m venv --clear build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
 	build/wheel/venv/bin/python tests/wheel_check.py
+
+sdist: build/packaging/.ready ## the source distribution, in build/dist, its contents checked
+	rm -f build/dist/*.tar.gz
+	$(PACKAGING)/python -m build --quiet --sdist --outdir build/dist .
+	$(PACKAGING)/python tests/sdist_check.py build/dist/*.tar.gz
+
+wheels: build/packaging/.ready ## in build/dist a wheel for each Python that is found here, tagged and used
+	rm -f build/dist/*.whl
+	$(PACKAGING)/python tests/interpreters.py --repair --pythons $(PYTHONS) --tests $(or $(TESTS),none)
+
+# Each in an environment of its own, whose wheel comes from the source distribution. BUILT=build/cmake-wheel
+# spares them the compiling of the core, once there is a wheel.
+interpreters: build/packaging/.ready ## Python tests in other Pythons: PYTHONS="3.10 3.14t newest" TESTS=smoke|all
+	$(PACKAGING)/python tests/interpreters.py --pythons $(PYTHONS) --tests $(or $(TESTS),smoke) \
+	  $(if $(BUILT),--built $(BUILT))
 
 engines: build/wheel/.built ## SGLang and vLLM with the built wheel, in environments of their own (3 GB each)
 	@sh tests/integrations/make-engines.sh $(ENVIRONMENTS) build/wheel/*.whl $(ENGINES)
@@ -118,6 +134,11 @@ fuse: ## install libfuse3 from the distribution, where that is allowed
 
 clean: ## remove everything that was built
 	rm -rf build $(VENV)
+
+build/packaging/.ready: tests/packaging-requirements.txt
+	$(PYTHON) -m venv --clear build/packaging/venv
+	$(PACKAGING)/python -m pip install --quiet -r $<
+	touch $@
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
