@@ -27,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -95,11 +95,16 @@ test-engines: engines $(VENV)/.installed build/release/.built ## the integration
 	SHARDAHEAD_ENGINES=$(abspath $(ENVIRONMENTS)) SHARDAHEAD_ENGINE_SOURCES=$(abspath $(ENGINE_SOURCES)) \
 	  $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/integrations $(PYTEST)
 
-lint: $(VENV)/.installed build/lint/compile_commands.json ## every check that does not run the code
+# Two halves, for `make -j2`: the tools for Python use one processor each.
+lint: lint-core lint-package ## every check that does not run the code
+
+lint-core: $(VENV)/.installed build/lint/compile_commands.json
 	$(BIN)/python tests/rooms.py
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/python tests/clang_tidy.py $(BIN)/clang-tidy build/lint $(JOBS)
 	$(BIN)/python tests/seams.py
+
+lint-package: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
