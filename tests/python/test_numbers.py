@@ -178,8 +178,9 @@ SETTINGS = (REPOSITORY / "docs" / "settings.md").read_text()
 
 def row_of(argument: str) -> list[str]:
     """default and meaning"""
-    (row,) = re.findall(rf"^\| `{argument}`[^|]*\|[^|]*\|([^|]*)\|(.*)\|$", SETTINGS, re.MULTILINE)
-    return [cell.strip() for cell in row]
+    row = rf"^\| `{argument}`[^|]*\|[^|]*\|[^|]*\|([^|]*)\|[^|]*\|$(.*?)^##"
+    (found,) = re.findall(row, SETTINGS, re.MULTILINE | re.DOTALL)
+    return [part.strip() for part in found]
 
 
 def test_the_settings_page_tells_the_defaults_and_ranges() -> None:
