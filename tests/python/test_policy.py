@@ -291,7 +291,7 @@ def test_each_strategy_is_told_with_its_own_unit(
     )
     assert method in changed.text()
     if strategy == "populate":
-        assert method in (REPOSITORY / "README.md").read_text()
+        assert method in (REPOSITORY / "docs" / "figures.md").read_text()
 
 
 def test_the_report_survives_json_whatever_the_path(report: Report) -> None:
