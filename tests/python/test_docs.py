@@ -21,8 +21,9 @@ A_NAME = re.compile(r"-k [\"'(]*(\w+)|-R [\"'(]*(\w+)")
 
 DOCUMENTS = [
     "README.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
-    *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")),
+    *(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")),
 ]
 
 
@@ -66,6 +67,38 @@ def test_a_promise_names_a_test(promise: str) -> None:
     assert named, "no test is named"
     for path in named:
         assert (REPOSITORY / path).is_file(), f"{path} is not there"
+
+
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    """As they are read in the repository; `make docs` looks at the anchors, too."""
+    folder = (REPOSITORY / document).parent
+    links = [link.partition("#")[0] for link in LINK.findall(text_of(document))]
+    local = [link for link in links if link and not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (folder / link).exists()] == []
+
+
+def test_the_readme_is_narrow_and_short() -> None:
+    lines = text_of("README.md").splitlines()
+    assert [line for line in lines if len(line) > 100] == []
+    figures = text_of("README.md").split("## Figures\n")[1].split("\n## ")[0]
+    rows = [line for line in figures.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 3
+    assert text_of("README.md").count("![") == 1
+
+
+def test_figures_of_the_readme_are_those_of_their_page() -> None:
+    """Each figure of a row is in one row of the page."""
+    figures = text_of("README.md").split("## Figures\n")[1].split("\n## ")[0]
+    page = [line for line in text_of("docs/figures.md").splitlines() if line.startswith("| ")]
+    for row in [line for line in figures.splitlines() if line.startswith("| ")][1:]:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        begin = cells[0].removesuffix(", slices")
+        found = [line for line in page if line.startswith(f"| {begin}")]
+        assert any(all(cell in line for cell in cells[1:]) for line in found), row
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -124,3 +157,12 @@ def test_the_walk_through_the_rooms_names_what_is_there() -> None:
         if not any(declares.search(source) for source in sources):
             missing.append(f"{type_name}::{method}")
     assert not missing
+
+
+def test_all_that_is_public_is_on_the_page_of_the_package() -> None:
+    """But for names of types, which the signatures have, and the version."""
+    import shardahead
+
+    told = set(re.findall(r"^::: shardahead\.(\w+)$", text_of("docs/api.md"), re.MULTILINE))
+    aliases = {"Files", "Names", "Weight", "__version__"}
+    assert told == set(shardahead.__all__) - aliases
