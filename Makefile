@@ -27,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -117,6 +117,12 @@ format: $(VENV)/.ready ## let clang-format and ruff lay out the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs ## these pages as a site, build/site; a warning or a dead link is an error
+	rm -rf build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/site/pictures.py --check
+	$(BIN)/python docs/site/check_site.py build/site
+
 sanitize: build/asan/.built build/tsan/.built ## the C++ tests under ASan+UBSan and under TSan
 	$(BIN)/ctest --test-dir build/asan --output-on-failure -j $(JOBS)
 	$(BIN)/ctest --test-dir build/tsan --output-on-failure -j $(JOBS)
@@ -153,9 +159,13 @@ $(VENV)/.runs: benchmarks/demo/requirements.txt | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet -r $<
 	touch $@
 
-$(VENV)/.ready: tests/requirements.txt benchmarks/demo/requirements.txt | $(VENV)/.made
+$(VENV)/.docs: docs/requirements.txt | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet -r $<
-	touch $(VENV)/.runs $@
+	touch $@
+
+$(VENV)/.ready: tests/requirements.txt benchmarks/demo/requirements.txt docs/requirements.txt | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet -r $<
+	touch $(VENV)/.runs $(VENV)/.docs $@
 
 $(VENV)/.installed: build/wheel/.built $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
