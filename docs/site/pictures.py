@@ -36,8 +36,9 @@ def at(times: float) -> float:
 def draw() -> str:
     methods, rows = read_table()
     lines: list[str] = []
-    y = TOP
+    y, link = TOP, at(1)
     for load, cells in rows:
+        begin = y - 2
         lines.append(f'<text class="sa-head" x="12" y="{y - 6}">{escape(load)}</text>')
         for method, cell in zip(methods, cells, strict=True):
             if cell is None:
@@ -56,9 +57,11 @@ def draw() -> str:
                 least, most = at(float(cell[2])), at(float(cell[3]))
                 lines.append(f'<path class="sa-flow" d="M{least:.1f} {y + BAR / 2} H{most:.1f}"/>')
             y += BAR + 4
+        lines.append(
+            f'<path class="sa-flow" stroke-dasharray="4 3" d="M{link:.1f} {begin} V{y - 2}"/>'
+        )
         y += GAP
     height = y - GAP + 20
-    link = at(1)
     own = (DOCS / "pictures" / "how-it-works.svg").read_text("utf-8")
     style = STYLE.search(own)
     assert style is not None
@@ -70,8 +73,8 @@ def draw() -> str:
             "<title>Cold loads by 4 ranks, times the link's time</title>",
             "<desc>Drawn from the first table of figures.md; lines are least and most.</desc>",
             style[0],
-            f'<text class="sa-soft" x="{link}" y="16" text-anchor="middle">1.00: the link</text>',
-            f'<path class="sa-flow" stroke-dasharray="4 3" d="M{link} 22 V{height - 8}"/>',
+            f'<text class="sa-soft" x="{link:.1f}" y="20" text-anchor="middle">'
+            "1.00: the link (dashed); thin: least to most</text>",
             *lines,
             "</svg>",
             "",
