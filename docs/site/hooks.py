@@ -1,8 +1,9 @@
 """What the site needs beyond Markdown; called by MkDocs (mkdocs.yml).
 
 Pages that lie at the root of the repository become pages of the site; links that leave docs/ lead
-to those pages or become plain text, and are an error where nothing is there; pictures are put into
-their page, so that they follow its colours. One thread.
+to those pages or become plain text, and are an error where nothing is there; a link that is called
+by the name of its file gets the title of its page; pictures are put into their page, so that they
+follow its colours. One thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 ELSEWHERE = re.compile(r"[a-z]+:|#")
 PICTURE = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)" ?/?>')
-CODE = re.compile(r"<code>[^<]*</code>")
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+CODE = re.compile(r"(?<=<code>)[^<]*(?=</code>)")
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 logger = logging.getLogger("mkdocs.hooks.shardahead")
 
@@ -46,8 +49,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    # GitHub wants a pipe in a table escaped, also in code; Python-Markdown keeps the backslash.
-    html = CODE.sub(lambda match: match[0].replace("\\|", "|"), html)
+    html = CELL.sub(lambda cell: CODE.sub(_code_of_a_cell, cell[0]), html)
     return PICTURE.sub(lambda match: _picture(match[1], match[2], page.file.src_uri), html)
 
 
@@ -72,11 +74,21 @@ def _link(match: re.Match[str], page: str) -> str:
     else:
         return text  # of the repository, which the site has not
     here = os.path.relpath(uri, os.path.dirname(page) or ".")
+    if text.removeprefix("docs/") == os.path.basename(found):
+        title = TITLE.search(Path(found).read_text(encoding="utf-8"))
+        text = title[1] if title else text
     return f"{mark}[{text}]({here}{'#' + anchor if anchor else ''})"
 
 
 def _folder_of(page: str) -> Path:
     return REPOSITORY if page in ROOT_PAGES.values() else (DOCS / page).parent
+
+
+def _code_of_a_cell(code: re.Match[str]) -> str:
+    """GitHub wants a pipe in a table escaped, also in code; Python-Markdown keeps the backslash. A
+    path may be broken behind its slashes.
+    """
+    return re.sub(r"([/_])(?=\w)", r"\1<wbr>", code[0].replace("\\|", "|"))
 
 
 def _picture(text: str, source: str, page: str) -> str:
