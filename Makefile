@@ -119,7 +119,7 @@ format: $(VENV)/.ready ## let clang-format and ruff lay out the code
 
 docs: $(VENV)/.docs ## these pages as a site, build/site; a warning or a dead link is an error
 	rm -rf build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python docs/site/pictures.py --check
 	$(BIN)/python docs/site/check_site.py build/site
 
