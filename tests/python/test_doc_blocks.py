@@ -1,23 +1,23 @@
 """Every block of code in the documents is run, parsed, or marked as needing what is not here.
 
-Python runs in one process, the commands in another, against small checkpoints that are made on the
-spot; paths below /models and /runs mean those. A block that is neither run nor marked fails.
+Python runs in one process, which makes small checkpoints first, the commands in another; paths
+below /models and /runs mean those. A block that is neither run nor marked fails.
 """
 
 from __future__ import annotations
 
 import ast
 import configparser
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import REPOSITORY, clean_environment, finish, start_python
+from conftest import REPOSITORY, clean_environment
 from doc_blocks import Block, blocks, blocks_of, script_of, shardahead_commands
 
 from shardahead.command.cli import _parser
@@ -78,9 +78,8 @@ dcp.save({"weight": torch.ones(256, 256)}, checkpoint_id=root / "runs" / "step-1
 
 # Each block in a namespace of its own, in which there is what the text around it tells of.
 RUN_PYTHON = """
-import ast, asyncio, inspect, json, sys, traceback
+import ast, asyncio, inspect, traceback
 from collections import defaultdict
-import torch
 import shardahead
 
 def run(name, code):
@@ -101,11 +100,12 @@ for name, code in json.load(sys.stdin):
         run(name, code)
     except BaseException:
         failed[name] = traceback.format_exc()
-print(json.dumps(failed), file=sys.stderr)
+(root / "failed.json").write_text(json.dumps(failed))
 """
 
 RUN_COMMANDS = """
 import contextlib, io, json, sys
+from pathlib import Path
 from shardahead.command.cli import main
 
 failed = {}
@@ -118,18 +118,8 @@ for name, words in json.load(sys.stdin):
             status = error.code
     if status:
         failed[f"{name}: {words}"] = f"{status}: {out.getvalue()} {err.getvalue()}"
-print(json.dumps(failed))
+Path(sys.argv[1], "failed.json").write_text(json.dumps(failed))
 """
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for module in ("torch", "safetensors"):
-        pytest.importorskip(module)
-    folder = tmp_path_factory.mktemp("documents")
-    made = finish(start_python(MAKE_CHECKPOINTS, folder))
-    assert made.returncode == 0, made.stderr
-    return folder
 
 
 def here(text: str, root: Path) -> str:
@@ -143,20 +133,31 @@ def of(*languages: str, marked: bool | None = None) -> list[Block]:
     return found if marked is None else [block for block in found if bool(block.needs) == marked]
 
 
-def run_with(script: str, work: object, root: Path, stream: str) -> Any:
-    environment = {**clean_environment(), "HF_HUB_CACHE": str(root / "hub")}
+def failed_in(script: str, work: object, root: Path) -> dict[str, str]:
+    """What went wrong, by block."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, root],
         input=json.dumps(work),
         capture_output=True,
         text=True,
-        env=environment,
+        env={**clean_environment(), "HF_HUB_CACHE": str(root / "hub")},
         cwd=root,
-        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(getattr(done, stream).splitlines()[-1])
+    failed: dict[str, str] = json.loads((root / "failed.json").read_text())
+    return failed
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Where the checkpoints are, and which blocks of Python have failed."""
+    for module in ("torch", "safetensors"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    root = tmp_path_factory.mktemp("documents")
+    work = [(block.name, here(block.code, root)) for block in of("python", marked=False)]
+    return root, failed_in(MAKE_CHECKPOINTS + RUN_PYTHON, work, root)
 
 
 def name_of(block: Block) -> str:
@@ -190,9 +191,8 @@ def test_a_block_without_a_language_or_a_mark_would_be_found() -> None:
     ]
 
 
-def test_python_runs(root: Path) -> None:
-    work = [(block.name, here(block.code, root)) for block in of("python", marked=False)]
-    assert run_with(RUN_PYTHON, work, root, "stderr") == {}
+def test_python_runs(ran: tuple[Path, dict[str, str]]) -> None:
+    assert ran[1] == {}
 
 
 @pytest.mark.parametrize("block", of("python", marked=True), ids=name_of)
@@ -206,14 +206,15 @@ def commands(marked: bool) -> Iterator[tuple[str, list[str]]]:
             yield block.name, [word.replace("$checkpoint", "/models/m") for word in words]
 
 
-def test_the_commands_run(root: Path) -> None:
+def test_the_commands_run(ran: tuple[Path, dict[str, str]]) -> None:
+    root = ran[0]
     work = [
         (name, [here(word, root) for word in words])
         for name, words in commands(marked=False)
         if words[0] != "bench"
     ]
     assert len(work) > 20
-    assert run_with(RUN_COMMANDS, work, root, "stdout") == {}
+    assert failed_in(RUN_COMMANDS, work, root) == {}
 
 
 @pytest.mark.parametrize(("name", "words"), [*commands(marked=True)])

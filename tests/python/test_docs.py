@@ -74,11 +74,21 @@ LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
-    """As they are read in the repository; `make docs` looks at the anchors, too."""
+    """As they are read in the repository; `make docs` looks at them as they are on the site."""
     folder = (REPOSITORY / document).parent
     links = [link.partition("#")[0] for link in LINK.findall(text_of(document))]
     local = [link for link in links if link and not re.match(r"[a-z]+:", link)]
     assert [link for link in local if not (folder / link).exists()] == []
+    for path, _, anchor in (link.partition("#") for link in LINK.findall(text_of(document))):
+        if anchor and not re.match(r"[a-z]+:", path):
+            page = folder / path if path else REPOSITORY / document
+            assert anchor in anchors_of(page.read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+def anchors_of(text: str) -> set[str]:
+    """Of the headings, as forges and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings}
 
 
 def test_the_readme_is_narrow_and_short() -> None:
