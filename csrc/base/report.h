@@ -13,6 +13,7 @@ namespace shardahead {
 struct Progress {
   std::uint64_t planned_bytes = 0;  // what this participant wants, or its fixed share of that
   std::uint64_t done_bytes = 0;     // resident, read, shared or failed: no longer waited for
+  std::uint64_t node_read_bytes = 0;
   double seconds = 0;
 };
 
@@ -22,6 +23,9 @@ struct Report {
   std::uint64_t read_bytes = 0;      // brought in
   std::uint64_t lost_bytes = 0;      // part of read_bytes: advised, not arrived, then read
   std::uint64_t shared_bytes = 0;    // brought in by others on this node
+  // Brought in by all of this node, as far as that is known, since this participant came. May count
+  // what was brought in twice, and what only others want.
+  std::uint64_t node_read_bytes = 0;
   std::uint64_t failed_bytes = 0;
   std::uint64_t left_out_bytes = 0;  // cancelled before their turn, or beyond the window
   // Brought in once more for the consumer of this process: evicted before it had consumed them.

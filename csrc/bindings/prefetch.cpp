@@ -151,6 +151,7 @@ void bind_report(py::module_& module) {
   py::class_<Progress>(module, "Progress")
       .def_readonly("planned_bytes", &Progress::planned_bytes)
       .def_readonly("done_bytes", &Progress::done_bytes)
+      .def_readonly("node_read_bytes", &Progress::node_read_bytes)
       .def_readonly("seconds", &Progress::seconds);
   py::class_<Report>(module, "Report")
       .def_readonly("planned_bytes", &Report::planned_bytes)
@@ -158,6 +159,7 @@ void bind_report(py::module_& module) {
       .def_readonly("read_bytes", &Report::read_bytes)
       .def_readonly("lost_bytes", &Report::lost_bytes)
       .def_readonly("shared_bytes", &Report::shared_bytes)
+      .def_readonly("node_read_bytes", &Report::node_read_bytes)
       .def_readonly("failed_bytes", &Report::failed_bytes)
       .def_readonly("left_out_bytes", &Report::left_out_bytes)
       .def_readonly("refetched_bytes", &Report::refetched_bytes)

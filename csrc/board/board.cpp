@@ -51,6 +51,7 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
       runtime_(runtime),
+      read_before_bytes_(memory_.header->read_bytes),
       blocks_(*plan_, wanted_),
       others_(file_.slot(), wanted_.size()),
       throughput_(largest_block_bytes(*plan_, wanted_), set_inflight_bytes) {
@@ -243,8 +244,11 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
 }
 
 SharedFigures BoardClaims::shared() const {
+  const std::uint64_t read_bytes = memory_.header->read_bytes;
   const MutexLock lock(mutex_);
-  return blocks_.shared();
+  SharedFigures found = blocks_.shared();
+  found.node_read_bytes = read_bytes - std::min(read_bytes, read_before_bytes_);
+  return found;
 }
 
 void BoardClaims::tell_keeping(Keeping found) {

@@ -83,6 +83,7 @@ class BoardClaims final : public Claims {
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;
+  const std::uint64_t read_before_bytes_;  // by others, before this one came
   // One for all that follows: a take() looks at the blocks and at the others, and locks once.
   mutable Mutex mutex_;
   WantedBlocks blocks_ GUARDED_BY(mutex_);

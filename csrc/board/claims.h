@@ -52,6 +52,8 @@ struct Meeting {
 struct SharedFigures {
   std::uint64_t done_bytes = 0;
   std::uint64_t failed_bytes = 0;
+  // Brought in by all of this node, this participant too, since it came; 0 where no one counts it.
+  std::uint64_t node_read_bytes = 0;
 };
 
 class Claims {

@@ -158,7 +158,7 @@ Progress Engine::progress() const {
   if (!state_->job.process.is_here()) return {};
   const Crew::Status status = state_->crew.status();
   const Report report = state_->tally.figures(status.claims.get());
-  return {report.planned_bytes, report.settled_bytes(), status.seconds};
+  return {report.planned_bytes, report.settled_bytes(), report.node_read_bytes, status.seconds};
 }
 
 Report Engine::report() const {

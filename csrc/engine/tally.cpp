@@ -1,5 +1,6 @@
 #include "engine/tally.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace shardahead {
@@ -8,6 +9,7 @@ namespace {
 void add_shared(Report& report, const SharedFigures& shared, std::uint64_t inflight_bytes) {
   report.shared_bytes += shared.done_bytes;
   report.failed_bytes += shared.failed_bytes;
+  report.node_read_bytes = shared.node_read_bytes;
   report.inflight_bytes = inflight_bytes;
 }
 
@@ -114,6 +116,7 @@ Report Tally::figures(const Claims* claims) const {
   const MutexLock lock(mutex_);
   Report report = figures_;
   if (!closed_ && claims != nullptr) add_shared(report, shared, inflight_bytes);
+  report.node_read_bytes = std::max(report.node_read_bytes, report.read_bytes);
   return report;
 }
 

@@ -40,6 +40,18 @@ TEST_CASE("participants take each block once, in ascending order") {
   CHECK(a->shared().done_bytes + b->shared().done_bytes == plan->total_bytes());
 }
 
+TEST_CASE("what the node has brought in counts for each from when it came") {
+  const TemporaryFolder folder;
+  const auto plan = plan_of(4);
+  const auto a = join(folder, plan);
+  a->settle(a->take(kNoLimit).value(), Outcome::done, 100);
+  const auto b = join(folder, plan);
+  a->settle(a->take(kNoLimit).value(), Outcome::done, 20);
+  b->settle(b->take(kNoLimit).value(), Outcome::done, 3);
+  CHECK(a->shared().node_read_bytes == 123);
+  CHECK(b->shared().node_read_bytes == 23);
+}
+
 TEST_CASE("nothing is taken beyond the limit, and what is before it can be settled alone") {
   const TemporaryFolder folder;
   const auto board = join(folder, plan_of(10));

@@ -99,6 +99,18 @@ TEST_CASE("what others do counts until the claims are given up, and then stays a
   CHECK(fixture.tally.figures(nullptr).shared_bytes == 100);
 }
 
+TEST_CASE("the node has brought in what is counted of it, and this participant's at least") {
+  TallyFixture fixture;
+  fixture.tally.add(0, {read(100)}, Outcome::done);
+  CHECK(fixture.tally.figures(nullptr).node_read_bytes == 100);
+  CHECK(fixture.tally.figures(&fixture.claims).node_read_bytes == 100);
+  fixture.claims.others.node_read_bytes = 250;
+  CHECK(fixture.tally.figures(&fixture.claims).node_read_bytes == 250);
+  fixture.tally.close(fixture.claims);
+  fixture.claims.others.node_read_bytes = 300;
+  CHECK(fixture.tally.figures(nullptr).node_read_bytes == 250);
+}
+
 TEST_CASE("the failures of others are known once the claims are given up") {
   TallyFixture fixture;
   fixture.claims.unsettled = 0;
