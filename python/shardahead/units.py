@@ -1,4 +1,7 @@
-"""Byte counts as people write and read them, and names that can be printed. Pure; no I/O."""
+"""Bytes, rates, times and shares as people write and read them, and names that can be printed.
+
+Pure; no I/O.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +63,37 @@ def format_rate(bytes_per_second: float) -> str:
     rate = max(bytes_per_second, 0.0) / 1e6
     decimals = 0 if rate >= 9.95 or rate == 0 else 1 if rate >= 0.995 else 2
     return f"{rate:,.{decimals}f} MB/s"
+
+
+def format_seconds(seconds: float) -> str:
+    """How long something took: in seconds, with decimals where it is short, "2 min 5 s" or
+    "1 h 2 min".
+    """
+    if seconds <= 0:
+        return "0 s"
+    if seconds < 59.5:
+        decimals = (
+            0 if seconds >= 9.95 else 1 if seconds >= 0.995 else 2 if seconds >= 0.0995 else 3
+        )
+        return f"{max(seconds, 0.001):.{decimals}f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def format_share(part: int, whole: int) -> str:
+    """What `part` is of `whole`, rounded down to a tenth: "100.0 %" is all of it. All of nothing is
+    all.
+    """
+    tenths = 1000 if part >= whole else 1000 * part // whole
+    return f"{tenths // 10}.{tenths % 10} %"
+
+
+def counted(count: int, name: str) -> str:
+    """A number of things that have a regular plural: "1 shard", "2 shards"."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def printable(path: str) -> str:

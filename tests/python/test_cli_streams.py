@@ -58,7 +58,8 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_closed_streams_count_as_dev_null(folder: Path, command: str) -> None:
     for closed in CLOSED:
-        done = run([command, folder], closed)
+        words = [command, folder, *(["--quiet"] if command == "warm" else [])]
+        done = run(words, closed)
         assert (done.returncode, done.stderr) == (0, ""), closed
         assert (done.stdout == "") == (">&-" in closed.split()), closed
         if command in ("warm", "evict"):
@@ -75,7 +76,12 @@ def test_errors_without_a_standard_error(tmp_path: Path, redirected: str) -> Non
 
 @pytest.mark.usefixtures("buffering")
 def test_a_full_disk_is_an_error(folder: Path) -> None:
-    for words in (["warm", folder], ["status", folder], ["plan", folder, "--json"], ["--help"]):
+    for words in (
+        ["warm", folder, "-q"],
+        ["status", folder],
+        ["plan", folder, "--json"],
+        ["--help"],
+    ):
         done = run(words, ">/dev/full")
         assert (done.returncode, done.stdout) == (1, "")
         full = f"cannot write to standard output: {os.strerror(errno.ENOSPC)}\n"

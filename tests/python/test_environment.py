@@ -82,9 +82,9 @@ def test_what_is_not_disabled_prefetches(
 
 def test_a_command_that_is_typed_does_its_work(shard: Path) -> None:
     env = {"SHARDAHEAD_DISABLE": "1"}
-    done = finish(start_python(COMMAND, "warm", shard, env=env))
+    done = finish(start_python(COMMAND, "warm", "-q", shard, env=env))
     assert done.returncode == 0
-    assert "1.00 MiB read" in done.stdout
+    assert "warm: 1.00 MiB in" in done.stdout
     assert "SHARDAHEAD_DISABLE" in done.stderr
     assert done.stderr.count("\n") == 1
     assert is_resident(shard)
@@ -187,7 +187,8 @@ def test_a_load_warns_once(
 
 @pytest.mark.parametrize("command", ["warm", "status", "evict", "plan", "doctor"])
 def test_a_command_warns_once(shard: Path, command: str) -> None:
-    done = finish(start_python(COMMAND, command, shard, env={"SHARDAHEAD_THREAD": "8"}))
+    words = [command, *(["--quiet"] if command == "warm" else [])]
+    done = finish(start_python(COMMAND, *words, shard, env={"SHARDAHEAD_THREAD": "8"}))
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("shardahead: ")

@@ -62,7 +62,7 @@ def test_evict_on_tmpfs_says_that_it_is_memory(in_memory: Path, tmp_path: Path) 
 
 def test_warm_on_tmpfs_has_nothing_to_do(in_memory: Path) -> None:
     write_file(in_memory / "a.safetensors", MIB)
-    done = run("warm", in_memory)
+    done = run("warm", "-q", in_memory)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the files live in memory (tmpfs)" in done.stdout
     document = json.loads(run("warm", "--json", in_memory).stdout)

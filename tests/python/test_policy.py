@@ -263,7 +263,7 @@ def test_the_text_is_one_line_with_what_there_is_to_say(report: Report) -> None:
         topology_source="LOCAL_RANK",
     )
     for part in (
-        "3.00 MiB read in 2.00 s (1.50 MiB/s)",
+        "3.00 MiB read in 2.00 s (1.6 MB/s)",
         "2.00 MiB already resident",
         "1 B failed",
         "2 B left out",

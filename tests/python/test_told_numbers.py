@@ -121,6 +121,7 @@ TOLD: dict[tuple[str, str], list[Numbers]] = {
 #: Those that come from no constant.
 FREE = {
     ("format_bytes", "1.50 GiB"): "an example",
+    ("format_seconds", "5 s"): "an example",
     ("_common_ends", "0.1 ms"): "measured",
     ("neighbours", "10 to 20 us"): "measured",
     ("resolve_checkpoint", "million"): "about MAX_INDEX_TENSORS",

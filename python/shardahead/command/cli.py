@@ -3,6 +3,8 @@
 Results go to standard output, progress and errors to standard error. Exit status: 0 done,
 1 incomplete with the reason, 2 wrong usage, 128 and its number for a signal that ended it. `bench`
 becomes the program shardahead-bench. For the main thread.
+
+argparse parses: it is no dependency, and what is mistyped is said before rich is imported.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ from shardahead.command import commands, residency_commands
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
 from shardahead.command.results import INCOMPLETE, WRONG_USAGE
+from shardahead.command.showing_options import (
+    EXIT_STATUSES,
+    add_showing,
+    add_watching,
+    with_seconds,
+)
 from shardahead.command.standard_streams import (
     OutputError,
     complain,
@@ -84,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         if words[:1] == ["bench"]:
             _become_bench(words[1:])
-        options = _parser().parse_args(words)
+        options = _parser().parse_args(with_seconds(words))
         if warning := new_warning(os.environ):
             complain(warning)
         run: Callable[[argparse.Namespace], int] = options.run
@@ -141,14 +149,21 @@ def _parser() -> argparse.ArgumentParser:
     warm.add_argument(
         "--force", action="store_true", help="go on beyond what fits in memory, evicting pages"
     )
-    warm.add_argument("--quiet", "-q", action="store_true", help="no progress bar")
+    warm.add_argument(
+        "--quiet", "-q", action="store_true", help="no progress, neither a bar nor lines"
+    )
+    add_showing(warm, each=False)
     for name, run, description in (
         ("status", residency_commands.status, "how much of a checkpoint is in the page cache"),
         ("evict", residency_commands.evict, "drop a checkpoint from the page cache"),
     ):
-        _command(subparsers, name, run, description)
+        residency = _command(subparsers, name, run, description)
+        add_showing(residency)
+        if name == "status":
+            add_watching(residency)
     plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
     _add_sharing(plan)
+    add_showing(plan)
     examine = _command(
         subparsers, "doctor", commands.doctor, "what limits loading it here, and what to change"
     )
@@ -171,7 +186,7 @@ def _command(
         name,
         help=description,
         description=f"{name}: {description}.",
-        epilog=_EXAMPLES,
+        epilog=f"{_EXAMPLES}\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

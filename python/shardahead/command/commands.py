@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 
 from shardahead import _core
@@ -19,9 +18,17 @@ from shardahead.command.advice import advise
 from shardahead.command.doctor import as_dict, as_text, examine_shards, selection_of
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
-from shardahead.command.results import finish, table_of
+from shardahead.command.plan_screen import plan_details, plan_line, planned_shards
+from shardahead.command.progress_shown import wait_showing
+from shardahead.command.results import finish
 from shardahead.command.standard_streams import complain
 from shardahead.command.typed_files import shards_of
+from shardahead.command.warm_result import (
+    is_of_the_node,
+    result_line,
+    tells_for_the_node,
+    tells_why,
+)
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.mounts import memory_types
 from shardahead.node.residency import residency_of
@@ -29,8 +36,8 @@ from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
-from shardahead.prefetch.options import Options, is_disabled, resolve_options
-from shardahead.prefetch.report import Report
+from shardahead.prefetch.options import Options, PrefetchOptions, is_disabled, resolve_options
+from shardahead.prefetch.report import Report, describe_error
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes, printable
 
@@ -45,7 +52,8 @@ def warm(options: argparse.Namespace) -> int:
     unusable: OSError | None = None
     try:
         handle = interruptibly(partial(_start, options))
-        _show_progress(handle, quiet=options.quiet or options.json)
+        told = tells_for_the_node(handle.report())
+        wait_showing(handle, quiet=options.quiet or options.json or not told)
         if handle.report().incomplete_reason() is None:
             try:
                 after, note = interruptibly(partial(_seen_after, handle))
@@ -59,13 +67,19 @@ def warm(options: argparse.Namespace) -> int:
     report = handle.report()
     reason = reason_of(ended) if ended else _why_incomplete(report, after)
     if unusable is not None and reason is None:
-        reason = str(unusable)
+        reason = describe_error(unusable)
     if options.json:
         document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
         text = json.dumps(document)
     else:
-        text = f"warm: {report.text()}{note}"
-    return finish(text, reason, ended)
+        text = _warm_text(report, note, verbose=options.verbose)
+    return finish(text, reason, ended, complains=tells_why(report) or ended is not None)
+
+
+def _warm_text(report: Report, note: str, *, verbose: bool) -> str:
+    """Nothing of a rank that does not tell for its node, unless each is to tell."""
+    lines = [result_line(report, note)] if tells_for_the_node(report) else []
+    return "\n".join([*lines, *([report.text()] if verbose else [])])
 
 
 def _start(options: argparse.Namespace) -> PrefetchHandle:
@@ -84,7 +98,9 @@ def _start(options: argparse.Namespace) -> PrefetchHandle:
     shards = shards_of(options)
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     spans = [None] * len(shards)
-    return start_prefetch(shards, chosen, where, spans=spans, consumer=False, even_disabled=True)
+    return start_prefetch(
+        shards, chosen, where, spans=spans, consumer=False, even_disabled=True, logs_end=False
+    )
 
 
 def _seen_after(handle: PrefetchHandle) -> tuple[int | None, str]:
@@ -113,13 +129,15 @@ def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | N
 
 
 def _resident_after(handle: PrefetchHandle) -> int | None:
-    """What is resident once the only rank is done; None where it cannot be told.
+    """What is resident once all is done, for the rank that tells for its node; None where it cannot
+    be told.
 
     Waits for pages that are still being read. Raises OSError for the first that cannot be read: it
     stays in the page cache, where it was taken for resident.
     """
     report = handle.report()
-    if report.local_size > 1 or report.planned_bytes == 0:
+    told = tells_for_the_node(report) and is_of_the_node(report)
+    if not told or report.planned_bytes == 0:
         return None
     total = 0
     for index, shard in enumerate(handle.shards):
@@ -131,45 +149,6 @@ def _resident_after(handle: PrefetchHandle) -> int | None:
             PrefetchConsumer(handle).fetch_now(index, 0, file.size_bytes)
             total += file.pending_bytes
     return total
-
-
-def _show_progress(handle: PrefetchHandle, *, quiet: bool) -> None:
-    """Waits for the end; on a terminal with a bar of bytes, rate and time left."""
-    if quiet or not sys.stderr.isatty():
-        handle.wait()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    bar = Progress(
-        TextColumn("warm"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    task = bar.add_task("warm", total=handle.progress().planned_bytes)
-    # A terminal that hangs up takes nothing, and is no reason to read less.
-    with suppress(OSError):
-        bar.start()
-    try:
-        while not handle.done:
-            try:
-                handle.wait(0.1)
-            except TimeoutError:
-                bar.update(task, completed=handle.progress().done_bytes)
-        bar.update(task, completed=handle.progress().done_bytes)
-    finally:
-        with suppress(OSError):
-            bar.stop()
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -193,7 +172,7 @@ def _plan_text(options: argparse.Namespace) -> str:
             sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
         )
     if not options.json:
-        return _plan_page(shards, blocks, share, chosen.partition, where)
+        return _plan_page(options, shards, blocks, share, chosen, where)
     document = {
         "size_bytes": sum(sizes),
         "block_bytes": chosen.block_bytes,
@@ -211,29 +190,25 @@ def _plan_text(options: argparse.Namespace) -> str:
 
 
 def _plan_page(
+    options: argparse.Namespace,
     shards: Sequence[Shard],
     blocks: Sequence[tuple[int, int, int]],
     share: Sequence[int],
-    partition: str,
+    chosen: PrefetchOptions,
     where: LocalTopology,
 ) -> str:
     counts = [0] * len(shards)
     for file, _, _ in blocks:
         counts[file] += 1
-    rows = [
-        (printable(s.path), format_bytes(s.size_bytes), str(n))
-        for s, n in zip(shards, counts, strict=True)
-    ]
-    size = format_bytes(sum(shard.size_bytes for shard in shards))
-    total = ("in all", size, str(len(blocks)))
-    table = table_of(("shard, in order", "size", "blocks"), [*rows, total])
-    if partition == "dynamic":
-        ranks = f"{where.size} local ranks ({where.source})"
-        return f"{table}\npartition dynamic: {ranks} claim them in this order"
+    sizes = [shard.size_bytes for shard in shards]
     mine = sum(blocks[index][2] for index in share)
-    return (
-        f"{table}\nlocal rank {where.rank} of {where.size} ({where.source}), partition "
-        f"{partition}: {len(share)} blocks, {format_bytes(mine)}"
+    paths = [shard.path for shard in shards]
+    return "\n".join(
+        [
+            plan_line(sum(sizes), len(blocks), chosen, where, len(share), mine),
+            *planned_shards(paths, sizes, counts, each=options.each),
+            *(["", plan_details(chosen, where)] if options.verbose else []),
+        ]
     )
 
 

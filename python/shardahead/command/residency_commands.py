@@ -1,4 +1,4 @@
-"""What `status` and `evict` do: one look at each file, and a table of what was found.
+"""What `status` and `evict` do: one look at each file, and what was found, for people or as JSON.
 
 Each takes what cli.py parsed and returns the exit status. One thread, which signals interrupt
 (endings.py): what may wait for storage is done by another.
@@ -10,25 +10,46 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of
-from shardahead.command.results import finish, table_of
+from shardahead.command.readiness import Required, why_not_ready
+from shardahead.command.residency_screen import (
+    evict_line,
+    residency_document,
+    shards_shown,
+    size_of,
+    status_line,
+)
+from shardahead.command.results import finish
 from shardahead.command.typed_files import shards_of
+from shardahead.command.watch import watch
 from shardahead.node.mounts import memory_types
 from shardahead.node.residency import FileResidency, evict_file, residency_of
-from shardahead.units import format_bytes, printable
+from shardahead.units import counted, format_bytes
+
+_NOT_LOOKED_AT = "not looked at"
 
 
 def status(options: argparse.Namespace) -> int:
+    required: Required | None = options.require
+    if options.watch is not None:
+        return watch(options, required)
     files, ended = _each_file(options, residency_of)
     reason = reason_of(ended) if ended else None
-    return finish(_residency_text(options, files, reason), reason, ended)
+    if required is not None and ended is None:
+        reason = why_not_ready(files, required)
+    if options.json:
+        return finish(json.dumps(residency_document(files, reason)), reason, ended)
+    lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
+    if options.verbose:
+        lines += _sources(files)
+    return finish("\n".join(lines), reason, ended)
 
 
 def evict(options: argparse.Namespace) -> int:
-    files, ended = _each_file(options, evict_file)
+    before: list[FileResidency] = []
+    files, ended = _each_file(options, partial(_look_and_evict, before))
     reason: str | None = None
     if ended is None:
         try:
@@ -36,7 +57,22 @@ def evict(options: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             ended = error
     reason = reason_of(ended) if ended else reason
-    return finish(_residency_text(options, files, reason), reason, ended)
+    if options.json:
+        return finish(json.dumps(residency_document(files, reason)), reason, ended)
+    count = min(len(before), sum(file.reason != _NOT_LOOKED_AT for file in files))
+    lines = [f"evict: {evict_line(before[:count], files[:count], size_of(files))}"]
+    if reason or options.verbose or options.each:
+        lines += shards_shown(files, each=options.each)
+    if options.verbose:
+        lines += _sources(files)
+    return finish("\n".join(lines), reason, ended)
+
+
+def _look_and_evict(before: list[FileResidency], path: str) -> FileResidency:
+    found = residency_of(path)
+    left = evict_file(path)
+    before.append(found)
+    return left
 
 
 def _each_file(
@@ -60,7 +96,7 @@ def _each_file(
         ended.append(error)
     files = found[: len(shards)]
     for shard in shards[len(files) :]:
-        files.append(FileResidency(shard.path, shard.size_bytes, None, "unknown", "not looked at"))
+        files.append(FileResidency(shard.path, shard.size_bytes, None, "unknown", _NOT_LOOKED_AT))
     return files, ended[0] if ended else None
 
 
@@ -82,7 +118,7 @@ def _why_not_evicted(files: Sequence[FileResidency]) -> str | None:
         )
     unknown = [file for file in files if file.resident_bytes is None]
     if unknown:
-        count = "1 file" if len(unknown) == 1 else f"{len(unknown)} files"
+        count = counted(len(unknown), "file")
         reasons.append(f"what stayed of {count} is not known: {unknown[0].reason}")
     return "; ".join(reasons) or None
 
@@ -91,48 +127,10 @@ def _left_bytes(file: FileResidency) -> int:
     return (file.resident_bytes or 0) + (file.pending_bytes or 0)
 
 
-def _residency_text(
-    options: argparse.Namespace, files: Sequence[FileResidency], reason: str | None
-) -> str:
-    size = sum(file.size_bytes for file in files)
-    known = all(file.resident_bytes is not None for file in files)
-    resident = sum(file.resident_bytes or 0 for file in files) if known else None
-    if options.json:
-        document = {
-            "size_bytes": size,
-            "resident_bytes": resident,
-            "reason": reason,
-            "files": [_residency_dict(file) for file in files],
-        }
-        return json.dumps(document)
-    rows = [(printable(file.path), format_bytes(file.size_bytes), _share(file)) for file in files]
-    reasons = {file.reason for file in files if file.resident_bytes is None}
-    total = FileResidency("in all", size, resident, "", "")
-    table = table_of(
-        ("shard", "size", "resident"), [*rows, ("in all", format_bytes(size), _share(total))]
-    )
-    lines = [table, *(f"unknown: {reason}" for reason in sorted(reasons))]
-    pending = sum(file.pending_bytes or 0 for file in files)
-    if pending:
-        lines.append(
-            f"not usable: {format_bytes(pending)} more are being read, or could not be read"
-        )
-    return "\n".join(lines)
-
-
-def _residency_dict(file: FileResidency) -> dict[str, Any]:
-    return {
-        "path": printable(file.path),
-        "size_bytes": file.size_bytes,
-        "resident_bytes": file.resident_bytes,
-        "pending_bytes": file.pending_bytes,
-        "source": file.source,
-        "reason": file.reason,
-    }
-
-
-def _share(file: FileResidency) -> str:
-    if file.resident_bytes is None:
-        return "unknown"
-    percent = 100 * file.resident_bytes / file.size_bytes if file.size_bytes else 100.0
-    return f"{format_bytes(file.resident_bytes)} ({percent:.1f} %)"
+def _sources(files: Sequence[FileResidency]) -> list[str]:
+    """Who has told it."""
+    counts: dict[str, int] = {}
+    for file in files:
+        counts[file.source] = counts.get(file.source, 0) + 1
+    told = ", ".join(f"{source} {counted(count, 'shard')}" for source, count in counts.items())
+    return ["", f"told by: {told}"]

@@ -44,6 +44,8 @@ class PrefetchHandle:
         shards: Sequence[Shard],
         options: PrefetchOptions,
         topology: LocalTopology,
+        *,
+        logs_end: bool = True,
     ) -> None:
         self._core = core
         self._options = options
@@ -51,6 +53,7 @@ class PrefetchHandle:
         self._process = os.getpid()
         self._waited = Waited()
         self._unlogged = [True]  # emptied by the one that logs: pop() is atomic
+        self._logs_end = logs_end
         self._keeping_reason = ""
         self._callbacks: list[Callable[[PrefetchHandle], object]] = []
         self.shards: tuple[Shard, ...] = tuple(shards)
@@ -125,7 +128,12 @@ class PrefetchHandle:
     def progress(self) -> Progress:
         """How far it has got; costs next to nothing."""
         figures = self._core.progress()
-        return Progress(figures.planned_bytes, figures.done_bytes, figures.seconds)
+        return Progress(
+            planned_bytes=figures.planned_bytes,
+            done_bytes=figures.done_bytes,
+            node_read_bytes=figures.node_read_bytes,
+            seconds=figures.seconds,
+        )
 
     def report(self) -> Report:
         """The figures so far; final once `done`."""
@@ -236,6 +244,8 @@ class PrefetchHandle:
         try:
             self._unlogged.pop()
         except IndexError:
+            return
+        if not self._logs_end:
             return
         report = self.report()
         if report.keeps_pages is False:

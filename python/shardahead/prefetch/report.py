@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardahead import _core
-from shardahead.units import format_bytes
+from shardahead.units import format_bytes, format_rate
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Report:
 
     `planned_bytes` is the sum of `resident_bytes` (in the page cache already), `read_bytes`
     (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done,
-    `left_out_bytes` (cancelled before their turn, or beyond the window). `lost_bytes` is the part
+    `left_out_bytes` (cancelled before their turn, or beyond the window). `node_read_bytes` all of
+    this node have brought in since it started, twice where that had been evicted; with a fixed
+    share, or without shared memory, it is `read_bytes`. `lost_bytes` is the part
     of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
     is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
     processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
@@ -37,6 +39,7 @@ class Report:
     read_bytes: int
     lost_bytes: int
     shared_bytes: int
+    node_read_bytes: int
     failed_bytes: int
     left_out_bytes: int
     refetched_bytes: int
@@ -90,6 +93,8 @@ class Report:
         if self.errors:
             more = f" (and {self.error_count - 1} more)" if self.error_count > 1 else ""
             reasons.append(f"{describe_error(self.errors[0])}{more}")
+        elif self.failed_bytes:
+            reasons.append(f"{format_bytes(self.failed_bytes)} could not be read by others")
         if self.cancelled:
             reasons.append("cancelled")
         if self.left_out_bytes:
@@ -104,7 +109,7 @@ class Report:
         """One line for people and logs."""
         parts = [
             f"{format_bytes(self.read_bytes)} read in {self.seconds:.2f} s "
-            f"({format_bytes(self.bytes_per_second)}/s)",
+            f"({format_rate(self.bytes_per_second)})",
             f"{format_bytes(self.resident_bytes)} already resident",
         ]
         if self.shared_bytes:

@@ -104,10 +104,12 @@ def start_prefetch(
     consumer_releases: bool = True,
     tries_mounts: bool = True,
     even_disabled: bool = False,
+    logs_end: bool = True,
 ) -> PrefetchHandle:
     """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
     consumer that does not release may hold what it has passed, which cannot be dropped then.
-    `even_disabled`: SHARDAHEAD_DISABLE does not count.
+    `even_disabled`: SHARDAHEAD_DISABLE does not count. Without `logs_end` the caller tells how it
+    ended.
     """
     if not even_disabled and is_disabled():
         spans = [[] for _ in shards]
@@ -129,7 +131,7 @@ def start_prefetch(
         consumer_releases=consumer_releases,
         tries_mounts=tries_mounts,
     )
-    return PrefetchHandle(core, shards, options, topology)
+    return PrefetchHandle(core, shards, options, topology, logs_end=logs_end)
 
 
 def _spans_of(

@@ -1,0 +1,100 @@
+"""What `warm` says while it runs, and when: rates and lines from the figures of a running prefetch.
+
+Pure: it is told the time, and neither waits nor prints (progress_shown.py does). One thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from shardahead.prefetch.progress import Progress
+from shardahead.units import counted, format_bytes, format_rate, format_seconds, format_share
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is being brought in. `files`: how many shards. `local_size`: how many ranks of this node
+    share it. `own_share`: the figures are of local rank `local_rank` alone, for no one counts those
+    of the node.
+    """
+
+    files: int
+    local_rank: int
+    local_size: int
+    own_share: bool
+
+    def text(self) -> str:
+        if self.own_share:
+            return f"share of local rank {self.local_rank} of {self.local_size}"
+        if self.local_size > 1:
+            return f"{counted(self.files, 'shard')}, {self.local_size} local ranks"
+        return counted(self.files, "shard")
+
+
+class RecentRate:
+    """How fast bytes have come of late: over `over_seconds`, or since the start."""
+
+    def __init__(self, over_seconds: float) -> None:
+        self._over_seconds = over_seconds
+        self._seen: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def note(self, progress: Progress) -> None:
+        """The figures at this moment. Of each that follows, neither is less."""
+        self._seen.append((progress.seconds, progress.node_read_bytes))
+        # One that is as old as that is kept, to measure from.
+        while len(self._seen) > 2 and progress.seconds - self._seen[1][0] >= self._over_seconds:
+            self._seen.popleft()
+
+    @property
+    def bytes_per_second(self) -> float:
+        (before, before_bytes), (now, now_bytes) = self._seen[0], self._seen[-1]
+        return (now_bytes - before_bytes) / (now - before) if now > before else 0.0
+
+
+class Beat:
+    """When something is due that is done every `every_seconds`, the first time after that long.
+    What was missed is not made up for.
+    """
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every_seconds = every_seconds
+        self._next_seconds = every_seconds
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether it is to be done now; then it is not due again before its time."""
+        if seconds < self._next_seconds:
+            return False
+        missed = (seconds - self._next_seconds) // self._every_seconds
+        self._next_seconds += (missed + 1) * self._every_seconds
+        return True
+
+
+def begin_line(work: Work, progress: Progress) -> str:
+    return f"warm: {format_bytes(progress.planned_bytes)}, {work.text()}"
+
+
+def running_line(progress: Progress, rate: float) -> str:
+    parts = [f"warm: {of_planned(progress)}", format_rate(rate)]
+    return ", ".join([*parts, *([left] if (left := time_left(progress, rate)) else [])])
+
+
+def end_line(progress: Progress) -> str:
+    """With the rate of all of it, where anything was read."""
+    parts = [f"warm: {of_planned(progress)}"]
+    if progress.node_read_bytes and progress.seconds > 0:
+        parts.append(format_rate(progress.node_read_bytes / progress.seconds))
+    return ", ".join([*parts, f"ended after {format_seconds(progress.seconds)}"])
+
+
+def of_planned(progress: Progress) -> str:
+    done, planned = progress.done_bytes, progress.planned_bytes
+    return f"{format_bytes(done)} of {format_bytes(planned)} ({format_share(done, planned)})"
+
+
+def time_left(progress: Progress, rate: float) -> str:
+    """Of what is left at `rate`; nothing where that cannot be told."""
+    left_bytes = progress.planned_bytes - progress.done_bytes
+    if left_bytes <= 0 or rate <= 0:
+        return ""
+    return f"{format_seconds(left_bytes / rate)} left"

@@ -1,0 +1,136 @@
+"""What `status` and `evict` show: for people one line with what matters, then the shards; for
+programs all of it. It lays out what it is given, and looks at no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shardahead.command.shard_names import apart
+from shardahead.command.tables import MOST_SHARDS, Row, showable, table_of
+from shardahead.node.residency import FileResidency
+from shardahead.units import counted, format_bytes, format_share, printable
+
+EACH = "--each shows every shard"
+_STATES = ("resident", "partly resident", "not resident", "unknown")
+
+
+def status_line(files: Sequence[FileResidency]) -> str:
+    size, resident = size_of(files), resident_of(files)
+    if resident is None:
+        known = sum(file.resident_bytes or 0 for file in files)
+        at_least = f", at least {format_bytes(known)}" if known else ""
+        return f"it is not known how much of {format_bytes(size)} is resident{at_least}"
+    share = format_share(resident, size)
+    return f"{format_bytes(resident)} of {format_bytes(size)} resident ({share})"
+
+
+def evict_line(
+    before: Sequence[FileResidency], after: Sequence[FileResidency], size_bytes: int
+) -> str:
+    """`before` and `after` are of the same files, which may not be all: those have `size_bytes`."""
+    size = format_bytes(size_bytes)
+    had, has = _there(before), _there(after)
+    if had is None or has is None:
+        return f"it is not known how much of {size} was resident, or is"
+    if not had:
+        return f"nothing of {size} was resident"
+    if not has:
+        return f"{format_bytes(had)} of {size} dropped"
+    return f"{format_bytes(max(had - has, 0))} of {size} dropped, {format_bytes(has)} stayed"
+
+
+def size_of(files: Sequence[FileResidency]) -> int:
+    return sum(file.size_bytes for file in files)
+
+
+def resident_of(files: Sequence[FileResidency]) -> int | None:
+    """None where it is not known of each."""
+    if any(file.resident_bytes is None for file in files):
+        return None
+    return sum(file.resident_bytes or 0 for file in files)
+
+
+def shards_shown(
+    files: Sequence[FileResidency], *, each: bool, most_shards: int = MOST_SHARDS
+) -> list[str]:
+    """The common folder, a row for each shard, and what else is to be said. Of more than
+    `most_shards` one for all that are alike, unless it is to be `each`.
+    """
+    summed_up = len(files) > most_shards and not each
+    folder, names = apart([printable(file.path) for file in files])
+    lines = [place(len(files), folder), ""]
+    if summed_up:
+        lines += [_summed_up(files), "", EACH]
+    else:
+        rows = [_row(name, [file]) for name, file in zip(names, files, strict=True)]
+        lines += [table_of(("shard", "size", "resident"), rows, bars=True)]
+    remarks = []
+    if summed_up and (first := _first_cold(files, names)):
+        remarks.append(f"the first that is not resident: {showable(first)}")
+    reasons = {file.reason for file in files if file.resident_bytes is None}
+    remarks += [f"unknown: {reason}" for reason in sorted(reasons)]
+    if pending := sum(file.pending_bytes or 0 for file in files):
+        remarks.append(
+            f"not usable: {format_bytes(pending)} more are being read, or could not be read"
+        )
+    return [*lines, *([""] if remarks and not summed_up else []), *remarks]
+
+
+def place(count: int, folder: str) -> str:
+    return f"{counted(count, 'shard')} in {showable(folder)}" if folder else counted(count, "shard")
+
+
+def residency_document(files: Sequence[FileResidency], reason: str | None) -> dict[str, Any]:
+    """All of it, in types that the json module writes."""
+    return {
+        "size_bytes": size_of(files),
+        "resident_bytes": resident_of(files),
+        "reason": reason,
+        "files": [_residency_dict(file) for file in files],
+    }
+
+
+def _summed_up(files: Sequence[FileResidency]) -> str:
+    groups: dict[str, list[FileResidency]] = {state: [] for state in _STATES}
+    for file in files:
+        groups[_state(file)].append(file)
+    rows = [_row(f"{len(group)} {state}", group) for state, group in groups.items() if group]
+    return table_of(("shards", "size", "resident"), rows, bars=True)
+
+
+def _first_cold(files: Sequence[FileResidency], names: Sequence[str]) -> str | None:
+    cold = (name for name, file in zip(names, files, strict=True) if _state(file) in _STATES[1:3])
+    return next(cold, None)
+
+
+def _state(file: FileResidency) -> str:
+    if file.resident_bytes is None:
+        return _STATES[3]
+    if file.resident_bytes >= file.size_bytes:
+        return _STATES[0]
+    return _STATES[1] if file.resident_bytes else _STATES[2]
+
+
+def _row(name: str, files: Sequence[FileResidency]) -> Row:
+    size, resident = size_of(files), resident_of(files)
+    share = "unknown" if resident is None else format_share(resident, size)
+    return Row(name, (format_bytes(size), share), resident, size)
+
+
+def _there(files: Sequence[FileResidency]) -> int | None:
+    """Also what cannot be used."""
+    resident = resident_of(files)
+    return None if resident is None else resident + sum(file.pending_bytes or 0 for file in files)
+
+
+def _residency_dict(file: FileResidency) -> dict[str, Any]:
+    return {
+        "path": printable(file.path),
+        "size_bytes": file.size_bytes,
+        "resident_bytes": file.resident_bytes,
+        "pending_bytes": file.pending_bytes,
+        "source": file.source,
+        "reason": file.reason,
+    }

@@ -1,0 +1,65 @@
+"""What `warm` has done, in one line for people: what matters first. Pure.
+
+The line is of the node: of all that its ranks, and whoever else loads the same, brought in while
+this process ran. Where no one counts that, it is of this rank's share, and says so.
+"""
+
+from __future__ import annotations
+
+from shardahead.prefetch.report import Report
+from shardahead.units import format_bytes, format_rate, format_seconds
+
+
+def result_line(report: Report, note: str = "") -> str:
+    """`note`: what else is known of the files."""
+    return f"warm: {_what_came(report)}{_what_did_not(report)}{note}{_whose(report)}"
+
+
+def tells_for_the_node(report: Report) -> bool:
+    """Whether this process is the one of its node's ranks that tells what they have done."""
+    return report.local_rank == 0
+
+
+def is_of_the_node(report: Report) -> bool:
+    """Whether all ranks of the node have the same figures."""
+    return report.local_size == 1 or report.partition == "dynamic"
+
+
+def tells_why(report: Report) -> bool:
+    """Whether it is this process that has to say why the work is incomplete."""
+    return tells_for_the_node(report) or not is_of_the_node(report) or report.error_count > 0
+
+
+def _what_came(report: Report) -> str:
+    if not report.planned_bytes:
+        return "nothing to read: the shards are empty"
+    here_bytes = report.planned_bytes - report.failed_bytes - report.left_out_bytes
+    if not report.done and not report.cancelled:
+        here_bytes = report.resident_bytes + report.read_bytes + report.shared_bytes
+    # Twice, where it had been evicted; and by others, who may want more than this process does.
+    read_bytes = min(report.node_read_bytes, here_bytes)
+    if not here_bytes:
+        return f"nothing in {format_seconds(report.seconds)}"
+    if not read_bytes:
+        every = "all " if here_bytes == report.planned_bytes else ""
+        return f"{every}{format_bytes(here_bytes)} were resident"
+    rate = format_rate(read_bytes / report.seconds) if report.seconds > 0 else "at once"
+    text = f"{format_bytes(read_bytes)} in {format_seconds(report.seconds)}, {rate}"
+    if here_bytes > read_bytes:
+        text += f"; {format_bytes(here_bytes - read_bytes)} were resident"
+    return text
+
+
+def _what_did_not(report: Report) -> str:
+    text = ""
+    if report.failed_bytes:
+        text += f"; {format_bytes(report.failed_bytes)} could not be read"
+    if report.left_out_bytes:
+        text += f"; {format_bytes(report.left_out_bytes)} left out"
+    return text
+
+
+def _whose(report: Report) -> str:
+    if is_of_the_node(report):
+        return f" ({report.local_size} local ranks)" if report.local_size > 1 else ""
+    return f" (share of local rank {report.local_rank} of {report.local_size})"
