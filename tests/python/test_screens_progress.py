@@ -77,8 +77,12 @@ def test_a_bar_on_a_terminal(mount: slowfs.SlowFs) -> None:
 
 
 def test_a_bar_without_colours(mount: slowfs.SlowFs) -> None:
-    shown = at_terminal("warm", mount.mountpoint, env={"NO_COLOR": "1"})
+    words = ("warm", "--block-size", "1MiB", mount.mountpoint)
+    shown = at_terminal(*words, env={"NO_COLOR": "1"})
     assert "16.0 MiB of 16.0 MiB (100.0 %)" in shown.text
+    # It grows: what is left is drawn in colour alone.
+    drawn = [line.count("━") for line in shown.lines if line.startswith("warm ")]
+    assert drawn[0] < 10 < drawn[-1]
     assert not re.search(r"\x1b\[[0-9;]*m", shown.raw.replace("\x1b[0m", ""))
 
 

@@ -117,7 +117,7 @@ class _Bar:
         about = "warm"
         if work.own_share:
             about = f"warm, rank {work.local_rank} of {work.local_size}"
-        self._task = self._bars.add_task(about, start=False, done="", rate="", left="")
+        self._task = self._bars.add_task(about, done="", rate="", left="")
 
     def begin(self, progress: Progress) -> None:
         self._draw(progress, 0.0)
