@@ -101,11 +101,18 @@ def test_the_rate_is_of_late_and_of_what_was_brought_in() -> None:
     rate.note(at(1, 800 * MB, read=100 * MB))  # 700 MB were resident
     assert rate.bytes_per_second == 100 * MB
     for second in range(2, 30):
-        rate.note(at(second, 0, read=100 * MB + (second - 1) * 7 * MB))
+        rate.note(at(second, 1000 * MB, read=100 * MB + (second - 1) * 7 * MB))
     assert rate.bytes_per_second == 7 * MB
     for second in range(30, 40):
-        rate.note(at(second, 0, read=303 * MB))  # nothing comes any more
+        rate.note(at(second, 1000 * MB, read=303 * MB))  # nothing comes any more
     assert rate.bytes_per_second == 0
+
+
+def test_what_two_ranks_read_at_the_same_time_counts_once() -> None:
+    assert end_line(at(40, 1000 * MB, read=1200 * MB)).split(", ")[1] == "25 MB/s"
+    rate = RecentRate(5)
+    rate.note(at(4, 100 * MB, read=120 * MB))
+    assert rate.bytes_per_second == 25 * MB
 
 
 def test_the_lines_of_a_run() -> None:

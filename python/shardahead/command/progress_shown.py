@@ -15,8 +15,10 @@ from shardahead.command.progress_text import (
     RecentRate,
     Work,
     begin_line,
+    came,
     end_line,
     of_planned,
+    rate_of_all,
     running_line,
     time_left,
 )
@@ -129,8 +131,7 @@ class _Bar:
         self._draw(progress, self._rate.bytes_per_second)
 
     def end(self, progress: Progress) -> None:
-        rate = progress.node_read_bytes / progress.seconds if progress.seconds > 0 else 0.0
-        self._draw(progress, rate)
+        self._draw(progress, rate_of_all(progress))
 
     def close(self) -> None:
         with suppress(OSError):
@@ -144,7 +145,7 @@ class _Bar:
                 total=max(progress.planned_bytes, 1),
                 completed=progress.done_bytes if progress.planned_bytes else 1,
                 done=done if self._narrow else of_planned(progress),
-                rate=format_rate(rate) if progress.node_read_bytes else "",
+                rate=format_rate(rate) if came(progress) else "",
                 left="" if self._narrow else time_left(progress, rate),
                 refresh=True,
             )

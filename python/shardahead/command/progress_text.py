@@ -41,7 +41,7 @@ class RecentRate:
 
     def note(self, progress: Progress) -> None:
         """The figures at this moment. Of each that follows, neither is less."""
-        self._seen.append((progress.seconds, progress.node_read_bytes))
+        self._seen.append((progress.seconds, came(progress)))
         # One that is as old as that is kept, to measure from.
         while len(self._seen) > 2 and progress.seconds - self._seen[1][0] >= self._over_seconds:
             self._seen.popleft()
@@ -82,9 +82,18 @@ def running_line(progress: Progress, rate: float) -> str:
 def end_line(progress: Progress) -> str:
     """With the rate of all of it, where anything was read."""
     parts = [f"warm: {of_planned(progress)}"]
-    if progress.node_read_bytes and progress.seconds > 0:
-        parts.append(format_rate(progress.node_read_bytes / progress.seconds))
+    if came(progress):
+        parts.append(format_rate(rate_of_all(progress)))
     return ", ".join([*parts, f"ended after {format_seconds(progress.seconds)}"])
+
+
+def came(progress: Progress) -> int:
+    """What was brought in, each byte once: two ranks may have read the same at the same time."""
+    return min(progress.node_read_bytes, progress.done_bytes)
+
+
+def rate_of_all(progress: Progress) -> float:
+    return came(progress) / progress.seconds if progress.seconds > 0 else 0.0
 
 
 def of_planned(progress: Progress) -> str:

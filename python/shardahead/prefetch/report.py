@@ -18,8 +18,8 @@ class Report:
     `planned_bytes` is the sum of `resident_bytes` (in the page cache already), `read_bytes`
     (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done,
     `left_out_bytes` (cancelled before their turn, or beyond the window). `node_read_bytes` all of
-    this node have brought in since it started, twice where that had been evicted; with a fixed
-    share, or without shared memory, it is `read_bytes`. `lost_bytes` is the part
+    this node have brought in since it started, some of it twice; with a fixed share, or without
+    shared memory, it is `read_bytes`. `lost_bytes` is the part
     of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
     is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
     processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
