@@ -15,6 +15,11 @@ struct Progress {
   std::uint64_t done_bytes = 0;     // resident, read, shared or failed: no longer waited for
   std::uint64_t node_read_bytes = 0;
   double seconds = 0;
+  std::uint64_t read_bytes = 0;      // brought in by this participant
+  std::uint64_t consumed_bytes = 0;  // what its consumer has passed
+  std::uint64_t claimed_bytes = 0;   // in flight: of blocks that it has taken and not settled
+  std::uint64_t window_bytes = 0;    // in force at present; 0: no limit
+  std::uint64_t inflight_bytes = 0;  // what the node may have in flight at present; 0: no cap
 };
 
 struct Report {

@@ -152,7 +152,12 @@ void bind_report(py::module_& module) {
       .def_readonly("planned_bytes", &Progress::planned_bytes)
       .def_readonly("done_bytes", &Progress::done_bytes)
       .def_readonly("node_read_bytes", &Progress::node_read_bytes)
-      .def_readonly("seconds", &Progress::seconds);
+      .def_readonly("seconds", &Progress::seconds)
+      .def_readonly("read_bytes", &Progress::read_bytes)
+      .def_readonly("consumed_bytes", &Progress::consumed_bytes)
+      .def_readonly("claimed_bytes", &Progress::claimed_bytes)
+      .def_readonly("window_bytes", &Progress::window_bytes)
+      .def_readonly("inflight_bytes", &Progress::inflight_bytes);
   py::class_<Report>(module, "Report")
       .def_readonly("planned_bytes", &Report::planned_bytes)
       .def_readonly("resident_bytes", &Report::resident_bytes)

@@ -65,6 +65,11 @@ ConsumerPosition Ahead::move_consumer(const ConsumerPosition& position) {
   return std::exchange(consumer_, position);
 }
 
+ConsumerPosition Ahead::consumer() const {
+  const MutexLock lock(mutex_);
+  return consumer_;
+}
+
 void ring_if_opened(Runtime& runtime, const Plan& plan, Claims& claims, std::uint64_t window_bytes,
                     const ConsumerPosition& before, const ConsumerPosition& position) {
   const ConsumerPosition slowest = claims.slowest_consumer(runtime.now()).value_or(position);

@@ -26,6 +26,7 @@ class Ahead {
   void add_evicted(std::uint64_t bytes);
   // The consumer of this process is there now; gives where it was before.
   ConsumerPosition move_consumer(const ConsumerPosition& position);
+  [[nodiscard]] ConsumerPosition consumer() const;
 
  private:
   Runtime& runtime_;

@@ -158,7 +158,15 @@ Progress Engine::progress() const {
   if (!state_->job.process.is_here()) return {};
   const Crew::Status status = state_->crew.status();
   const Report report = state_->tally.figures(status.claims.get());
-  return {report.planned_bytes, report.settled_bytes(), report.node_read_bytes, status.seconds};
+  return {.planned_bytes = report.planned_bytes,
+          .done_bytes = report.settled_bytes(),
+          .node_read_bytes = report.node_read_bytes,
+          .seconds = status.seconds,
+          .read_bytes = report.read_bytes,
+          .consumed_bytes = state_->ahead.consumer().consumed_bytes,
+          .claimed_bytes = state_->tally.claimed_bytes(),
+          .window_bytes = state_->ahead.window().ahead_bytes,
+          .inflight_bytes = report.inflight_bytes};
 }
 
 Report Engine::report() const {

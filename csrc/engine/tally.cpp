@@ -62,6 +62,21 @@ void Tally::record_locked(IoError error) noexcept {
   if (figures_.errors.size() < Report::kMaxErrors) figures_.errors.push_back(std::move(error));
 }
 
+void Tally::add_claimed(std::uint64_t bytes) noexcept {
+  const MutexLock lock(mutex_);
+  claimed_bytes_ += bytes;
+}
+
+void Tally::remove_claimed(std::uint64_t bytes) noexcept {
+  const MutexLock lock(mutex_);
+  claimed_bytes_ -= bytes;
+}
+
+std::uint64_t Tally::claimed_bytes() const noexcept {
+  const MutexLock lock(mutex_);
+  return claimed_bytes_;
+}
+
 void Tally::add_cpu_seconds(double seconds) noexcept {
   const MutexLock lock(mutex_);
   figures_.cpu_seconds += seconds;

@@ -26,6 +26,11 @@ class Tally {
   void add_failed(std::uint32_t block, std::uint64_t wanted_bytes, IoError error) noexcept;
   void record(IoError error) noexcept;
 
+  // A worker has taken a block of so many wanted bytes; it has settled it.
+  void add_claimed(std::uint64_t bytes) noexcept;
+  void remove_claimed(std::uint64_t bytes) noexcept;
+  [[nodiscard]] std::uint64_t claimed_bytes() const noexcept;
+
   void add_cpu_seconds(double seconds) noexcept;
   void add_refetched(std::uint64_t bytes) noexcept;
   void add_dropped(std::uint64_t bytes) noexcept;
@@ -48,6 +53,7 @@ class Tally {
   std::vector<bool> counted_blocks_ GUARDED_BY(mutex_);  // whose bytes are in the figures
   std::vector<bool> failed_blocks_ GUARDED_BY(mutex_);
   Report figures_ GUARDED_BY(mutex_);
+  std::uint64_t claimed_bytes_ GUARDED_BY(mutex_) = 0;
   bool closed_ GUARDED_BY(mutex_) = false;
 };
 

@@ -55,8 +55,11 @@ bool Worker::work_once() {
   const std::uint64_t end = state_.ahead.limit(claims_);
   if (const auto claim = claims_.take(end)) {
     lookout_.work();
+    const std::uint64_t wanted_bytes = plan_.wanted_bytes(plan_.blocks()[claim->block]);
+    state_.tally.add_claimed(wanted_bytes);
     std::uint64_t read_bytes = 0;
     const Outcome outcome = bring_in(*claim, read_bytes);
+    state_.tally.remove_claimed(wanted_bytes);
     claims_.settle(*claim, outcome, read_bytes);
     return true;
   }

@@ -266,6 +266,20 @@ TEST_CASE("waiting may be asked to last for ever") {
   CHECK(engine->done());
 }
 
+TEST_CASE("what is in flight are the blocks that workers are at") {
+  SimulatedCheckpoint checkpoint({4 * kMiB});
+  checkpoint.open(kSmallBlocks);
+  checkpoint.io.add({.kind = FaultKind::stall});
+  const auto engine = checkpoint.start({.strategy = Strategy::pread, .threads = 3});
+  REQUIRE(checkpoint.io.wait_until_stalled(3, kHangBound));
+  CHECK(engine->progress().claimed_bytes == 3 * kSmallBlocks.block_bytes);
+  CHECK(engine->progress().read_bytes == 0);
+  checkpoint.io.release_stalled();
+  REQUIRE(engine->wait(kHangBound));
+  CHECK(engine->progress().claimed_bytes == 0);
+  CHECK(engine->progress().read_bytes == 4 * kMiB);
+}
+
 TEST_CASE("populating does not spoil the descriptor that advice goes through") {
   SimulatedCheckpoint checkpoint({256 * kMiB}, {.advise_clip_bytes = 128 * kKiB,
                                                 .populate_bytes = 3 * kMiB,

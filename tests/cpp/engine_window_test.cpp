@@ -75,6 +75,8 @@ TEST_CASE("a consumer that goes on to the end gets everything") {
   WindowFixture fixture(4);
   for (std::uint64_t consumed = 0; consumed <= 2 * kFileBytes; consumed += 300 * kKiB) {
     fixture.engine->consumed(consumed, consumed);
+    REQUIRE(fixture.engine->progress().consumed_bytes == consumed);
+    REQUIRE(fixture.engine->progress().window_bytes == kWindowBytes);
   }
   CHECK(fixture.engine->wait(kHangBound));
   CHECK(fixture.engine->report().left_out_bytes == 0);
