@@ -39,9 +39,10 @@ FIELDS: dict[str, tuple[Any, Any, Any, str, Any]] = {
     "mode": ("mmap", "pread", "pread", "auto", "auto"),
     "memory_budget_bytes": (2**40, "64GiB", 2**36, "1T", 2**40),
     "board_folder": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
+    "report": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
 }
 SIZES = ("block_size", "window_bytes", "inflight_bytes", "memory_budget_bytes")
-OF_THE_NODE = {"memory_budget_bytes", "board_folder"}  # no keywords
+OF_THE_NODE = {"memory_budget_bytes", "board_folder", "report"}  # no keywords
 ITERATORS: list[Callable[..., Any]] = [
     shardahead.safetensors_weights_iterator,
     shardahead.buffered_multi_thread_safetensors_weights_iterator,
@@ -153,7 +154,7 @@ def test_the_environment_says_a_field(field: str, monkeypatch: pytest.MonkeyPatc
     assert Options.from_environment() == expected
 
 
-@pytest.mark.parametrize("field", sorted(FIELDS.keys() - {"board_folder"}))
+@pytest.mark.parametrize("field", sorted(FIELDS.keys() - {"board_folder", "report"}))
 def test_the_environment_is_checked_by_the_name_of_its_variable(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{variable_of(field)}\\b.*'nonsense'"):
         Options.from_environment({variable_of(field): "nonsense"})

@@ -76,6 +76,7 @@ def options_of_all_kinds() -> Options:
     )
     assert_type(options.threads, "int | None")
     assert_type(Options.from_environment(), Options)
+        report=Path("/var/log/shardahead"),
     assert_type(Options.from_environment({"SHARDAHEAD_THREADS": "4"}), Options)
     assert_type(dataclasses.replace(options, threads=4), Options)
     Options(strategy="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -99,7 +99,14 @@ def _start(options: argparse.Namespace) -> PrefetchHandle:
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     spans = [None] * len(shards)
     return start_prefetch(
-        shards, chosen, where, spans=spans, consumer=False, even_disabled=True, logs_end=False
+        shards,
+        chosen,
+        where,
+        spans=spans,
+        consumer=False,
+        even_disabled=True,
+        logs_end=False,
+        entry="warm",
     )
 
 

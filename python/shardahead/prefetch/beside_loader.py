@@ -196,6 +196,7 @@ def prefetching(
         spans=[None] * len(shards),
         consumer=True,
         consumer_releases=False,
+        entry="prefetching",
     )
     follower = _follow(handle, budget_in_force(resolved.memory_budget_bytes))
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shardahead import _core
 from shardahead.node.page_keeping import keeps_pages
+from shardahead.prefetch.figures import PrefetchFigures
 from shardahead.prefetch.handle import PrefetchHandle
 
 _PIECE_BYTES = 64 * 1024**2  # between two looks at Ctrl-C
@@ -18,8 +19,9 @@ class PrefetchConsumer:
 
     def __init__(self, handle: PrefetchHandle) -> None:
         self.handle = handle
+        self.figures: PrefetchFigures = handle._figures
         self._core = handle._core
-        self._waited = handle._waited
+        self._waited = self.figures.waited
 
     def consumed(
         self,

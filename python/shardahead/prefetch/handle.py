@@ -13,17 +13,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
-from shardahead import _core
 from shardahead.arguments import seconds, whole_number
 from shardahead.checkpoint.shards import Shard
-from shardahead.node.launcher import LocalTopology
-from shardahead.node.page_keeping import keeping_reason, keeps_pages
 from shardahead.prefetch.ending import Ending
-from shardahead.prefetch.options import PrefetchOptions
+from shardahead.prefetch.figures import PrefetchFigures
+from shardahead.prefetch.load_record import LoadRecord
 from shardahead.prefetch.progress import Progress
-from shardahead.prefetch.report import Report, describe_error, make_report
-from shardahead.prefetch.waited import Waited
-from shardahead.units import printable
+from shardahead.prefetch.report import Report, describe_error
 
 logger = logging.getLogger("shardahead")
 
@@ -40,21 +36,18 @@ class PrefetchHandle:
 
     def __init__(
         self,
-        core: _core.Prefetch,
+        figures: PrefetchFigures,
         shards: Sequence[Shard],
-        options: PrefetchOptions,
-        topology: LocalTopology,
+        record: LoadRecord | None = None,
         *,
         logs_end: bool = True,
     ) -> None:
-        self._core = core
-        self._options = options
-        self._topology = topology
+        self._core = core = figures.core
+        self._figures = figures
+        self._record = record  # of a load that is this prefetch
         self._process = os.getpid()
-        self._waited = Waited()
         self._unlogged = [True]  # emptied by the one that logs: pop() is atomic
         self._logs_end = logs_end
-        self._keeping_reason = ""
         self._callbacks: list[Callable[[PrefetchHandle], object]] = []
         self.shards: tuple[Shard, ...] = tuple(shards)
         self._ending = Ending(core, self)
@@ -83,6 +76,8 @@ class PrefetchHandle:
         self.cancel()
         self._wait(timeout)
         self._log_once()
+        if self._record is not None:
+            self._record.end()
 
     def add_done_callback(self, function: Callable[[PrefetchHandle], object]) -> None:
         """Calls `function(handle)` once, when the prefetch has ended, in whatever way: in a thread
@@ -137,19 +132,7 @@ class PrefetchHandle:
 
     def report(self) -> Report:
         """The figures so far; final once `done`."""
-        figures = self._core.report()
-        return make_report(
-            figures,
-            waited_seconds=self._waited.seconds,
-            keeps_pages=keeps_pages(figures.keeping),
-            keeps_pages_reason=self._reason_of(figures.keeping),
-            block_bytes=self._options.block_bytes,
-            partition=self._core.partition_used,
-            partition_reason=printable(self._core.partition_reason),
-            local_rank=self._topology.rank,
-            local_size=self._topology.size,
-            topology_source=self._topology.source,
-        )
+        return self._figures.report()
 
     def consumed(
         self,
@@ -219,12 +202,6 @@ class PrefetchHandle:
             function(self)
         except caught:
             logger.exception("a callback of a prefetch failed")
-
-    def _reason_of(self, keeping: str) -> str:
-        """Found once: it looks at the mount."""
-        if not self._keeping_reason:
-            self._keeping_reason = keeping_reason(keeping, self.shards[0].path)
-        return self._keeping_reason
 
     def _wait(self, timeout: float | None) -> bool:
         timeout = seconds("timeout", timeout)

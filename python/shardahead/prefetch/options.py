@@ -67,8 +67,9 @@ class Options:
     memory_budget_bytes: what page cache may fill; by default that is measured.
     board_folder: where the board is on which local ranks meet, "/dev/shm" by default: the same for
         all that are to share the work.
+    report: a folder in which each load writes a file about itself at its end; by default none does.
 
-    The last two are of the node rather than of a load, and no keywords of the entries. In full:
+    The last three are of the node rather than of a load, and no keywords of the entries. In full:
     docs/settings.md. Raises ValueError with the field and its value where that is out of range or
     no choice, and TypeError where it is no number, no size or no path.
     """
@@ -82,6 +83,7 @@ class Options:
     mode: Mode | None = None
     memory_budget_bytes: Size | None = None
     board_folder: str | os.PathLike[str] | None = None
+    report: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -109,7 +111,7 @@ class PrefetchOptions:
     `block_size_given` is False where `block_bytes` is the default, which may give way to the layout
     of the files (fitted_blocks.py). `window_bytes` 0 means no limit, None that memory decides;
     `inflight_bytes` 0 that it is found by measuring; `memory_budget_bytes` None that the machine
-    and its cgroups are asked.
+    and its cgroups are asked; `report` None that no file is written.
     """
 
     threads: int
@@ -121,6 +123,7 @@ class PrefetchOptions:
     inflight_bytes: int
     board_folder: str
     memory_budget_bytes: int | None
+    report: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def resolve_options(
         inflight_bytes=_or(found["inflight_bytes"], 0),
         board_folder=_or(found["board_folder"], DEFAULT_BOARD_FOLDER),
         memory_budget_bytes=found["memory_budget_bytes"],
+        report=found["report"],
     )
 
 
@@ -253,7 +257,7 @@ def _checked(option: str, value: object, name: str) -> object:
     """The value of this option as it is kept. Errors call it `name`."""
     if option in _CHOICES:
         return _choice(name, value, _CHOICES[option])
-    if option == "board_folder":
+    if option in ("board_folder", "report"):
         return _folder(name, value)
     if option == "threads":
         return number_between(name, value, 1, _core.MAX_THREADS)

@@ -14,8 +14,10 @@ from shardahead.arguments import shown, whole_number
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
+from shardahead.prefetch.figures import LoadFigures, PrefetchFigures
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.load_record import begin_record
 from shardahead.prefetch.options import (
     Options,
     Partition,
@@ -90,7 +92,12 @@ def prefetch_files(
     shards = resolve_shards(files)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
     return start_prefetch(
-        shards, resolved, topology, spans=_spans_of(shards, spans), consumer=consumer
+        shards,
+        resolved,
+        topology,
+        spans=_spans_of(shards, spans),
+        consumer=consumer,
+        entry="prefetch_files",
     )
 
 
@@ -105,11 +112,12 @@ def start_prefetch(
     tries_mounts: bool = True,
     even_disabled: bool = False,
     logs_end: bool = True,
+    entry: str = "",
 ) -> PrefetchHandle:
     """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
     consumer that does not release may hold what it has passed, which cannot be dropped then.
     `even_disabled`: SHARDAHEAD_DISABLE does not count. Without `logs_end` the caller tells how it
-    ended.
+    ended. `entry`: whose load this prefetch is; "" of one that is a part of a load, or of none.
     """
     if not even_disabled and is_disabled():
         spans = [[] for _ in shards]
@@ -131,7 +139,14 @@ def start_prefetch(
         consumer_releases=consumer_releases,
         tries_mounts=tries_mounts,
     )
-    return PrefetchHandle(core, shards, options, topology, logs_end=logs_end)
+    figures = PrefetchFigures(core, options, topology, shards[0].path)
+    record = None
+    if entry:
+        load = LoadFigures()
+        load.prefetch = figures
+        load.wanted_bytes = sum(shard.size_bytes for shard in shards) if consumer else 0
+        record = begin_record(entry, shards, options, topology, load)
+    return PrefetchHandle(figures, shards, record, logs_end=logs_end)
 
 
 def _spans_of(

@@ -18,6 +18,8 @@ from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
+from shardahead.prefetch.figures import LoadFigures
+from shardahead.prefetch.load_record import begin_record
 from shardahead.prefetch.options import (
     Options,
     PrefetchOptions,
@@ -70,6 +72,7 @@ class CheckpointPass:
         strict: bool = False,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
+        entry: str,
     ) -> None:
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable, not {type(progress).__name__}")
@@ -87,11 +90,18 @@ class CheckpointPass:
             self._where,
             together=self.mode == "pread" or (prefetch and self.options.partition == "dynamic"),
         )
+        self._finished = False
+        self.figures: LoadFigures = LoadFigures()
+        self.figures.mode = self.mode
+        self._record = begin_record(entry, self.shards, self.options, self._where, self.figures)
 
     def close(self) -> None:
         """Ends what runs in the background, and waits for nothing."""
         if self.prefetch is not None:
             self.prefetch.handle.stop(timeout=0)
+        if self._record is not None:
+            self.figures.mode = self.mode
+            self._record.end("done" if self._finished else "closed")
 
     def _start_prefetch(
         self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool
@@ -111,11 +121,13 @@ class CheckpointPass:
             consumer_releases=releases,
         )
         self.prefetch = PrefetchConsumer(handle)
+        self.figures.prefetch = self.prefetch.figures
 
     def _settle_mode(self) -> None:
         """Where it was left open; waits until what it depends on is known."""
         if self.mode == "auto" and self.prefetch is not None:
             self.mode = "mmap" if self._can_map(self.prefetch) else "pread"
+            self.figures.mode = self.mode
 
     def _can_map(self, prefetch: PrefetchConsumer) -> bool:
         """Whether mappings are of use. Else ends the prefetch, which says why."""
@@ -136,6 +148,7 @@ class CheckpointPass:
 
     def _end_consumer(self) -> bool:
         """After the last tensor. Whether no one else on this node is at the files."""
+        self._finished = True
         if self._mapped is None:
             return True
         last = self._mapped.end_consumer()

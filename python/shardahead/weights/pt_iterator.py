@@ -12,6 +12,7 @@ import logging
 import mmap
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from shardahead.checkpoint.asked_names import Names
@@ -148,7 +149,9 @@ class PtLoad(CheckpointPass):
             strict=strict,
             drop_after=drop_after,
             progress=progress,
+            entry="pt_weights_iterator",
         )
+        self._before = [0, *accumulate(shard.size_bytes for shard in self.shards)]
         # torch maps the files; when it lets go is not known.
         self._start_prefetch([None] * len(self.shards), releases=False)
 
@@ -285,6 +288,7 @@ class PtLoad(CheckpointPass):
             self._mapped.fetch_now(index, offset, length)
 
     def _consumed(self, index: int, offset: int) -> None:
+        self.figures.consumed_bytes = self._before[index] + offset
         if self._mapped is not None:
             self._mapped.consumed(index, offset, None, index)
 

@@ -78,6 +78,7 @@ class Load(CheckpointPass):
             strict=strict,
             drop_after=drop_after,
             progress=progress,
+            entry="safetensors_weights_iterator",
         )
         self.reading: TensorReading | None = None
         self.headers: list[Header | None] = [None] * len(self.shards)
@@ -94,6 +95,7 @@ class Load(CheckpointPass):
             spans = [self._spans(index) for index in range(len(self.shards))]
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, self.options, self._keep)
+            self.figures.reader = self.reading.reader
         self._start_prefetch(spans, releases=True)
 
     def _orders(self, order: str) -> list[str]:
@@ -110,6 +112,7 @@ class Load(CheckpointPass):
         if self.mode == "pread" and self.reading is None:
             meet = self._meet if self._where.size > 1 else None
             self.reading = TensorReading(self.shards, self.options, self._keep, meet=meet)
+            self.figures.reader = self.reading.reader
         return self.reading
 
     def close(self) -> None:
@@ -212,6 +215,7 @@ class Load(CheckpointPass):
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
                     consumed += tensor.length
+                    self.figures.consumed_bytes = consumed
                     if consumed_to is None:
                         consumed_to = consumed_offsets(self.header(index).tensors)
                     self._consumed(index, consumed_to[number])

@@ -55,7 +55,7 @@ class TensorReading:
         self._shards = shards
         self._keep = keep
         self._ahead_bytes = ahead_bytes(options)
-        self._reader = _core.TensorReader(
+        self.reader: _core.TensorReader = _core.TensorReader(
             paths=[os.fsencode(shard.path) for shard in shards],
             threads=options.threads,
             ahead_bytes=self._ahead_bytes,
@@ -63,7 +63,7 @@ class TensorReading:
             found=_found(shards),
         )
         if meet is not None:
-            self._reader.wait_opened()
+            self.reader.wait_opened()
             meet()
         self._header_parts: list[int] = []
         self._plans: list[list[_Group] | Exception] = []
@@ -72,7 +72,7 @@ class TensorReading:
 
     def close(self) -> None:
         """Ends the reading, and returns at once."""
-        self._reader.close()
+        self.reader.close()
 
     def weights(self) -> Generator[ShardWeights, None, None]:
         """Shards in order, each with its wanted tensors."""
@@ -103,7 +103,7 @@ class TensorReading:
         self, tensors: list[TensorRange], part: int
     ) -> list[tuple[TensorRange, _core.TensorBytes | None] | OSError]:
         """The tensors up to the first that cannot be read, and its error."""
-        taken = self._reader.take(part)
+        taken = self.reader.take(part)
         self._queued_bytes -= tensors[-1].end - tensors[0].offset
         made: list[tuple[TensorRange, _core.TensorBytes | None] | OSError] = []
         error = taken.error
@@ -119,7 +119,7 @@ class TensorReading:
         while (
             len(self._plans) < len(self._header_parts)
             and self._queued_bytes <= self._ahead_bytes
-            and self._reader.ready(self._header_parts[len(self._plans)])
+            and self.reader.ready(self._header_parts[len(self._plans)])
         ):
             self._plan_next()
 
@@ -129,7 +129,7 @@ class TensorReading:
         plan: list[_Group] | Exception
         try:
             plan = [
-                (group, self._reader.add(index, group[0].offset, [t.length for t in group]))
+                (group, self.reader.add(index, group[0].offset, [t.length for t in group]))
                 for group in neighbours(self._header(index).tensors)
             ]
             self._queued_bytes += sum(t[-1].end - t[0].offset for t, _ in plan)
@@ -143,7 +143,7 @@ class TensorReading:
 
     def _header(self, index: int) -> Header:
         path = self._shards[index].path
-        taken = self._reader.take(self._header_parts[index])
+        taken = self.reader.take(self._header_parts[index])
         if taken.error is not None:
             raise taken.error
         whole = parse_header(path, bytes(memoryview(taken.tensor(0))), taken.file_bytes)
@@ -154,7 +154,7 @@ class TensorReading:
     def _add_headers(self) -> None:
         wanted = min(len(self._plans) + _HEADERS_AHEAD, len(self._shards))
         while len(self._header_parts) < wanted:
-            self._header_parts.append(self._reader.add_header(len(self._header_parts)))
+            self._header_parts.append(self.reader.add_header(len(self._header_parts)))
 
 
 def weights_of_one(
