@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/build.h"
 #include "request_counter.h"
 #include "units.h"
 

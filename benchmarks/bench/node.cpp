@@ -62,12 +62,4 @@ Node this_node() {
 
 const char* version() noexcept { return SHARDAHEAD_VERSION; }
 
-const char* compiler() noexcept {
-#if defined(__clang__)
-  return "Clang " __clang_version__;
-#else
-  return "GCC " __VERSION__;
-#endif
-}
-
 }  // namespace shardahead::bench

@@ -18,8 +18,7 @@ struct Node {
 
 Node this_node();
 
-const char* version() noexcept;   // of Shardahead
-const char* compiler() noexcept;  // that built this program
+const char* version() noexcept;  // of Shardahead
 
 // The first value of a line "KEY : value" of /proc; empty where there is none.
 std::string value_of(std::string_view text, std::string_view key);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/build.h"
 #include "request_counter.h"
 #include "table.h"
 #include "units.h"

@@ -99,5 +99,6 @@ void bind_residency(py::module_& module);
 void bind_mount(py::module_& module);
 void bind_memory(py::module_& module);
 void bind_loader_progress(py::module_& module);
+void bind_build(py::module_& module);
 
 }  // namespace shardahead

@@ -39,4 +39,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   bind_mount(module);
   bind_memory(module);
   bind_loader_progress(module);
+  bind_build(module);
 }

@@ -7,6 +7,7 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 
 # First: the core would hang, or share its state, in an interpreter beside the main one.
 from shardahead import main_interpreter  # noqa: F401
+from shardahead.about import BuildInfo, KernelInfo, build_info
 from shardahead.checkpoint.asked_names import Names
 from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Files, Shard
@@ -31,9 +32,11 @@ from shardahead.weights.iterators import (
 from shardahead.weights.pt_iterator import pt_weights_iterator
 
 __all__ = [
+    "BuildInfo",
     "CheckpointError",
     "FileResidency",
     "Files",
+    "KernelInfo",
     "LoadProgress",
     "LocalTopology",
     "MemoryBudget",
@@ -50,6 +53,7 @@ __all__ = [
     "WeightsIterator",
     "__version__",
     "buffered_multi_thread_safetensors_weights_iterator",
+    "build_info",
     "evict",
     "local_topology",
     "memory_budget",

@@ -16,9 +16,11 @@ from typing_extensions import assert_type  # a stub of the type checkers; it nee
 
 import shardahead
 from shardahead import (
+    BuildInfo,
     CheckpointError,
     FileResidency,
     Files,
+    KernelInfo,
     LoadProgress,
     LocalTopology,
     MemoryBudget,
@@ -34,6 +36,7 @@ from shardahead import (
     Weight,
     WeightsIterator,
     buffered_multi_thread_safetensors_weights_iterator,
+    build_info,
     evict,
     local_topology,
     memory_budget,
@@ -73,10 +76,10 @@ def options_of_all_kinds() -> Options:
         mode="auto",
         memory_budget_bytes=2**36,
         board_folder=Path("/dev/shm"),
+        report=Path("/var/log/shardahead"),
     )
     assert_type(options.threads, "int | None")
     assert_type(Options.from_environment(), Options)
-        report=Path("/var/log/shardahead"),
     assert_type(Options.from_environment({"SHARDAHEAD_THREADS": "4"}), Options)
     assert_type(dataclasses.replace(options, threads=4), Options)
     Options(strategy="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -106,6 +109,15 @@ def a_prefetch(options: Options, spans: dict[Path, list[tuple[int, int]]]) -> No
     prefetch_files("m", thread=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     prefetch_files("m", options={})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     prefetch_files("m", mode="mmap")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def of_a_build() -> None:
+    found = build_info()
+    assert_type(found, BuildInfo)
+    assert_type(found["sanitizers"], tuple[str, ...])
+    kernel: KernelInfo = found["kernel"]
+    assert_type(kernel["cachestat"], bool)
+    found["kernels"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 async def awaited(handle: PrefetchHandle) -> None:

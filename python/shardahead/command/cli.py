@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from shardahead import _core
+from shardahead.about import version_text
 from shardahead.arguments import parse_count
 from shardahead.command import commands, residency_commands
 from shardahead.command.doctor import DEFAULT_READ_BYTES
@@ -44,7 +45,6 @@ from shardahead.environment import new_warning
 from shardahead.prefetch.options import PARTITIONS, STRATEGIES
 from shardahead.prefetch.report import describe_error
 from shardahead.units import format_bytes, parse_bytes
-from shardahead.version import __version__
 
 _BENCH = "shardahead-bench"
 _MOST_BYTES = 2**63 - 1
@@ -129,7 +129,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="shardahead", description="Warms the page cache with model checkpoints.")
-    parser.add_argument("--version", action="version", version=f"shardahead {__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="and what this kernel has of what is used"
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     warm = _command(subparsers, "warm", commands.warm, "bring a checkpoint into the page cache")
     _add_sharing(warm)
@@ -177,6 +179,14 @@ def _parser() -> argparse.ArgumentParser:
     # Only for the list of commands: main() hands its arguments over before they are parsed.
     subparsers.add_parser("bench", help="measure which settings suit a mount", add_help=False)
     return parser
+
+
+class _Version(argparse.Action):
+    """Not by argparse's own, which wants the text before anybody asks for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        show(version_text())
+        parser.exit()
 
 
 def _command(
