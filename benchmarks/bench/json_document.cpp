@@ -11,6 +11,50 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kSchema = "shardahead/bench/1";
+
+// A byte 0xNN of what is not UTF-8 is "\udcNN" in the document, as Python has it: half of a
+// surrogate pair. The library writes whole pairs alone, and before the document is whole the byte
+// is the character of the private use area whose pair is \udbff\udcNN.
+constexpr std::string_view kPair = "\\udbff\\udc";
+constexpr std::string_view kHalf = "\\udc";
+constexpr std::string_view kByteCharacter = "\xf4\x8f";  // how all of these begin
+
+bool is_utf8(const std::string& text) {
+  try {
+    Json(text).dump();
+    return true;
+  } catch (const Json::type_error&) {
+    return false;
+  }
+}
+
+// A path, or what has one in it. Where something of it is not UTF-8, all that is not ASCII is given
+// as bytes; and where it has such a character itself.
+std::string json_path(const std::string& path) {
+  if (is_utf8(path) && path.find(kByteCharacter) == std::string::npos) return path;
+  std::string characters;
+  for (const char byte : path) {
+    const auto value = static_cast<unsigned char>(byte);
+    if (value < 0x80) {
+      characters += byte;
+      continue;
+    }
+    characters += kByteCharacter;
+    characters += static_cast<char>(0xb0 | (value >> 6U));
+    characters += static_cast<char>(0x80 | (value & 0x3fU));
+  }
+  return characters;
+}
+
+std::string with_bytes(std::string document) {
+  for (std::size_t at = document.find(kPair); at != std::string::npos;
+       at = document.find(kPair, at + kHalf.size())) {
+    document.replace(at, kPair.size(), kHalf);
+  }
+  return document;
+}
+
 template <typename Value>
 Json or_null(const std::optional<Value>& value) {
   return value ? Json(*value) : Json(nullptr);
@@ -36,8 +80,8 @@ Json json_of(const MountUsed& used) {
   const CounterKind kind = RequestCounter(mount).kind();
   return {{"id", mount.id},
           {"type", mount.type},
-          {"source", mount.source},
-          {"mount_point", mount.mount_point},
+          {"source", json_path(mount.source)},
+          {"mount_point", json_path(mount.mount_point)},
           {"options", joined(mount.options, ",")},
           {"device", to_string(mount.device)},
           {"read_ahead_kib", or_null(used.read_ahead_kib())},
@@ -51,20 +95,22 @@ Json json_of(const Options& options) {
   Json states = Json::array();
   for (const Strategy strategy : options.strategies) strategies.push_back(to_string(strategy));
   for (const CacheState state : options.states) states.push_back(to_string(state));
+  Json paths = Json::array();
+  for (const std::string& path : options.paths) paths.push_back(json_path(path));
   return {{"strategies", strategies},
           {"threads", options.threads},
           {"block_bytes", options.block_bytes},
           {"states", states},
           {"repeats", options.repeats},
           {"limit_bytes", options.limit_bytes},
-          {"paths", options.paths}};
+          {"paths", paths}};
 }
 
 Json json_of(const IoError& error) {
   return {{"errno", error.errno_value},
           {"message", error.message()},
           {"operation", error.operation},
-          {"path", error.path},
+          {"path", json_path(error.path)},
           {"offset", error.offset}};
 }
 
@@ -112,14 +158,14 @@ Json json_of(const CellSummary& cell, const CellResult& result) {
   return json;
 }
 
-Json json_of(const Recommendation& recommendation, const std::vector<std::string>& paths) {
+Json json_of(const Recommendation& recommendation, const Options& options) {
   Json json{{"advice", to_string(recommendation.advice)}, {"reason", recommendation.reason}};
   if (const auto& setting = recommendation.setting) {
     json["strategy"] = to_string(setting->strategy);
     json["threads"] = setting->threads;
     json["block_bytes"] = setting->block_bytes;
     json["environment"] = as_environment(*setting);
-    json["command"] = as_command(*setting, paths);
+    json["command"] = json_path(as_command(*setting, words_of(options)));
   }
   return json;
 }
@@ -128,7 +174,8 @@ Json json_of(const Recommendation& recommendation, const std::vector<std::string
 
 std::string json_of(const Bench& bench) {
   const Workload& workload = bench.workload;
-  Json json{{"version", version()},
+  Json json{{"schema", kSchema},
+            {"version", version()},
             {"compiler", compiler()},
             {"complete", bench.complete()},
             {"interrupted", bench.signal != 0},
@@ -140,17 +187,17 @@ std::string json_of(const Bench& bench) {
             {"files", Json::array()},
             {"options", json_of(bench.options)},
             {"cells", Json::array()},
-            {"recommendation", json_of(bench.recommendation, bench.options.paths)}};
+            {"recommendation", json_of(bench.recommendation, bench.options)}};
   for (const MountUsed& used : bench.mounts) json["mounts"].push_back(json_of(used));
   for (const MeasuredFile& file : workload.files) {
-    json["files"].push_back({{"path", file.path},
+    json["files"].push_back({{"path", json_path(file.path)},
                              {"size_bytes", file.size_bytes},
                              {"measured_bytes", file.measured_bytes}});
   }
   for (std::size_t i = 0; i < bench.summaries.size(); ++i) {
     json["cells"].push_back(json_of(bench.summaries[i], bench.results[i]));
   }
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return with_bytes(json.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
 }  // namespace shardahead::bench

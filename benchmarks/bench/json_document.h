@@ -8,7 +8,7 @@
 
 namespace shardahead::bench {
 
-// Without a line break at the end. Bytes of a path that are not UTF-8 are replaced.
+// Without a line break at the end. A byte 0xNN of a path that is not UTF-8 is "\udcNN".
 std::string json_of(const Bench& bench);
 
 }  // namespace shardahead::bench

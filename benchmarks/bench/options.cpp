@@ -21,7 +21,7 @@ constexpr const char* kAfter = R"(
 A cell is one strategy with one number of threads, one block size and one state of the page cache.
 Without options there are 12: auto, fadvise and pread, with 1 and with 4 threads, in blocks of
 16MiB, cold and warm. To look closer:
-  --threads 1,2,4,8 --block-sizes 4MiB,16MiB,64MiB
+  --threads 1,2,4,8 --block-size 4MiB,16MiB,64MiB
 
 The measured files are dropped from the page cache before each cold cell. A folder stands for its
 *.safetensors, else its *.bin and *.pt, else all its regular files that are not hidden.
@@ -101,13 +101,13 @@ cxxopts::Options described() {
                            "cell, and recommends settings.\n");
   options.custom_help("[OPTIONS] PATH...").set_width(100);
   options.add_options()  //
-      ("strategies", "any of " + strategy_names(),
+      ("strategy,strategies", "any of " + strategy_names(),
        text(listed(defaults.strategies, [](Strategy value) { return to_string(value); })),
        "LIST")  //
       ("threads", "worker threads, each 1 to 256",
        text(listed(defaults.threads, [](std::uint32_t value) { return std::to_string(value); })),
        "LIST")  //
-      ("block-sizes", "bytes of a block, each 4KiB to 1GiB",
+      ("block-size,block-sizes", "bytes of a block, each 4KiB to 1GiB",
        text(listed(defaults.block_bytes, exact_bytes)), "LIST")  //
       ("states", "cold, warm or both",
        text(listed(defaults.states, [](CacheState value) { return to_string(value); })),
@@ -118,7 +118,9 @@ cxxopts::Options described() {
        text(exact_bytes(defaults.limit_bytes)), "BYTES")                                      //
       ("json", "print one JSON object instead of the table")                                  //
       ("output", "write the JSON object to FILE too", cxxopts::value<std::string>(), "FILE")  //
-      ("h,help", "show this")                                                                 //
+      ("shown-as", "how the command that is recommended names the files, instead of each PATH",
+       cxxopts::value<std::string>(), "WORDS")  //
+      ("h,help", "show this")                   //
       ("V,version", "show the version");
   return options;
 }
@@ -157,11 +159,11 @@ Options parse_options(int argc, const char* const* argv) {
     return parse_list(name, text(name.c_str()),
                       [&](const std::string& part) { return parse(name, part); });
   };
-  options.strategies = list("strategies", parse_strategy);
+  options.strategies = list("strategy", parse_strategy);
   options.threads = list("threads", [](const std::string& name, const std::string& part) {
     return parse_number(name, part, kMaxThreads);
   });
-  options.block_bytes = list("block-sizes", parse_block_bytes);
+  options.block_bytes = list("block-size", parse_block_bytes);
   options.states = list("states", parse_state);
   options.repeats = parse_number("repeats", text("repeats"), kMaxRepeats);
   const auto limit_bytes = parse_bytes(text("limit"));
@@ -171,6 +173,7 @@ Options parse_options(int argc, const char* const* argv) {
   options.limit_bytes = *limit_bytes;
   options.json = found["json"].as<bool>();
   if (found.count("output") > 0) options.output = text("output");
+  if (found.count("shown-as") > 0) options.shown_as = text("shown-as");
   options.paths = found.unmatched();
   if (options.paths.empty()) throw UsageError("PATH is needed: files or folders to measure");
   refuse_indexes(options.paths);

@@ -24,7 +24,8 @@ struct Options {
   std::uint32_t repeats = 3;
   std::uint64_t limit_bytes = 2 * kGiB;  // 0: everything
   bool json = false;
-  std::string output;  // a file for the JSON; empty: none
+  std::string output;    // a file for the JSON; empty: none
+  std::string shown_as;  // what stands for the paths in a command; empty: they do
   bool show_help = false;
   bool show_version = false;
   std::vector<std::string> paths;

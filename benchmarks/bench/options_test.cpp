@@ -51,13 +51,21 @@ TEST_CASE("every option") {
   CHECK(options.paths == std::vector<std::string>{"a,b", "-c"});
 }
 
+TEST_CASE("options of shardahead warm have the same names") {
+  const Options options =
+      parsed({"--strategy", "pread", "--block-size", "4M", "--shown-as", "/m a", "/m/1"});
+  CHECK(options.strategies == std::vector{Strategy::pread});
+  CHECK(options.block_bytes == std::vector<std::uint64_t>{4 * kMiB});
+  CHECK(options.shown_as == "/m a");
+}
+
 TEST_CASE("a refused value is named with its option") {
   const std::vector<std::pair<const char*, const char*>> wrong{
-      {"--strategies", "magic"},  {"--strategies", "auto,"}, {"--strategies", "auto,auto"},
-      {"--threads", "0"},         {"--threads", "257"},      {"--threads", "-1"},
-      {"--threads", "many"},      {"--threads", "1,,2"},     {"--block-sizes", "3"},
-      {"--block-sizes", "6KB"},   {"--block-sizes", "2GiB"}, {"--states", "lukewarm"},
-      {"--repeats", "0"},         {"--repeats", "1.5"},      {"--limit", "-1"},
+      {"--strategy", "magic"},    {"--strategy", "auto,"},  {"--strategy", "auto,auto"},
+      {"--threads", "0"},         {"--threads", "257"},     {"--threads", "-1"},
+      {"--threads", "many"},      {"--threads", "1,,2"},    {"--block-size", "3"},
+      {"--block-size", "6KB"},    {"--block-size", "2GiB"}, {"--states", "lukewarm"},
+      {"--repeats", "0"},         {"--repeats", "1.5"},     {"--limit", "-1"},
       {"--limit", "16 potatoes"}, {"--limit", "1.5"}};
   for (const auto& [option, value] : wrong) {
     const std::string refusal = refusal_of({option, value, "/models/m"});
@@ -80,6 +88,6 @@ TEST_CASE("what is missing or unknown is named") {
 TEST_CASE("help and version want nothing else") {
   CHECK(parsed({"--help"}).show_help);
   CHECK(parsed({"-V"}).show_version);
-  CHECK(usage_text().find("--block-sizes") != std::string::npos);
+  CHECK(usage_text().find("--block-size") != std::string::npos);
   CHECK(usage_text().find("readahead") != std::string::npos);  // every strategy is listed
 }

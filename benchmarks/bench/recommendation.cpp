@@ -102,15 +102,21 @@ std::string as_environment(const Setting& setting) {
          " SHARDAHEAD_BLOCK_SIZE=" + exact_bytes(setting.block_bytes);
 }
 
-std::string as_command(const Setting& setting, const std::vector<std::string>& paths) {
-  std::string command = std::string("shardahead warm --strategy ") + to_string(setting.strategy) +
-                        " --threads " + std::to_string(setting.threads) + " --block-size " +
-                        exact_bytes(setting.block_bytes);
-  for (const std::string& path : paths) {
-    command += ' ';
-    command += shell_quoted(path);
-  }
-  return command;
+std::string as_words(const std::vector<std::string>& paths) {
+  std::vector<std::string> words;
+  words.reserve(paths.size());
+  for (const std::string& path : paths) words.push_back(shell_quoted(path));
+  return joined(words, " ");
+}
+
+std::string as_command(const Setting& setting, const std::string& words) {
+  return std::string("shardahead warm --strategy ") + to_string(setting.strategy) + " --threads " +
+         std::to_string(setting.threads) + " --block-size " + exact_bytes(setting.block_bytes) +
+         ' ' + words;
+}
+
+std::string words_of(const Options& options) {
+  return options.shown_as.empty() ? as_words(options.paths) : options.shown_as;
 }
 
 }  // namespace shardahead::bench

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "options.h"
 #include "summary.h"
 
 namespace shardahead::bench {
@@ -32,7 +33,12 @@ Recommendation recommend(const std::vector<CellSummary>& cells);
 
 // "SHARDAHEAD_STRATEGY=fadvise SHARDAHEAD_THREADS=4 SHARDAHEAD_BLOCK_SIZE=16MiB"
 std::string as_environment(const Setting& setting);
-// "shardahead warm --strategy fadvise --threads 4 --block-size 16MiB /models/m"
-std::string as_command(const Setting& setting, const std::vector<std::string>& paths);
+// "'/models/my model' /b", as a shell takes them.
+std::string as_words(const std::vector<std::string>& paths);
+// "shardahead warm --strategy fadvise --threads 4 --block-size 16MiB /models/m"; `words` are what
+// names the files.
+std::string as_command(const Setting& setting, const std::string& words);
+// As was asked for, else the paths themselves.
+std::string words_of(const Options& options);
 
 }  // namespace shardahead::bench

@@ -88,6 +88,11 @@ TEST_CASE("as settings and as a command") {
   const Setting setting{Strategy::fadvise, 8, 4 * kMiB};
   CHECK(as_environment(setting) ==
         "SHARDAHEAD_STRATEGY=fadvise SHARDAHEAD_THREADS=8 SHARDAHEAD_BLOCK_SIZE=4MiB");
-  CHECK(as_command(setting, {"/models/my model", "/b"}) ==
+  CHECK(as_command(setting, as_words({"/models/my model", "/b"})) ==
         "shardahead warm --strategy fadvise --threads 8 --block-size 4MiB '/models/my model' /b");
+  Options options;
+  options.paths = {"/models/my model/1"};
+  CHECK(words_of(options) == "'/models/my model/1'");
+  options.shown_as = "--all /m";
+  CHECK(words_of(options) == "--all /m");
 }

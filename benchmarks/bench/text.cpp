@@ -114,7 +114,7 @@ std::string table_of(const std::vector<CellSummary>& cells, std::uint32_t repeat
   return layout(columns, rows);
 }
 
-std::string text_of(const Recommendation& recommendation, const std::vector<std::string>& paths) {
+std::string text_of(const Recommendation& recommendation, const std::string& words) {
   if (recommendation.advice == Advice::none) {
     return "no recommendation: " + recommendation.reason + "\n";
   }
@@ -124,7 +124,7 @@ std::string text_of(const Recommendation& recommendation, const std::vector<std:
            ") are as good: " + recommendation.reason + "\n";
   }
   return "recommendation: " + to_string(setting) + " (" + recommendation.reason + ")\n  " +
-         as_environment(setting) + "\n  " + printable(as_command(setting, paths)) + "\n";
+         as_environment(setting) + "\n  " + printable(as_command(setting, words)) + "\n";
 }
 
 std::string text_of(const Bench& bench) {
@@ -134,7 +134,7 @@ std::string text_of(const Bench& bench) {
   text += table_of(bench.summaries, bench.options.repeats);
   text += '\n';
   for (const std::string& remark : remarks_of(bench.results)) text += remark + "\n";
-  return text + text_of(bench.recommendation, bench.options.paths);
+  return text + text_of(bench.recommendation, words_of(bench.options));
 }
 
 }  // namespace shardahead::bench

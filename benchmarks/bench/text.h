@@ -13,6 +13,6 @@ std::string text_of(const Bench& bench);
 // One row of the table per cell; "-" where there is no figure.
 std::string table_of(const std::vector<CellSummary>& cells, std::uint32_t repeats);
 
-std::string text_of(const Recommendation& recommendation, const std::vector<std::string>& paths);
+std::string text_of(const Recommendation& recommendation, const std::string& words);
 
 }  // namespace shardahead::bench

@@ -77,8 +77,24 @@ TEST_CASE("the text says what was measured, what failed, and what follows") {
   CHECK(text_of(interrupted).find("INCOMPLETE") != std::string::npos);
 }
 
-TEST_CASE("the JSON says the same, each repeat by itself, whatever the bytes of a name") {
-  const auto document = nlohmann::json::parse(json_of(small_bench()));
+TEST_CASE("a name of any bytes can be had back from the JSON, as from that of Python") {
+  Bench bench = small_bench();
+  // Not UTF-8; and the character that stands for a byte meanwhile, as its four bytes.
+  bench.options.paths = {"/\xc3\xbc\xff", "/\xf4\x8f\xb2\x80", "/gr\xc3\xbc\xc3\x9f",
+                         "/\\udbff\\udc80"};
+  const std::string text = json_of(bench);
+  CHECK(text.find(R"("/models/m\udcff")") != std::string::npos);
+  CHECK(text.find(R"(["/\udcc3\udcbc\udcff","/\udcf4\udc8f\udcb2\udc80","/gr\u00fc\u00df",)"
+                  R"("/\\udbff\\udc80"])") != std::string::npos);
+}
+
+TEST_CASE("the JSON says the same, each repeat by itself") {
+  Bench bench = small_bench();
+  bench.options.paths = {"/models/m"};
+  bench.workload.files[0].path = "/models/m";
+  bench.results[0].repeats[1].errors[0].path = "/models/m";
+  const auto document = nlohmann::json::parse(json_of(bench));
+  CHECK(document["schema"] == "shardahead/bench/1");
   CHECK_FALSE(document["complete"].get<bool>());
   const auto& cell = document["cells"][0];
   CHECK(cell["counted_repeats"] == 1);

@@ -337,5 +337,5 @@ def test_help_and_version() -> None:
     assert (done.returncode, done.stdout) == (0, f"shardahead-bench {__version__}\n")
     done = run("--help")
     assert done.returncode == 0
-    for option in ("strategies", "threads", "block-sizes", "states", "repeats", "limit", "output"):
+    for option in ("strategy", "threads", "block-size", "states", "repeats", "limit", "output"):
         assert f"--{option}" in done.stdout

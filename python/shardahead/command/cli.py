@@ -1,8 +1,8 @@
-"""The command `shardahead`: warm, status, evict, plan, doctor; for people, for programs (--json).
+"""The command `shardahead`: its parser, and how it ends; for people, for programs (--json).
 
 Results go to standard output, progress and errors to standard error. Exit status: 0 done,
-1 incomplete with the reason, 2 wrong usage, 128 and its number for a signal that ended it. `bench`
-becomes the program shardahead-bench. For the main thread.
+1 incomplete with the reason, 2 wrong usage, 128 and its number for a signal that ended it. For the
+main thread.
 
 argparse parses: it is no dependency, and what is mistyped is said before rich is imported.
 """
@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from shardahead import _core
 from shardahead.about import version_text
 from shardahead.arguments import parse_count
 from shardahead.command import commands, residency_commands
+from shardahead.command.bench_command import add_bench_options, bench
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
 from shardahead.command.results import INCOMPLETE, WRONG_USAGE
@@ -46,7 +43,6 @@ from shardahead.prefetch.options import PARTITIONS, STRATEGIES
 from shardahead.prefetch.report import describe_error
 from shardahead.units import format_bytes, parse_bytes
 
-_BENCH = "shardahead-bench"
 _MOST_BYTES = 2**63 - 1
 _EXAMPLES = """\
 Each PATH stands for itself, and they add up:
@@ -90,8 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        if words[:1] == ["bench"]:
-            _become_bench(words[1:])
         options = _parser().parse_args(with_seconds(words))
         if warning := new_warning(os.environ):
             complain(warning)
@@ -176,8 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_READ_BYTES,
         help="what may be read of each mount to measure it (default: 256MiB)",
     )
-    # Only for the list of commands: main() hands its arguments over before they are parsed.
-    subparsers.add_parser("bench", help="measure which settings suit a mount", add_help=False)
+    add_bench_options(
+        _command(
+            subparsers,
+            "bench",
+            bench,
+            "measure which settings suit a mount; drops these files from the page cache",
+        )
+    )
     return parser
 
 
@@ -264,31 +264,3 @@ def _bytes_argument(least: int, most: int) -> Callable[[str], int]:
         return count
 
     return parse
-
-
-def _become_bench(arguments: Sequence[str]) -> NoReturn:
-    """Replaces this process by shardahead-bench, so that signals and exit status are its own."""
-    program = _find_bench()
-    if program is None:
-        raise FileNotFoundError(
-            f"{_BENCH} is neither in {sysconfig.get_path('scripts')}, nor beside "
-            f"{sys.executable}, nor on PATH: it is installed with the package"
-        )
-    flush_standard_streams()
-    # Python ignores them, and what is ignored stays so in the program that it becomes.
-    ignored: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            ignored[number] = signal.signal(number, signal.SIG_DFL)
-        os.execv(program, [_BENCH, *arguments])
-    finally:
-        for number, handler in ignored.items():
-            signal.signal(number, handler)
-
-
-def _find_bench() -> str | None:
-    for folder in (sysconfig.get_path("scripts"), Path(sys.executable).parent):
-        found = shutil.which(_BENCH, path=str(folder))
-        if found is not None:
-            return found
-    return shutil.which(_BENCH)

@@ -1,0 +1,99 @@
+"""What `bench` does: finds the files of its PATHs as every command does, and becomes the program
+shardahead-bench, which measures them. For the main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+import sysconfig
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shardahead.command.endings import interruptibly
+from shardahead.command.standard_streams import flush_standard_streams
+from shardahead.command.typed_files import shards_of
+
+_BENCH = "shardahead-bench"
+
+
+class _Version(argparse.Action):
+    """Of the program that measures."""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        _become_bench(["--version"])
+
+
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the program, which checks their values itself: lists, separated by commas."""
+    for names, metavar, does in (
+        (("--strategy", "--strategies"), "LIST", "ways to read (default: auto,fadvise,pread)"),
+        (("--threads",), "LIST", "worker threads, each 1 to 256 (default: 1,4)"),
+        (("--block-size", "--block-sizes"), "LIST", "bytes of a block (default: 16MiB)"),
+        (("--states",), "LIST", "of the page cache (default: cold,warm)"),
+        (("--repeats",), "N", "how often all cells are visited (default: 3)"),
+        (
+            ("--limit",),
+            "BYTES",
+            "measured per cell, from the first file on; 0: all (default: 2GiB)",
+        ),
+        (("--output",), "FILE", "write the JSON object to FILE too"),
+    ):
+        parser.add_argument(*names, metavar=metavar, help=does)
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="of " + _BENCH)
+
+
+def bench(options: argparse.Namespace) -> NoReturn:
+    """Raises OSError where the program is not there, and as `shards_of` does."""
+    shards = interruptibly(partial(shards_of, options))
+    words = [f"--shown-as={_as_typed(options)}"]
+    for name in ("strategy", "threads", "block_size", "states", "repeats", "limit", "output"):
+        value = getattr(options, name)
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    if options.json:
+        words.append("--json")
+    _become_bench([*words, "--", *(shard.path for shard in shards)])
+
+
+def _as_typed(options: argparse.Namespace) -> str:
+    """What names the files in a command, for a shell."""
+    words = []
+    for name in ("include", "exclude"):
+        for glob in getattr(options, name):
+            words += [f"--{name}", glob]
+    return shlex.join([*words, *(["--all"] if options.all else []), *options.path])
+
+
+def _become_bench(arguments: Sequence[str]) -> NoReturn:
+    """Replaces this process by shardahead-bench, so that signals and exit status are its own."""
+    program = _find_bench()
+    if program is None:
+        raise FileNotFoundError(
+            f"{_BENCH} is neither in {sysconfig.get_path('scripts')}, nor beside "
+            f"{sys.executable}, nor on PATH: it is installed with the package"
+        )
+    flush_standard_streams()
+    # Python ignores them, and what is ignored stays so in the program that it becomes.
+    ignored: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            ignored[number] = signal.signal(number, signal.SIG_DFL)
+        os.execv(program, [_BENCH, *arguments])
+    finally:
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
+
+
+def _find_bench() -> str | None:
+    for folder in (sysconfig.get_path("scripts"), Path(sys.executable).parent):
+        found = shutil.which(_BENCH, path=str(folder))
+        if found is not None:
+            return found
+    return shutil.which(_BENCH)
