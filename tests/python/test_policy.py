@@ -303,7 +303,7 @@ def test_the_report_survives_json_whatever_the_path(report: Report) -> None:
             "errno": errno.EIO,
             "message": "Input/output error",
             "operation": "pread",
-            "path": "/models/\\xff\n.safetensors",
+            "path": "/models/\udcff\n.safetensors",
             "offset": 8192,
         }
     ]

@@ -10,7 +10,6 @@ argparse parses: it is no dependency, and what is mistyped is said before rich i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from shardahead.command import commands, residency_commands
 from shardahead.command.bench_command import add_bench_options, bench
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
+from shardahead.command.json_documents import json_text
 from shardahead.command.results import INCOMPLETE, WRONG_USAGE
 from shardahead.command.showing_options import (
     EXIT_STATUSES,
@@ -95,7 +95,7 @@ def _run(words: Sequence[str]) -> int:
         except KeyboardInterrupt as ended:
             if options.json:
                 with suppress(OutputError):
-                    show(json.dumps({"reason": reason_of(ended)}))
+                    show(json_text(options.command, {"reason": reason_of(ended)}))
             raise
     except (ValueError, TypeError) as error:
         complain(str(error))
@@ -216,7 +216,7 @@ def _command(
         "--all", action="store_true", help="every shard of a folder, also variants and copies"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, command=name)
     return parser
 
 

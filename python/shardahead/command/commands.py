@@ -7,7 +7,6 @@ Each takes what cli.py parsed and returns the exit status. One thread, which sig
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from shardahead.command.advice import advise
 from shardahead.command.doctor import as_dict, as_text, examine_shards, selection_of
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
+from shardahead.command.json_documents import json_text
 from shardahead.command.plan_screen import plan_details, plan_line, planned_shards
 from shardahead.command.progress_shown import wait_showing
 from shardahead.command.results import finish
@@ -70,7 +70,7 @@ def warm(options: argparse.Namespace) -> int:
         reason = describe_error(unusable)
     if options.json:
         document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
-        text = json.dumps(document)
+        text = json_text("warm", document)
     else:
         text = _warm_text(report, note, verbose=options.verbose)
     return finish(text, reason, ended, complains=tells_why(report) or ended is not None)
@@ -187,13 +187,13 @@ def _plan_text(options: argparse.Namespace) -> str:
         "local_rank": where.rank,
         "local_size": where.size,
         "topology_source": where.source,
-        "files": [{"path": printable(s.path), "size_bytes": s.size_bytes} for s in shards],
+        "files": [{"path": s.path, "size_bytes": s.size_bytes} for s in shards],
         "blocks": [
             {"file": file, "offset": offset, "length": length} for file, offset, length in blocks
         ],
         "share": share,
     }
-    return json.dumps(document)
+    return json_text("plan", document)
 
 
 def _plan_page(
@@ -235,7 +235,8 @@ def doctor(options: argparse.Namespace) -> int:
         advice = advise(facts)
     reason = reason_of(ended) if ended else None
     if options.json:
-        return finish(json.dumps({**as_dict(facts, advice), "reason": reason}), reason, ended)
+        document = {**as_dict(facts, advice), "reason": reason}
+        return finish(json_text("doctor", document), reason, ended)
     text = as_text(facts, advice)
     encoding = sys.stdout.encoding or "utf-8"
     return finish(text.encode(encoding, "backslashreplace").decode(encoding), reason, ended)

@@ -276,4 +276,4 @@ def _plain(value: Any) -> Any:
         return fields
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
-    return printable(value) if isinstance(value, str) else value
+    return value

@@ -7,12 +7,12 @@ Each takes what cli.py parsed and returns the exit status. One thread, which sig
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of
+from shardahead.command.json_documents import json_text
 from shardahead.command.readiness import Required, why_not_ready
 from shardahead.command.residency_screen import (
     evict_line,
@@ -40,7 +40,7 @@ def status(options: argparse.Namespace) -> int:
     if required is not None and ended is None:
         reason = why_not_ready(files, required)
     if options.json:
-        return finish(json.dumps(residency_document(files, reason)), reason, ended)
+        return finish(json_text("status", residency_document(files, reason)), reason, ended)
     lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
     if options.verbose:
         lines += _sources(files)
@@ -58,7 +58,7 @@ def evict(options: argparse.Namespace) -> int:
             ended = error
     reason = reason_of(ended) if ended else reason
     if options.json:
-        return finish(json.dumps(residency_document(files, reason)), reason, ended)
+        return finish(json_text("evict", residency_document(files, reason)), reason, ended)
     count = min(len(before), sum(file.reason != _NOT_LOOKED_AT for file in files))
     lines = [f"evict: {evict_line(before[:count], files[:count], size_of(files))}"]
     if reason or options.verbose or options.each:

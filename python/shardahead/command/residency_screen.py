@@ -127,7 +127,7 @@ def _there(files: Sequence[FileResidency]) -> int | None:
 
 def _residency_dict(file: FileResidency) -> dict[str, Any]:
     return {
-        "path": printable(file.path),
+        "path": file.path,
         "size_bytes": file.size_bytes,
         "resident_bytes": file.resident_bytes,
         "pending_bytes": file.pending_bytes,

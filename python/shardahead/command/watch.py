@@ -7,7 +7,6 @@ One thread, which signals interrupt (endings.py): what may wait for storage is d
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from functools import partial
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of, status_of
 from shardahead.command.readiness import Required, why_not_ready
+from shardahead.command.json_documents import json_text
 from shardahead.command.residency_screen import (
     residency_document,
     resident_of,
@@ -80,7 +80,7 @@ def _look_at(shards: Sequence[Shard]) -> Look:
 @contextmanager
 def _screen(options: argparse.Namespace) -> Iterator[Callable[[Look, str], None]]:
     if options.json:
-        yield lambda files, _: show(json.dumps(residency_document(files, None)))
+        yield lambda files, _: show(json_text("status", residency_document(files, None)))
         return
     if sys.stdout.isatty():
         from rich.console import Console

@@ -132,7 +132,9 @@ class Report:
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in types that the json module writes."""
+        """Everything, in types that the json module writes. The paths of errors are as Python has
+        them: os.fsencode() gives back what is not UTF-8.
+        """
         fields = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -145,7 +147,7 @@ class Report:
                 "errno": error.errno,
                 "message": error.strerror,
                 "operation": getattr(error, "operation", None),
-                "path": _quoted(error.filename),
+                "path": os.fsdecode(error.filename) if error.filename is not None else "",
                 "offset": getattr(error, "offset", None),
             }
             for error in self.errors
