@@ -24,6 +24,7 @@ from shardahead.command.bench_command import add_bench_options, bench
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
 from shardahead.command.json_documents import json_text
+from shardahead.command.report_command import add_report_parser
 from shardahead.command.results import INCOMPLETE, WRONG_USAGE
 from shardahead.command.showing_options import (
     EXIT_STATUSES,
@@ -178,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
             "measure which settings suit a mount; drops these files from the page cache",
         )
     )
+    add_report_parser(subparsers)
     return parser
 
 

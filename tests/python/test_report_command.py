@@ -1,0 +1,363 @@
+"""`shardahead report`: what it makes of files of SHARDAHEAD_REPORT, also of those that are none.
+
+The files themselves are tested in test_load_record.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MIB, eventually, make_cold, run_ranks, write_file
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardahead import Options, prefetch_files
+from shardahead.command import cli
+from shardahead.command.load_files import LoadFile, LoadFileError, read_load_file
+from shardahead.command.load_plot import ASCII, plot
+from shardahead.command.loads import Load, group, moment
+from shardahead.prefetch.series import Sample
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Of a load of 3 MiB in two files."""
+    paths = [write_file(tmp_path / f"{i}.safetensors", (i + 1) * MIB) for i in range(2)]
+    make_cold(*paths)
+    prefetch_files(paths, options=Options(report=tmp_path / "reports")).wait()
+    eventually(lambda: [*tmp_path.glob("reports/*.json")], "no report is written")
+    return next(tmp_path.glob("reports/*.json"))
+
+
+def changed(file: Path, name: str, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of it, beside it, after `change`."""
+    document = json.loads(file.read_bytes())
+    change(document)
+    copied = file.with_name(name)
+    copied.write_text(json.dumps(document))
+    return copied
+
+
+def later(document: dict[str, Any]) -> None:
+    document["started"] = "2100-01-01T00:00:00+00:00"
+
+
+def of(
+    samples: list[Sample], *, rank: int = 0, started: float = 100.0, size_bytes: int = 1000
+) -> LoadFile:
+    document = {
+        "entry": "prefetch_files",
+        "read_bytes": samples[-1].read_bytes,
+        "consumed_bytes": samples[-1].consumed_bytes,
+        "report": None,
+        "reason": None,
+        "started": "",
+        "node": {"host": "n"},
+    }
+    checkpoint = (("/m/a", size_bytes),)
+    seconds = samples[-1].seconds
+    return LoadFile("f", document, started, seconds, rank, "n", checkpoint, tuple(samples))
+
+
+# ---- one load ----
+
+
+def test_one_is_shown_in_80_columns(file: Path, capsys: Capture) -> None:
+    assert cli.main(["report", str(file)]) == 0
+    page = capsys.readouterr().out
+    lines = page.splitlines()
+    assert "prefetch_files: done" in lines[0]
+    assert any(line.split() == ["brought", "in", "3.00", "MiB"] for line in lines)
+    assert any(line.startswith("ranks") and line.endswith(" 1") for line in lines)
+    assert "consumed" in lines[-1]
+    long = [line for line in lines if len(line) > 80]
+    assert all(str(file.parent.parent) in line or line.startswith("versions") for line in long)
+
+
+def test_a_folder_stands_for_its_files(file: Path, capsys: Capture) -> None:
+    (file.parent / ".hidden.json.unfinished").write_text("{")
+    assert cli.main(["report", str(file.parent)]) == 0
+    by_folder = capsys.readouterr().out
+    cli.main(["report", str(file)])
+    assert by_folder == capsys.readouterr().out
+
+
+def test_the_json_has_all_of_it(file: Path, capsys: Capture) -> None:
+    assert cli.main(["report", "--json", str(file)]) == 0
+    (load,) = json.loads(capsys.readouterr().out)["loads"]
+    assert (load["ranks"], load["read_bytes"], load["total_bytes"]) == (1, 3 * MIB, 3 * MIB)
+    assert load["processes"] == [{"file": str(file), **json.loads(file.read_bytes())}]
+
+
+def test_a_name_cannot_drive_the_terminal(file: Path, capsys: Capture) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["node"]["host"] = document["ended"] = "\x1b[31m\udcff"
+        document["files"][0]["path"] = "/\x1b]0;x\x07/a"
+
+    assert cli.main(["report", str(changed(file, "b.json", change))]) == 0
+    page = capsys.readouterr().out
+    assert "\x1b" not in page
+    assert "\\x1b[31m\\xff" in page
+
+
+def test_a_picture_is_drawn(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["report", str(file), "--picture", str(tmp_path / "p.png")]) == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main(["report", str(file), "--picture", "p.png"]) == 2
+    assert "pip install matplotlib" in capsys.readouterr().err
+
+
+# ---- several ----
+
+
+def test_several_are_compared(file: Path, capsys: Capture) -> None:
+    def slower(document: dict[str, Any]) -> None:
+        later(document)
+        document["seconds"] = 50.0
+
+    others = [changed(file, f"{i}.json", slower) for i in range(3)]
+    assert cli.main(["report", str(file), str(others[0])]) == 0
+    page = capsys.readouterr().out
+    (time,) = [line for line in page.splitlines() if line.split()[:1] == ["time"]]
+    assert time.split()[-2:] == ["50.00", "s"]
+    assert time.split()[1] != "50.00"
+    assert all(len(line) <= 80 or "prefetch_files, " in line for line in page.splitlines())
+    assert page.count("in flight") == 2  # a plot each
+
+
+def test_ranks_of_one_load_are_one(tmp_path: Path, capsys: Capture) -> None:
+    path = write_file(tmp_path / "a", 4 * MIB)
+    make_cold(path)
+    # They are at it together: each waits for the other one's thread to have begun.
+    script = """
+import os, sys, time, shardahead
+handle = shardahead.prefetch_files(sys.argv[1], consumer=True)
+open(sys.argv[2] + os.environ["LOCAL_RANK"], "w").close()
+while not (os.path.exists(sys.argv[2] + "0") and os.path.exists(sys.argv[2] + "1")):
+    time.sleep(0.01)
+handle.consumed(0, 4 << 20)
+handle.wait()
+print("{}")
+"""
+    folder = tmp_path / "reports"
+    run_ranks(script, 2, path, tmp_path / "at-", env={"SHARDAHEAD_REPORT": str(folder)})
+    assert cli.main(["report", "--json", str(folder)]) == 0
+    (load,) = json.loads(capsys.readouterr().out)["loads"]
+    assert load["ranks"] == 2
+    assert [each["process"]["local_rank"] for each in load["processes"]] == [0, 1]
+    assert load["read_bytes"] == sum(each["read_bytes"] for each in load["processes"])
+    assert cli.main(["report", str(folder)]) == 0
+    page = capsys.readouterr().out
+    assert any(line.split()[:2] == ["rank", "pid"] for line in page.splitlines())
+
+
+def test_what_is_of_one_load() -> None:
+    samples = [Sample(0.0), Sample(2.0, read_bytes=10)]
+    first, second = of(samples), of(samples, rank=1, started=101)
+    assert [len(load.processes) for load in group([second, first])] == [2]
+    assert len(group([first, of(samples, started=101)])) == 2  # the same rank
+    assert len(group([first, of(samples, rank=1, started=102.5)])) == 2  # after its end
+    assert len(group([first, of(samples, rank=1, size_bytes=999)])) == 2  # other files
+    load = Load((first, second))
+    assert (load.seconds, load.read_bytes) == (3.0, 20)
+
+
+# ---- how it went on ----
+
+
+def test_bytes_go_on_evenly_between_two_samples() -> None:
+    file = of([Sample(0.0), Sample(1.0, 0, 100, 50, 7, 9), Sample(3.0, 0, 300, 150, 8, 9)])
+    load = Load((file, of([Sample(0.0, 0, 1, 60)], rank=1)))
+    assert moment(load, 0.5).read_bytes == 50 + 1
+    now = moment(load, 2.0)
+    assert (now.read_bytes, now.consumed_bytes) == (200 + 1, 60)
+    assert (now.claimed_bytes, now.window_bytes) == (7, 9)
+    assert moment(load, 100.0).read_bytes == 300 + 1
+    assert moment(load, -1.0).read_bytes == 0
+
+
+def test_the_plot_shows_who_is_ahead() -> None:
+    # All is brought in in the first half, and consumed evenly.
+    file = of([Sample(0.0), Sample(1.0, 0, 1000, 500, 20), Sample(2.0, 0, 1000, 1000, 0)])
+    drawn = plot(Load((file,)), 51, 2.0, ASCII).splitlines()
+    rows = [line[11:].ljust(40) for line in drawn[:10]]
+    assert drawn[0].startswith("    1000 B ")
+    for row in rows:
+        assert row.strip().startswith((":", "#"))
+        assert set(row) <= {" ", ":", "#"}
+    consumed = [row.count("#") for row in rows]
+    assert consumed == sorted(consumed)
+    middle = [row[20] for row in rows]
+    assert middle.count(":") == middle.count("#") == 5
+    assert drawn[10][11:].count("*") >= 10  # in flight
+    assert all(len(line) <= 51 for line in drawn[:-1])
+
+
+samples = st.lists(
+    st.tuples(st.floats(0, 1e6), *[st.integers(0, 2**45)] * 6), min_size=1, max_size=20
+).map(lambda rows: [Sample(*row) for row in sorted(rows)])
+
+
+@given(st.lists(samples, min_size=1, max_size=3), st.integers(20, 120))
+def test_whatever_it_was_it_is_drawn(ranks: list[list[Sample]], width: int) -> None:
+    load = Load(tuple(of(each, rank=rank) for rank, each in enumerate(ranks)))
+    drawn = plot(load, width, load.seconds, ASCII).splitlines()
+    assert 12 <= len(drawn) <= 15
+    assert all(len(line) <= max(width, 24) for line in drawn[:10])
+
+
+# ---- what is none ----
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "schema": lambda d: d.update(schema="shardahead/load/2"),
+    "started": lambda d: d.update(started="yesterday"),
+    "zone": lambda d: d.update(started="2026-01-01T00:00:00"),
+    "seconds": lambda d: d.update(seconds=-1),
+    "total_bytes": lambda d: d.update(total_bytes=1.5),
+    "local_rank": lambda d: d["process"].update(local_rank=True),
+    "process": lambda d: d.update(process=[]),
+    "host": lambda d: d["node"].pop("host"),
+    "files": lambda d: d.update(files=["/m/a"]),
+    "size_bytes": lambda d: d["files"][0].update(size_bytes=2**70),
+    "no list of files": lambda d: d.update(files=[]),
+    "path": lambda d: d["files"][0].update(path=None),
+    "read_bytes": lambda d: d["report"].update(read_bytes="many"),
+    "complete": lambda d: d["report"].update(complete=None),
+    "series": lambda d: d["series"].update(read_bytes=[]),
+    "series.claimed_bytes": lambda d: d["series"].pop("claimed_bytes"),
+    "goes back": lambda d: d["series"]["seconds"].reverse(),
+    "no number": lambda d: d.update(seconds=float("nan")),
+    "reason": lambda d: d.update(reason=[1]),
+    "kernel": lambda d: d["node"].update(kernel={}),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_named_with_its_file(file: Path, what: str, capsys: Capture) -> None:
+    def change(document: dict[str, Any]) -> None:
+        series = document["series"]
+        for name, column in series.items():  # at least two samples
+            if isinstance(column, list):
+                series[name] = [*column, (column[-1] + 1 if name == "seconds" else column[-1])]
+        WRONG[what](document)
+
+    wrong = changed(file, "wrong.json", change)
+    assert cli.main(["report", str(file), str(wrong)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"'{wrong}' is no report of a load: " in said
+    assert what in said or what == "zone"
+
+
+def test_a_truncated_file_is_named_wherever_it_ends(file: Path) -> None:
+    content = file.read_bytes()
+    cut = file.with_name("cut.json")
+    for length in [*range(0, len(content), max(1, len(content) // 200)), len(content) - 1]:
+        cut.write_bytes(content[:length])
+        with pytest.raises(LoadFileError, match=r"cut\.json' is no report of a load"):
+            read_load_file(str(cut))
+    cut.write_bytes(content)
+    assert read_load_file(str(cut)).document["report"]["read_bytes"] == 3 * MIB
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff\xfe", b"[" * 10**6, b"1" * 10**5, b'{"schema": NaN}', b"null", b"\0" * 9],
+)
+def test_a_hostile_file_is_named(tmp_path: Path, content: bytes, capsys: Capture) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    assert cli.main(["report", str(tmp_path / "x.json")]) == 2
+    assert "x.json' is no report of a load" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: Capture) -> None:
+    assert cli.main(["report", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "fifo.json")
+    assert cli.main(["report", str(tmp_path / "fifo.json")]) == 1
+    assert "fifo.json" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["report", str(tmp_path / "empty")]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+@given(st.data())
+def test_no_value_breaks_it(data: st.DataObject) -> None:
+    """Any value in place of any field is either taken and drawn, or named."""
+    document = copy.deepcopy(DOCUMENT)
+    inside: Any = document
+    while True:
+        keys = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+        key = data.draw(st.sampled_from(keys))
+        if not (isinstance(inside[key], dict | list) and inside[key]) or data.draw(st.booleans()):
+            break
+        inside = inside[key]
+    scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    inside[key] = data.draw(scalars | st.lists(scalars) | st.dictionaries(st.text(), scalars))
+    from shardahead.command.load_files import _checked, _FieldError
+    from shardahead.command.report_command import as_dict, as_text
+
+    try:
+        checked = _checked("f", document)
+    except _FieldError:
+        return
+    for files in ([checked], [checked, checked]):
+        assert as_text(group(files), 80, ASCII)
+        json.dumps(as_dict(group(files)))
+
+
+DOCUMENT: dict[str, Any] = {
+    "schema": "shardahead/load/1",
+    "entry": "prefetch_files",
+    "mode": None,
+    "ended": "done",
+    "reason": None,
+    "started": "2026-01-01T00:00:00+00:00",
+    "seconds": 2.0,
+    "total_bytes": 1000,
+    "read_bytes": 1000,
+    "consumed_bytes": 0,
+    "process": {"pid": 1, "number": 1, "local_rank": 0, "local_size": 1, "topology_source": "x"},
+    "node": {"host": "n", "boot_id": "b", "kernel": "6", "machine": "m", "cpus": 2},
+    "versions": {"shardahead": "0", "python": "3"},
+    "settings": {},
+    "report": {
+        "planned_bytes": 1000,
+        "resident_bytes": 0,
+        "read_bytes": 1000,
+        "shared_bytes": 0,
+        "failed_bytes": 0,
+        "left_out_bytes": 0,
+        "window_bytes": 0,
+        "block_bytes": 4096,
+        "threads": 1,
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "waited_seconds": 1.0,
+        "strategy_used": "pread",
+        "partition": "dynamic",
+        "complete": True,
+    },
+    "files": [{"path": "/m/a", "size_bytes": 1000}],
+    "series": {
+        "interval_seconds": 0.02,
+        "seconds": [0.0, 2.0],
+        **{name: [0, 1000] for name in Sample._fields if name != "seconds"},
+    },
+}
