@@ -43,7 +43,7 @@ MB = 10**6
         (9_840_000, "9.8 MB/s"),
         (9_960_000, "10 MB/s"),
         (309.4e6, "309 MB/s"),
-        (12_345.6e6, "12346 MB/s"),
+        (12_345.6e6, "12,346 MB/s"),
     ],
 )
 def test_a_rate(bytes_per_second: float, text: str) -> None:

@@ -21,6 +21,11 @@ from shardahead.about import version_text
 from shardahead.arguments import parse_count
 from shardahead.command import commands, residency_commands
 from shardahead.command.bench_command import add_bench_options, bench
+from shardahead.command.completion import (
+    add_completion_parser,
+    answer_shell,
+    names_of_checkpoints,
+)
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
 from shardahead.command.json_documents import json_text
@@ -87,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        options = _parser().parse_args(with_seconds(words))
+        parser = _parser()
+        answer_shell(parser)
+        options = parser.parse_args(with_seconds(words))
         if warning := new_warning(os.environ):
             complain(warning)
         run: Callable[[argparse.Namespace], int] = options.run
@@ -180,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     add_report_parser(subparsers)
+    add_completion_parser(subparsers)
     return parser
 
 
@@ -201,12 +209,13 @@ def _command(
         epilog=f"{_EXAMPLES}\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    path: Any = parser.add_argument(
         "path",
         nargs="+",
         metavar="PATH",
         help="a folder, an index, shards, a glob, or a repository in the Hugging Face cache",
     )
+    path.completer = names_of_checkpoints
     for option, does in (
         ("--include", "only files of these names, instead of the rule of a folder"),
         ("--exclude", "no files of these names"),

@@ -1,0 +1,82 @@
+"""Completion of what is typed: the script for a shell, and what the command answers that script.
+
+By argcomplete, which asks the parser itself, in bash, zsh and fish: shtab, whose scripts ask
+nobody, knows no fish and no repository of the cache. The shell's script starts the command anew,
+and that process ends here with the answer. For the main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from shardahead.command.hub_cache import cache_folder, cached_repositories
+from shardahead.command.standard_streams import show
+
+_SHELLS = ("bash", "zsh", "fish")
+_EXAMPLES = """\
+bash  eval "$(shardahead completion bash)" in ~/.bashrc, or
+      shardahead completion bash > ~/.local/share/bash-completion/completions/shardahead
+zsh   eval "$(shardahead completion zsh)" in ~/.zshrc, after compinit
+fish  shardahead completion fish > ~/.config/fish/completions/shardahead.fish"""
+_MISSING = "completion needs argcomplete ({}); install with: pip install argcomplete"
+
+
+def add_completion_parser(subparsers: Any) -> None:
+    does = "print the script by which a shell completes what is typed"
+    parser = subparsers.add_parser(
+        "completion",
+        help=does,
+        description=f"completion: {does}.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", choices=_SHELLS)
+    parser.set_defaults(run=completion, command="completion", json=False)
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Prints the script. Raises ValueError where argcomplete is missing."""
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError as error:
+        raise ValueError(_MISSING.format(error)) from error
+    show(shellcode(["shardahead"], shell=options.shell).rstrip("\n"))
+    return 0
+
+
+def answer_shell(parser: argparse.ArgumentParser) -> None:
+    """Where the script of a shell asks, answers it and ends the process; else does nothing."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    try:
+        import argcomplete
+    except ImportError:
+        os._exit(1)
+    answer: Any = argcomplete.autocomplete  # typed for subclasses of its own completers
+    answer(parser, default_completer=names_of_files)
+
+
+def names_of_files(prefix: str, **_: Any) -> list[str]:
+    """Files and folders whose path begins so."""
+    folder, name = os.path.split(prefix)
+    found = []
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            for entry in entries:
+                if entry.name.startswith(name) and (name or not entry.name.startswith(".")):
+                    end = "/" if entry.is_dir() else ""
+                    found.append(os.path.join(folder, entry.name) + end)
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def names_of_checkpoints(prefix: str, **_: Any) -> list[str]:
+    """What a PATH may be: files and folders, and repositories of the local Hugging Face cache."""
+    cached = cached_repositories(cache_folder(os.environ))
+    return [
+        *names_of_files(prefix),
+        *(name for name in cached if prefix and name.startswith(prefix)),
+    ]
