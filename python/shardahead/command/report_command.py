@@ -219,4 +219,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> s
         table.add_row(*row)
     page = io.StringIO()
     Console(file=page, width=width, markup=False, highlight=False, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines()).strip("\n")
