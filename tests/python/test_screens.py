@@ -250,7 +250,7 @@ def test_shards_of_several_folders(tmp_path: Path) -> None:
 def test_the_result_of_warm(two: Path) -> None:
     done = run("warm", "-q", two)
     assert re.fullmatch(
-        r"warm: 1\.00 MiB in [0-9.]+ s, [0-9.]+ MB/s; 1\.00 MiB were resident\n", done.stdout
+        r"warm: 1\.00 MiB in [0-9.]+ s, [0-9.,]+ MB/s; 1\.00 MiB were resident\n", done.stdout
     )
     assert run("warm", "-q", two).stdout == "warm: all 2.00 MiB were resident\n"
     line, figures = run("warm", "-qv", two).stdout.splitlines()

@@ -15,7 +15,7 @@ from shardahead.command import progress_shown
 # The same command, with a shorter interval.
 OFTEN = f"import shardahead.command.progress_shown as p; p.LINE_SECONDS = 0.2; {COMMAND}"
 LINE = re.compile(
-    r"shardahead: warm: [0-9.]+ [MK]?i?B of 16\.0 MiB \([0-9.]+ %\), [0-9.]+ MB/s"
+    r"shardahead: warm: [0-9.]+ [MK]?i?B of 16\.0 MiB \([0-9.]+ %\), [0-9.,]+ MB/s"
     r"(, [0-9.]+ s left)?"
 )
 
@@ -39,11 +39,11 @@ def test_lines_where_there_is_no_terminal(mount: slowfs.SlowFs) -> None:
     assert all(LINE.fullmatch(line) for line in between), between
     assert any(line.endswith(" s left") for line in between), between
     assert re.fullmatch(
-        r"shardahead: warm: 16\.0 MiB of 16\.0 MiB \(100\.0 %\), [0-9.]+ MB/s, ended after "
+        r"shardahead: warm: 16\.0 MiB of 16\.0 MiB \(100\.0 %\), [0-9.,]+ MB/s, ended after "
         r"[0-9.]+ s",
         last,
     )
-    assert re.fullmatch(r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.]+ MB/s\n", done.stdout)
+    assert re.fullmatch(r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.,]+ MB/s\n", done.stdout)
     shown = [float(match) for line in between for match in re.findall(r"\(([0-9.]+) %\)", line)]
     assert shown == sorted(shown)
 
@@ -70,9 +70,9 @@ def test_a_bar_on_a_terminal(mount: slowfs.SlowFs) -> None:
     bars = [line for line in shown.lines if line.startswith("warm ")]
     assert max(map(len, shown.lines)) <= 80
     assert re.search(r"[0-9.]+ M?i?B of 16\.0 MiB \([0-9]\.[0-9] %\)", bars[0]), bars
-    assert re.fullmatch(r"warm ━+ 16\.0 MiB of 16\.0 MiB \(100\.0 %\) [0-9.]+ MB/s", bars[-1])
+    assert re.fullmatch(r"warm ━+ 16\.0 MiB of 16\.0 MiB \(100\.0 %\) [0-9.,]+ MB/s", bars[-1])
     assert any(re.search(r"MB/s [0-9.]+ s left$", line) for line in bars), bars
-    assert re.fullmatch(r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.]+ MB/s", shown.lines[-2])
+    assert re.fullmatch(r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.,]+ MB/s", shown.lines[-2])
     assert not any(line.startswith("shardahead:") for line in shown.lines)
 
 

@@ -40,7 +40,7 @@ def test_rank_0_alone_tells_and_its_figures_are_the_nodes(mount: slowfs.SlowFs) 
     assert [rank.returncode for rank in ranks] == [0] * RANKS
     assert [(rank.stdout, rank.stderr) for rank in ranks[1:]] == [("", "")] * (RANKS - 1)
     assert re.fullmatch(
-        r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.]+ MB/s \(4 local ranks\)\n", ranks[0].stdout
+        r"warm: 16\.0 MiB in [0-9.]+ s, [0-9.,]+ MB/s \(4 local ranks\)\n", ranks[0].stdout
     )
     *between, last = ranks[0].stderr.splitlines()
     assert between

@@ -85,7 +85,7 @@ def test_what_became_resident_meanwhile_is_told_as_a_rate(folder: Path) -> None:
     line = next_line(process)
     while "100.0 %" not in line:
         line = next_line(process)
-    assert re.search(r"\(100\.0 %\), \+[0-9.]+ MB/s$", line)
+    assert re.search(r"\(100\.0 %\), \+[0-9.,]+ MB/s$", line)
     process.send_signal(signal.SIGTERM)
     assert finish(process).returncode == 128 + signal.SIGTERM
 

@@ -39,7 +39,7 @@ from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, PrefetchOptions, is_disabled, resolve_options
 from shardahead.prefetch.report import Report, describe_error
 from shardahead.prefetch.start import start_prefetch
-from shardahead.units import format_bytes, printable
+from shardahead.units import format_bytes
 
 _INTERRUPT_WAIT_SECONDS = 0.3
 

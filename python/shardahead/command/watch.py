@@ -15,8 +15,8 @@ from functools import partial
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of, status_of
-from shardahead.command.readiness import Required, why_not_ready
 from shardahead.command.json_documents import json_text
+from shardahead.command.readiness import Required, why_not_ready
 from shardahead.command.residency_screen import (
     residency_document,
     resident_of,
