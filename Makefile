@@ -138,7 +138,7 @@ compile-libcxx: ## the core for arm64 with libc++ and an old glibc, by the Clang
 	$(PYTHON) tests/compile_elsewhere.py aarch64-linux-gnu.2.28 --jobs $(JOBS)
 
 compile-musl: ## the core with musl, in the same way
-	$(PYTHON) tests/compile_elsewhere.py x86_64-linux-musl --jobs $(JOBS)
+	$(PYTHON) tests/compile_elsewhere.py x86_64-linux-musl --precompiled --jobs $(JOBS)
 
 fuse: ## install libfuse3 from the distribution, where that is allowed
 	@sh benchmarks/slowfs/install-fuse.sh
