@@ -7,6 +7,8 @@ const RANKS_THAT_HELP = 2;
 // What was measured beyond the formula: both kinds of load took up to a tenth more.
 const OVER = 1.1;
 const GIB = 1024 ** 3;
+// Up to where the formula has been held against measurements.
+const MEASURED = { nodes: 1, ranks: 4, rate: 500e6 };
 
 // Sizes in bytes, rates in bytes per second, times in seconds. [least, most] each.
 function loadSeconds({ bytes, nodes, ranks, link, storage, roundTrip, readahead, workPerGib }) {
@@ -26,7 +28,7 @@ function shown(seconds) {
   return seconds < 120 ? `${seconds.toPrecision(3)} s` : `${(seconds / 60).toPrecision(3)} min`;
 }
 
-function described(found) {
+function described(given, found) {
   const between = ([least, most]) => `${shown(least)} to ${shown(most)}`;
   const times = [found.plain[0] / found.shardahead[1], found.plain[1] / found.shardahead[0]];
   const text = [
@@ -39,6 +41,14 @@ function described(found) {
   } else {
     const least = Math.max(1, times[0]);
     text.push(`That is ${least.toFixed(1)} to ${times[1].toFixed(1)} times as fast.`);
+  }
+  const beyond = [
+    given.nodes > MEASURED.nodes && "more than one node",
+    given.ranks > MEASURED.ranks && `more than ${MEASURED.ranks} ranks`,
+    given.bytes / found.link > MEASURED.rate && `more than ${MEASURED.rate / 1e6} MB/s`,
+  ].filter(Boolean);
+  if (beyond.length > 0) {
+    text.push(`Not measured with ${beyond.join(", ")}: there it is what the formula says, no more.`);
   }
   return text.join("\n");
 }
@@ -59,7 +69,7 @@ function start(form) {
     const positive = [given.bytes, given.nodes, given.ranks, given.link, given.readahead];
     const right = positive.every((value) => value > 0) && given.roundTrip >= 0 && given.workPerGib >= 0;
     form.querySelector("output").textContent = right
-      ? described(loadSeconds(given))
+      ? described(given, loadSeconds(given))
       : "Each number must be above 0; round trip, storage and work may be 0.";
   };
   form.addEventListener("input", update);
