@@ -280,10 +280,10 @@ def test_a_signal_ends_it_and_what_was_measured_stays(
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--strategies", "magic"),
+        ("--strategy", "magic"),
         ("--threads", "0"),
         ("--threads", "many"),
-        ("--block-sizes", "3"),
+        ("--block-size", "3"),
         ("--states", "lukewarm"),
         ("--repeats", "0"),
         ("--limit", "16 potatoes"),

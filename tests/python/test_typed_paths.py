@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from typed_support import BESIDE, COMMANDS, files_of, make, repository, run, she
 
 from shardahead.checkpoint.folder_rule import natural_sort_key
 from shardahead.command import cli
+from shardahead.command.typed_files import resolve_typed
 from shardahead.command.typed_paths import PathKind, Typed, kind_of_file, steps
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
@@ -252,6 +254,20 @@ def test_the_help_shows_each_kind(command: str, capsys: pytest.CaptureFixture[st
     for kind in KINDS:
         assert kind in shown
     assert max(map(len, lines)) <= 80
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "m", "1.safetensors", "2.safetensors", "config.json")
+    scandir, listed = os.scandir, []
+
+    def counted(path: str) -> Any:
+        listed.append(os.path.abspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    shards, _ = resolve_typed([str(tmp_path / "m")])
+    assert [os.path.basename(shard.path) for shard in shards] == ["1.safetensors", "2.safetensors"]
+    assert listed == [str(tmp_path / "m")]
 
 
 NAMES = st.sampled_from(["1.bin", "2.bin", "10.bin", "x.bin.index.json", "config.json", "sub"])

@@ -97,7 +97,10 @@ def resolve_shards(
 
 
 def resolve_checkpoint(
-    files: PathLike | Iterable[PathLike], suffixes: Sequence[str] | None = None
+    files: PathLike | Iterable[PathLike],
+    suffixes: Sequence[str] | None = None,
+    *,
+    listed: Sequence[str] | None = None,
 ) -> Checkpoint:
     """The checkpoint that `files` names.
 
@@ -117,7 +120,8 @@ def resolve_checkpoint(
     - List: in natural order of the whole paths, so that ranks that were given the same files in
       different orders agree.
 
-    `suffixes`, where given, are the kinds of shards that a folder is searched for.
+    `suffixes`, where given, are the kinds of shards that a folder is searched for; `listed`, where
+    given, says that `files` is a folder, and which files are in it, so that nobody looks again.
 
     A file that is named twice, be it through a link, counts once, at its first position; files of
     an index only where the links lead to one path. Equal inode numbers alone prove nothing: some
@@ -142,6 +146,8 @@ def resolve_checkpoint(
     paths = _absolute(given)
     try:
         if is_path:
+            if listed is not None:
+                return _of_folder(paths[0], suffixes, listed)
             return _of_path(paths[0], suffixes)
         return Checkpoint(tuple(_looked_at(sorted(paths, key=natural_sort_key))[0]))
     except OSError as error:
@@ -152,7 +158,7 @@ def resolve_checkpoint(
 
 def _of_path(path: str, suffixes: Sequence[str] | None) -> Checkpoint:
     if stat.S_ISDIR(os.stat(path).st_mode):
-        return _of_folder(path, suffixes)
+        return _of_folder(path, suffixes, _names_in(path))
     if is_index_name(path):
         return _of_index(path)
     return Checkpoint(tuple(_looked_at([path])[0]))
@@ -183,10 +189,14 @@ def _iterable(files: object) -> Iterable[object]:
     return files
 
 
-def _of_folder(folder: str, suffixes: Sequence[str] | None) -> Checkpoint:
-    kinds = [kind for kind in KINDS if suffixes is None or kind.suffix in suffixes]
+def _names_in(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and not _is_folder(e)]
+        return [entry.name for entry in entries if not _is_folder(entry)]
+
+
+def _of_folder(folder: str, suffixes: Sequence[str] | None, names: Sequence[str]) -> Checkpoint:
+    kinds = [kind for kind in KINDS if suffixes is None or kind.suffix in suffixes]
+    names = [name for name in names if not name.startswith(".")]
     choice = choose(folder, names, kinds)
     left_out = [os.path.join(folder, name) for name in choice.left_out]
     if choice.index:

@@ -247,7 +247,7 @@ def _of_folder(folder: str, listing: Listing, filters: Filters, notes: list[str]
     try:
         if filters.exclude:
             return _without_excluded(folder, names, filters, notes)
-        return list(resolve_checkpoint(folder).shards)
+        return list(resolve_checkpoint(folder, listed=listing.files).shards)
     except SeveralCheckpointsError as error:
         indexes = all(map(is_index_name, error.names))
         text = path_errors.several_indexes if indexes else path_errors.several
