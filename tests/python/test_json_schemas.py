@@ -174,8 +174,8 @@ def test_a_report_of_a_load_is_as_its_schema_says(path: bytes, tmp_path: Path) -
 @pytest.mark.skipif(BINARY is None, reason="shardahead-bench is not built")
 def test_bench_prints_what_its_schema_says(path: bytes) -> None:
     assert BINARY is not None
-    words = ["--json", "--repeats=1", "--threads=1", "--strategy=pread", os.path.dirname(path)]
-    done = subprocess.run([BINARY, *words], capture_output=True, check=False)
+    words: list[StrPath] = [BINARY, "--json", "--repeats=1", "--threads=1", "--strategy=pread"]
+    done = subprocess.run([*words, os.path.dirname(path)], capture_output=True, check=False)
     assert done.stdout.isascii()
     found = json.loads(done.stdout)
     check(found, "bench")

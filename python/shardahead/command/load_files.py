@@ -203,7 +203,8 @@ def _count(document: dict[str, Any], name: str) -> int:
 
 def _number(document: dict[str, Any], name: str) -> float:
     found = document.get(name)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not is_number or not 0 <= found <= _MOST_COUNT or not math.isfinite(found):
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        raise _FieldError(f"{name} is no number of seconds")
+    if not 0 <= found <= _MOST_COUNT or not math.isfinite(found):
         raise _FieldError(f"{name} is no number of seconds")
     return float(found)

@@ -44,7 +44,7 @@ class Load:
     @property
     def consumed_bytes(self) -> int:
         """By the slowest."""
-        return min(each.document["consumed_bytes"] for each in self.processes)
+        return min(int(each.document["consumed_bytes"]) for each in self.processes)
 
     @property
     def bytes_per_second(self) -> float:
