@@ -94,7 +94,11 @@ def test_tables_for_people(folder: Path) -> None:
     assert "a-10.safetensors 1.00 MiB 0.0 %" in lines
     done = run("plan", folder, "--local-rank", "1", "--local-size", "2", "--partition", "file")
     assert done.returncode == 0
-    assert done.stdout.startswith("plan: 4.00 MiB in 2 blocks; local rank 1 of 2: 0 blocks, 0 B\n")
+    plan = "plan: 4.00 MiB in 3 blocks; local rank 1 of 2: 0 blocks, 0 B (partition file)"
+    assert done.stdout.splitlines()[0] == plan
+    done = run("plan", folder, "--local-rank", "1", "--local-size", "2")
+    plan = "plan: 4.00 MiB in 3 blocks, which 2 local ranks would claim in this order"
+    assert done.stdout.splitlines()[0] == plan
 
 
 @pytest.mark.parametrize("kind", ["folder", "index", "files", "one file"])

@@ -33,7 +33,8 @@ def plan_line(
         return f"plan: {of_all}, which {ranks} would claim in this order"
     return (
         f"plan: {of_all}; local rank {where.rank} of {where.size}: "
-        f"{counted(share_blocks, 'block')}, {format_bytes(share_bytes)}"
+        f"{counted(share_blocks, 'block')}, {format_bytes(share_bytes)} "
+        f"(partition {options.partition})"
     )
 
 
