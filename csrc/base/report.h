@@ -42,8 +42,10 @@ struct Report {
   double cpu_seconds = 0;  // of the worker threads
   std::uint32_t threads = 0;
   std::uint64_t inflight_bytes = 0;  // what the node might have in flight at the end; 0: no cap
-  std::string strategy;              // what was asked for
-  std::string strategy_used;         // what it came to: "populate", "fadvise", "readahead", "pread"
+  // Of the node where it shares a board, else of this process; 0: no limit.
+  std::uint64_t rate_limit_bytes_per_s = 0;
+  std::string strategy;       // what was asked for
+  std::string strategy_used;  // what it came to: "populate", "fadvise", "readahead", "pread"
   std::uint64_t step_bytes = 0;
   std::string step_source;  // "measured", "assumed" or "lowered"
   std::string keeping;      // "unknown", "keeps", "emptied_by_open" or "uncached"

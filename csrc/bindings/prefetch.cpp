@@ -55,7 +55,7 @@ class Prefetch {
   Prefetch(const std::vector<std::string>& paths, const Spans& spans, std::uint64_t block_bytes,
            const std::string& partition, const std::string& board_folder,
            std::uint64_t inflight_bytes, std::int64_t local_rank, std::int64_t local_size,
-           const std::string& strategy, std::uint32_t threads,
+           std::uint64_t rate_limit_bytes_per_s, const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
            std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
            bool tries_mounts) {
@@ -63,6 +63,7 @@ class Prefetch {
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
     options.threads = threads;
+    options.rate_limit_bytes_per_s = rate_limit_bytes_per_s;
     options.window_bytes = window_bytes;
     options.consumer = consumer;
     options.consumer_releases = consumer_releases;
@@ -79,6 +80,11 @@ class Prefetch {
     auto claims =
         make_claims(*files_, plan_,
                     {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
+    // Who shares nothing has a part of its own.
+    if (rate_limit_bytes_per_s != 0 && sharing_.partition != "dynamic") {
+      options.rate_limit_bytes_per_s = std::max<std::uint64_t>(
+          1, rate_limit_bytes_per_s / static_cast<std::uint64_t>(local_size));
+    }
     engine_ = std::make_shared<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
 
@@ -175,6 +181,7 @@ void bind_report(py::module_& module) {
       .def_readonly("cpu_seconds", &Report::cpu_seconds)
       .def_readonly("threads", &Report::threads)
       .def_readonly("inflight_bytes", &Report::inflight_bytes)
+      .def_readonly("rate_limit_bytes_per_s", &Report::rate_limit_bytes_per_s)
       .def_readonly("strategy", &Report::strategy)
       .def_readonly("strategy_used", &Report::strategy_used)
       .def_readonly("step_bytes", &Report::step_bytes)
@@ -197,13 +204,14 @@ void bind_prefetch(py::module_& module) {
   py::class_<Prefetch, Held<Prefetch>>(module, "Prefetch")
       .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
-                    std::int64_t, const std::string&, std::uint32_t, std::optional<std::uint64_t>,
-                    std::optional<std::uint64_t>, bool, bool, bool>(),
+                    std::int64_t, std::uint64_t, const std::string&, std::uint32_t,
+                    std::optional<std::uint64_t>, std::optional<std::uint64_t>, bool, bool, bool>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
            py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
-           py::arg("local_rank"), py::arg("local_size"), py::arg("strategy"), py::arg("threads"),
-           py::arg("window_bytes"), py::arg("memory_budget_bytes"), py::arg("consumer"),
-           py::arg("consumer_releases"), py::arg("tries_mounts"), NoGil())
+           py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
+           py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
+           py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
+           py::arg("tries_mounts"), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())

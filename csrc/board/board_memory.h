@@ -15,11 +15,12 @@
 #include "board/board_file.h"
 #include "board/claims.h"
 #include "board/life.h"
+#include "plan/rate_limit.h"
 
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 5;
+inline constexpr std::uint32_t kBoardVersion = 6;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -74,14 +75,15 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint64_t> magic;
   std::atomic<std::uint32_t> version;
   std::atomic<std::uint32_t> block_count;
-  std::atomic<std::uint64_t> inflight_bytes;      // what may be in flight on this node
-  std::atomic<std::uint64_t> read_bytes;          // brought in so far, by anyone
-  std::atomic<std::uint32_t> watcher;             // slot + 1 of who watches the throughput
-  std::atomic<std::uint32_t> consumer_slots;      // all slots with a consumer are below this
-  std::atomic<std::uint64_t> dropped_bytes;       // everything before has been dropped
-  std::atomic<std::uint32_t> keeping;             // of a mount that keeps nothing; a Keeping
-  std::atomic<std::uint64_t> set_inflight_bytes;  // by a participant, for all; 0: by none
-  std::atomic<std::uint32_t> block_microseconds;  // that a block takes at present; 0: not known
+  std::atomic<std::uint64_t> inflight_bytes;       // what may be in flight on this node
+  std::atomic<std::uint64_t> read_bytes;           // brought in so far, by anyone
+  std::atomic<std::uint32_t> watcher;              // slot + 1 of who watches the throughput
+  std::atomic<std::uint32_t> consumer_slots;       // all slots with a consumer are below this
+  std::atomic<std::uint64_t> dropped_bytes;        // everything before has been dropped
+  std::atomic<std::uint32_t> keeping;              // of a mount that keeps nothing; a Keeping
+  std::atomic<std::uint64_t> set_inflight_bytes;   // by a participant, for all; 0: by none
+  std::atomic<std::uint32_t> block_microseconds;   // that a block takes at present; 0: not known
+  std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have a rate limit
   std::array<ConsumerSlot, kBoardSlots> consumers;
   // Of each participant: changes whenever it does anything here.
   std::array<std::atomic<std::uint32_t>, kBoardSlots> life;

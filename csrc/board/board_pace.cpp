@@ -52,4 +52,8 @@ std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end,
 
 std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
 
+std::atomic<RateLimit::PaidUntil>* BoardClaims::rate_account() noexcept {
+  return &memory_.header->rate_account;
+}
+
 }  // namespace shardahead

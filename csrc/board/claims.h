@@ -15,6 +15,7 @@
 #include "base/thread_safety.h"
 #include "node/keeping.h"
 #include "plan/plan.h"
+#include "plan/rate_limit.h"
 #include "plan/window.h"
 
 namespace shardahead {
@@ -81,6 +82,10 @@ class Claims {
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
+
+  // Until when all of this node that have a rate limit have paid for what they read (rate_limit.h);
+  // nothing where each of them counts by itself. As long as these claims are there.
+  virtual std::atomic<RateLimit::PaidUntil>* rate_account() noexcept { return nullptr; }
 
   // Where this participant's consumer is. From the first report on it counts as a consumer of this
   // node, until it ends.

@@ -180,6 +180,7 @@ Report Engine::report() const {
   report.step_source = to_string(step.source);
   report.strategy_used = strategy_used(state.job.options.strategy, step);
   report.seconds = status.seconds;
+  report.rate_limit_bytes_per_s = state.job.options.rate_limit_bytes_per_s;
   const Window window = state.ahead.window();
   report.window_bytes = window.ahead_bytes;
   report.window_source = to_string(window.source);
@@ -299,6 +300,7 @@ std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
   if (ready == true) return std::nullopt;
   const auto read = [kept = state_, file, range, was_there, plainly] {
     FetchResult result = kept->consumer.fetch(file, range, plainly);
+    if (kept->pace.limits()) kept->pace.charge(kept->crew.claims().get(), result.read_bytes);
     if (was_there) count_refetched(*kept, result);
     return std::move(result.error);
   };

@@ -17,6 +17,7 @@
 #include "engine/crew.h"
 #include "engine/engine.h"
 #include "engine/lookout.h"
+#include "engine/pace.h"
 #include "engine/stall_watch.h"
 #include "engine/tally.h"
 #include "engine/trial.h"
@@ -51,6 +52,7 @@ struct EngineState {
         trial(job.io, job.runtime, crew.cancelled()),
         stalls(job.runtime.now()),
         lookout(job.runtime),
+        pace(job.runtime, *job.plan, job.options.rate_limit_bytes_per_s),
         ahead(job.runtime,
               WindowControl(job.options.window_bytes, job.plan->wanted_bytes(),
                             whom_to_follow(job.options)),
@@ -65,6 +67,7 @@ struct EngineState {
   Trial trial;
   StallWatch stalls;
   Lookout lookout;
+  Pace pace;
   Ahead ahead;
   Behind behind;
   Consumer consumer;

@@ -23,7 +23,8 @@ class Worker {
 
  private:
   bool work_once();
-  void wait_for_change(std::uint32_t seen);
+  bool take_and_bring_in(std::uint64_t end);
+  void wait_for_change(std::uint32_t seen, std::chrono::nanoseconds pause);
   Outcome bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes);
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
@@ -53,25 +54,36 @@ bool Worker::work_once() {
   if (state_.crew.is_cancelled() || state_.trial.is_in_vain(&claims_)) return false;
   state_.ahead.look_at_memory();
   const std::uint64_t end = state_.ahead.limit(claims_);
-  if (const auto claim = claims_.take(end)) {
-    lookout_.work();
-    const std::uint64_t wanted_bytes = plan_.wanted_bytes(plan_.blocks()[claim->block]);
-    state_.tally.add_claimed(wanted_bytes);
-    std::uint64_t read_bytes = 0;
-    const Outcome outcome = bring_in(*claim, read_bytes);
-    state_.tally.remove_claimed(wanted_bytes);
-    claims_.settle(*claim, outcome, read_bytes);
-    return true;
-  }
+  const auto pause = state_.pace.pay(claims_);
+  if (pause == pause.zero() && take_and_bring_in(end)) return true;
   // Without a consumer nothing moves the window: its end is the end.
   if (claims_.settled(state_.job.options.consumer ? kNoEnd : end)) return false;
-  wait_for_change(seen);
+  wait_for_change(seen, pause);
   return true;
 }
 
-// The dead are looked for by the one that waits for the doorbell.
-void Worker::wait_for_change(std::uint32_t seen) {
-  if (!lookout_.wait(claims_.doorbell(), seen, kRecoveryInterval)) return;
+// What has been paid for is settled in any case.
+bool Worker::take_and_bring_in(std::uint64_t end) {
+  std::uint64_t read_bytes = 0;
+  const auto claim = claims_.take(end);
+  if (claim) {
+    lookout_.work();
+    const std::uint64_t wanted_bytes = plan_.wanted_bytes(plan_.blocks()[claim->block]);
+    state_.tally.add_claimed(wanted_bytes);
+    const Outcome outcome = bring_in(*claim, read_bytes);
+    state_.tally.remove_claimed(wanted_bytes);
+    claims_.settle(*claim, outcome, read_bytes);
+  }
+  state_.pace.settle(claims_, read_bytes);
+  return claim.has_value();
+}
+
+// The dead are looked for by the one that waits for the doorbell, or until a block may be read.
+void Worker::wait_for_change(std::uint32_t seen, std::chrono::nanoseconds pause) {
+  const bool paused = pause > pause.zero();
+  const auto slice = paused ? std::min<std::chrono::nanoseconds>(pause, kRecoveryInterval)
+                            : std::chrono::nanoseconds(kRecoveryInterval);
+  if (!lookout_.wait(claims_.doorbell(), seen, slice)) return;
   const auto stalled = state_.stalls.look(claims_.doorbell(), state_.job.runtime.now());
   if (stalled) claims_.recover(*stalled);
 }

@@ -68,6 +68,8 @@ class Report:
     @property
     def inflight_bytes(self) -> int: ...
     @property
+    def rate_limit_bytes_per_s(self) -> int: ...
+    @property
     def strategy(self) -> str: ...
     @property
     def strategy_used(self) -> str: ...
@@ -113,6 +115,7 @@ class Prefetch:
         inflight_bytes: int,
         local_rank: int,
         local_size: int,
+        rate_limit_bytes_per_s: int,
         strategy: str,
         threads: int,
         window_bytes: int | None,

@@ -7,6 +7,8 @@ import operator
 import re
 from typing import SupportsFloat, SupportsIndex, cast
 
+from shardahead.units import parse_bytes, quoted
+
 _MAX_SHOWN = 200  # characters of a value that a message shows
 
 
@@ -60,6 +62,17 @@ def parse_count(text: str) -> int:
     if not re.fullmatch(r"\s*[0-9]{1,30}\s*", text, re.ASCII):
         raise ValueError(f"not a whole number: {shown(text)}")
     return int(text)
+
+
+def parse_rate(text: str) -> int:
+    """The bytes per second that `text` names: "200MB", "200MB/s", "209715200". Raises ValueError
+    where it is no whole number of bytes with a known unit.
+    """
+    try:
+        return parse_bytes(re.sub(r"/\s*s\s*$", "", text, flags=re.IGNORECASE))
+    except ValueError:
+        examples = "examples: 200MB, 200MiB/s"
+        raise ValueError(f"not a number of bytes per second: {quoted(text)} ({examples})") from None
 
 
 def shown(value: object) -> str:

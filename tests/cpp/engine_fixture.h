@@ -65,6 +65,10 @@ class ToldClaims final : public Claims {
   }
   void tell_keeping(Keeping found) override { told = found; }
   [[nodiscard]] Keeping told_keeping() const noexcept override { return told; }
+  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
+    ++accounts_asked;
+    return account;
+  }
   DoorbellWord& doorbell() noexcept override { return bell; }
 
   std::vector<std::uint32_t> wanted_blocks;
@@ -77,6 +81,8 @@ class ToldClaims final : public Claims {
   Keeping told = Keeping::unknown;
   bool consumer_ended = false;
   int recoveries = 0;
+  std::atomic<RateLimit::PaidUntil>* account = nullptr;
+  int accounts_asked = 0;
   DoorbellWord bell{0};
 };
 

@@ -155,6 +155,7 @@ void SimulatedRank::set_up() {
   options.window_bytes = scenario_.window_bytes;
   options.consumer = scenario_.consumer;
   options.consumer_releases = scenario_.releases;
+  options.rate_limit_bytes_per_s = node_.scenario.rate_limit_bytes_per_s;
   if (scenario_.budget_bytes) options.memory_budget = [this] { return scenario_.budget_bytes; };
   auto claims = make_claims();
   engine_ = std::make_unique<Engine>(io_, plan_, files_, std::move(claims), options, runtime_);
@@ -175,6 +176,7 @@ std::unique_ptr<Claims> SimulatedRank::make_claims() {
   joining.plan = plan_;
   joining.on_board = claims != nullptr;
   joining.consumer = scenario_.consumer;
+  joining.rate_limit_bytes_per_s = node_.scenario.rate_limit_bytes_per_s;
   joining.complete = scenario_.most_threads > 0 && !scenario_.reading &&
                      (scenario_.consumer || scenario_.window_bytes == std::uint64_t{0});
   joining.window_bytes = [this] { return engine_ ? engine_->report().window_bytes : 0; };

@@ -49,12 +49,35 @@ void Ledger::joined(std::uint32_t rank, const Claims& claims) {
   const auto others = std::ranges::count_if(
       ranks_, [](const Participant& each) { return each.locks && each.joining.on_board; });
   // An empty board is begun anew.
-  if (others == 1) records_.assign(self.joining.plan->blocks().size(), {});
+  if (others == 1) {
+    records_.assign(self.joining.plan->blocks().size(), {});
+    board_began_ = threads_.now();
+    board_read_bytes_ = 0;
+  }
   // It may sit where one of the dead was: then what that one had is free.
   for (std::uint32_t block = 0; block < records_.size(); ++block) {
     Record& record = records_[block];
     if (record.claimant == kNoOne || ranks_[record.claimant].present) continue;
     if (!is_claimed(block, claims)) record.claimant = kNoOne;
+  }
+}
+
+void Ledger::read(std::uint32_t rank, std::uint64_t bytes) {
+  const Joining& joining = ranks_[rank].joining;
+  if (closed_ || !joining.on_board || joining.rate_limit_bytes_per_s == 0) return;
+  board_read_bytes_ += bytes;
+  // Of each thread that is at work a block may reach into two more pages, in folios of the cache.
+  const std::uint64_t slack_bytes = ranks_.size() * 4 * 2 * PageCache::kFolioBytes;
+  std::uint64_t block_bytes = 0;
+  for (const Block& block : joining.plan->blocks()) {
+    block_bytes = std::max(block_bytes, block.range.length);
+  }
+  const RateLimit limit(joining.rate_limit_bytes_per_s, block_bytes);
+  const double seconds = std::chrono::duration<double>(threads_.now() - board_began_).count();
+  const double most_bytes = seconds * static_cast<double>(limit.bytes_per_s()) +
+                            static_cast<double>(limit.burst_bytes() + slack_bytes);
+  if (static_cast<double>(board_read_bytes_) > most_bytes) {
+    broken(rank, "more is read than the rate limit allows");
   }
 }
 

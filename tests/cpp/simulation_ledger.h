@@ -28,6 +28,7 @@ class Ledger {
     bool consumer = false;
     bool complete = true;  // all that is wanted has to come, unless it is cancelled
     std::function<std::uint64_t()> window_bytes;  // in force; 0 is no limit
+    std::uint64_t rate_limit_bytes_per_s = 0;     // of all on the board
   };
 
   void broken(std::uint32_t rank, const std::string& rule);
@@ -67,6 +68,8 @@ class Ledger {
   void take(std::uint32_t rank, const Claim& claim, std::uint64_t limit_bytes,
             const Claims& claims);
   void settle(std::uint32_t rank, const Claim& claim, Outcome outcome, const Claims& claims);
+  // Of a block that it has settled: no more on the board than the rate limit and a burst.
+  void read(std::uint32_t rank, std::uint64_t bytes);
   void recover(std::uint32_t rank, bool stalled, const Claims& claims);
   void consume(std::uint32_t rank, const ConsumerPosition& position);
   void end_consumer(std::uint32_t rank);
@@ -117,6 +120,8 @@ class Ledger {
   bool in_vain_ = false;
   bool closed_ = false;
   Time last_ring_;
+  Time board_began_;
+  std::uint64_t board_read_bytes_ = 0;
   std::chrono::nanoseconds most_waited_{0};
   std::vector<std::string> violations_;
 };

@@ -31,6 +31,8 @@ Scenario::Scenario(std::uint64_t seed) {
   while (ranks.size() < count) ranks.push_back(draw_rank(random, faulty));
   if (random.chance(30)) warm.push_back(draw_range(random));
   if (reads_) draw_reading(for_reading);
+  Random for_rate(seed + 0x51ed27);  // numbers of its own, too
+  if (for_rate.chance(20)) rate_limit_bytes_per_s = for_rate.spread(2 * kMiB, 1 * kGiB);
   // Where residency is not told, what was advised and lost looks like what was not.
   const bool told = node.cachestat_errno == 0 || node.owner;
   bool loses = node.drop_advice_percent > 0 || node.advise_clip_bytes < kDefaultStepBytes;

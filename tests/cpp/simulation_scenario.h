@@ -69,6 +69,7 @@ struct Scenario {
   SimulatedNodeOptions node;
   BoardState board = BoardState::absent;
   std::uint64_t set_inflight_bytes = 0;
+  std::uint64_t rate_limit_bytes_per_s = 0;
   std::vector<RankScenario> ranks;
   std::vector<FileRange> warm;  // resident at the start
   // Ranges about whose residency the kernel lies.

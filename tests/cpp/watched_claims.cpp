@@ -29,6 +29,9 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
     return inner_->inflight_bytes();
   }
+  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
+    return inner_->rate_account();
+  }
   void report_consumer(const ConsumerPosition& position) override {
     inner_->report_consumer(position);
   }
@@ -76,6 +79,11 @@ class BuggyClaims final : public ForwardingClaims {
     if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
     inner().settle(claim, outcome, read_bytes);
   }
+  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
+    if (bug_ != Bug::rate_ignored) return inner().rate_account();
+    unpaid_ = 0;
+    return &unpaid_;
+  }
   void recover(bool stalled) override {
     if (bug_ == Bug::dead_kept || (bug_ == Bug::stopped_kept && ledger_.some_are_stopped())) return;
     inner().recover(stalled || bug_ == Bug::living_robbed);
@@ -84,6 +92,7 @@ class BuggyClaims final : public ForwardingClaims {
  private:
   const Ledger& ledger_;
   Bug bug_;
+  std::atomic<RateLimit::PaidUntil> unpaid_{0};
 };
 
 class WatchedClaims final : public ForwardingClaims {
@@ -106,6 +115,7 @@ class WatchedClaims final : public ForwardingClaims {
     ledger_.live(rank_);
     inner().settle(claim, outcome, read_bytes);
     ledger_.settle(rank_, claim, outcome, inner());
+    ledger_.read(rank_, read_bytes);
   }
   bool settled(std::uint64_t limit_bytes) override {
     ledger_.live(rank_);
@@ -152,9 +162,10 @@ class WatchedClaims final : public ForwardingClaims {
 
 const char* to_string(Bug bug) noexcept {
   constexpr std::array<const char*, kBugs> kNames = {
-      "none",          "taken_twice",    "beyond_window", "dead_kept",     "done_unfetched",
-      "never_settled", "failure_hidden", "stopped_kept",  "living_robbed", "misplaced",
-      "error_lost",    "fetched_twice",  "beyond_ahead",  "never_met",     "never_closed"};
+      "none",           "taken_twice",   "beyond_window",  "dead_kept",
+      "done_unfetched", "never_settled", "failure_hidden", "stopped_kept",
+      "living_robbed",  "rate_ignored",  "misplaced",      "error_lost",
+      "fetched_twice",  "beyond_ahead",  "never_met",      "never_closed"};
   return kNames[static_cast<std::size_t>(bug)];
 }
 

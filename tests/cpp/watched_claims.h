@@ -19,6 +19,7 @@ enum class Bug {
   failure_hidden,  // a block that failed is marked done
   stopped_kept,    // the claims of the stopped stay theirs
   living_robbed,   // the living lose their claims
+  rate_ignored,    // what was read is not counted where a rate limit asks for it
   // Of those who read by themselves:
   misplaced,      // bytes land elsewhere in memory
   error_lost,     // a read that failed counts as one that did not
@@ -27,7 +28,7 @@ enum class Bug {
   never_met,      // no one waits until all have opened their files
   never_closed,   // a reader is left behind with its threads
 };
-inline constexpr std::uint32_t kBugs = 15;
+inline constexpr std::uint32_t kBugs = 16;
 
 const char* to_string(Bug bug) noexcept;
 

@@ -39,10 +39,11 @@ FIELDS: dict[str, tuple[Any, Any, Any, str, Any]] = {
     "mode": ("mmap", "pread", "pread", "auto", "auto"),
     "memory_budget_bytes": (2**40, "64GiB", 2**36, "1T", 2**40),
     "board_folder": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
+    "rate_limit": (10**9, "200MB/s", 200_000_000, "1G", 2**30),
     "report": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
 }
 SIZES = ("block_size", "window_bytes", "inflight_bytes", "memory_budget_bytes")
-OF_THE_NODE = {"memory_budget_bytes", "board_folder", "report"}  # no keywords
+OF_THE_NODE = {"memory_budget_bytes", "board_folder", "rate_limit", "report"}  # no keywords
 ITERATORS: list[Callable[..., Any]] = [
     shardahead.safetensors_weights_iterator,
     shardahead.buffered_multi_thread_safetensors_weights_iterator,
@@ -162,7 +163,8 @@ def test_the_environment_is_checked_by_the_name_of_its_variable(field: str) -> N
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_options_count_before_the_environment(field: str) -> None:
-    in_force = "block_bytes" if field == "block_size" else field
+    names = {"block_size": "block_bytes", "rate_limit": "rate_limit_bytes_per_s"}
+    in_force = names.get(field, field)
     _, other, kept, text, from_text = FIELDS[field]
 
     def resolved(options: Options | None, environ: dict[str, str]) -> Any:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from shardahead import _core
-from shardahead.arguments import number_between, parse_count, shown
+from shardahead.arguments import number_between, parse_count, parse_rate, shown
 from shardahead.environment import PREFIX, is_on, new_warning
 from shardahead.units import parse_bytes, quoted
 
@@ -23,6 +23,8 @@ Partition: TypeAlias = Literal["dynamic", "block", "file"]
 Mode: TypeAlias = Literal["auto", "mmap", "pread"]
 #: A number of bytes: 16777216, or "16MiB".
 Size: TypeAlias = int | str
+#: A number of bytes per second: 200000000, "200MB" or "200MB/s".
+Rate: TypeAlias = int | str
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
@@ -44,6 +46,8 @@ _SIZES = {
     "inflight_bytes": (0, MOST_BYTES),
     "memory_budget_bytes": (0, MOST_BYTES),
 }
+_RATES = {"rate_limit": (0, MOST_BYTES)}
+_PARSERS = {**dict.fromkeys(_SIZES, parse_bytes), **dict.fromkeys(_RATES, parse_rate)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +71,11 @@ class Options:
     memory_budget_bytes: what page cache may fill; by default that is measured.
     board_folder: where the board is on which local ranks meet, "/dev/shm" by default: the same for
         all that are to share the work.
+    rate_limit: bytes per second that prefetching may take from storage on average, "200MB"; 0, the
+        default, is no limit. What a consumer reads by itself is not held up.
     report: a folder in which each load writes a file about itself at its end; by default none does.
 
-    The last three are of the node rather than of a load, and no keywords of the entries. In full:
+    The last four are of the node rather than of a load, and no keywords of the entries. In full:
     docs/settings.md. Raises ValueError with the field and its value where that is out of range or
     no choice, and TypeError where it is no number, no size or no path.
     """
@@ -83,6 +89,7 @@ class Options:
     mode: Mode | None = None
     memory_budget_bytes: Size | None = None
     board_folder: str | os.PathLike[str] | None = None
+    rate_limit: Rate | None = None
     report: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -110,8 +117,9 @@ class PrefetchOptions:
 
     `block_size_given` is False where `block_bytes` is the default, which may give way to the layout
     of the files (fitted_blocks.py). `window_bytes` 0 means no limit, None that memory decides;
-    `inflight_bytes` 0 that it is found by measuring; `memory_budget_bytes` None that the machine
-    and its cgroups are asked; `report` None that no file is written.
+    `inflight_bytes` 0 that it is found by measuring; `rate_limit_bytes_per_s` 0 that there is none;
+    `memory_budget_bytes` None that the machine and its cgroups are asked; `report` None that no
+    file is written.
     """
 
     threads: int
@@ -123,6 +131,7 @@ class PrefetchOptions:
     inflight_bytes: int
     board_folder: str
     memory_budget_bytes: int | None
+    rate_limit_bytes_per_s: int = 0
     report: str | None = None
 
 
@@ -145,6 +154,7 @@ def settings_in_force(environ: Mapping[str, str] | None = None) -> tuple[Setting
     values: dict[str, Any] = {
         **{name: getattr(resolved, name, None) for name in OPTION_NAMES},
         "block_size": resolved.block_bytes,
+        "rate_limit": resolved.rate_limit_bytes_per_s,
         "mode": resolve_mode(environ=environ),
         "disable": is_disabled(environ),
     }
@@ -211,6 +221,7 @@ def resolve_options(
         inflight_bytes=_or(found["inflight_bytes"], 0),
         board_folder=_or(found["board_folder"], DEFAULT_BOARD_FOLDER),
         memory_budget_bytes=found["memory_budget_bytes"],
+        rate_limit_bytes_per_s=_or(found["rate_limit"], 0),
         report=found["report"],
     )
 
@@ -245,8 +256,8 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> Any:
     try:
         if name == "threads":
             value = parse_count(text)
-        elif name in _SIZES:
-            value = parse_bytes(text + unit)
+        elif name in _PARSERS:
+            value = _PARSERS[name](text + unit)
     except ValueError as error:
         problem = f"not a number of {unit}: {quoted(text)} (example: 16)" if unit else error
         raise ValueError(f"{variable}: {problem}") from None
@@ -261,7 +272,7 @@ def _checked(option: str, value: object, name: str) -> object:
         return _folder(name, value)
     if option == "threads":
         return number_between(name, value, 1, _core.MAX_THREADS)
-    return _size(name, value, *_SIZES[option])
+    return _size(name, value, *{**_SIZES, **_RATES}[option], _PARSERS[option])
 
 
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -270,11 +281,13 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     return choices[choices.index(value)]  # not what is equal to it, an Enum of str say
 
 
-def _size(name: str, value: object, least: int, most: int) -> int:
+def _size(
+    name: str, value: object, least: int, most: int, parse: Callable[[str], int] = parse_bytes
+) -> int:
     if not isinstance(value, str):
         return number_between(name, value, least, most)
     try:
-        count = parse_bytes(value)
+        count = parse(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if not least <= count <= most:

@@ -21,7 +21,9 @@ class Report:
     this node have brought in since it started, some of it twice; with a fixed share, or without
     shared memory, it is `read_bytes`. `lost_bytes` is the part
     of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
-    is what the node might have in flight at the end, 0 without a cap. `cpu_seconds` is the
+    is what the node might have in flight at the end, 0 without a cap, `rate_limit_bytes_per_s` the
+    limit in force, of the node where the work was shared on a board, else of this process; 0
+    without one. `cpu_seconds` is the
     processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
     bytes. `window_bytes` is how far the prefetch might be ahead (0: no limit), `window_source`
     whether that was "given", asked for by "memory", or "none": as it is now, for it follows what
@@ -53,6 +55,7 @@ class Report:
     step_source: str
     threads: int
     inflight_bytes: int
+    rate_limit_bytes_per_s: int
     block_bytes: int
     window_bytes: int
     window_source: str

@@ -131,6 +131,7 @@ def start_prefetch(
         inflight_bytes=options.inflight_bytes,
         local_rank=topology.rank,
         local_size=topology.size,
+        rate_limit_bytes_per_s=options.rate_limit_bytes_per_s,
         strategy=options.strategy,
         threads=options.threads,
         window_bytes=options.window_bytes,
