@@ -73,7 +73,7 @@ def resolve_typed(
 ) -> tuple[list[Shard], list[str]]:
     """The shards, each once, and what is to be said of PATHs and files that were passed over."""
     filters = filters or Filters()
-    typed = _looked_at(paths)
+    typed = looked_at(paths)
     beside = [each.path for each in typed if each.kind is PathKind.BESIDE]
     if len(beside) == len(typed):
         raise NoShardsError(path_errors.no_shard(beside[0]))
@@ -106,7 +106,7 @@ def _once(parts: Sequence[Sequence[Shard]]) -> list[Shard]:
 # ---- what lies there ----
 
 
-def _listing(folder: str) -> Listing:
+def listing_of(folder: str) -> Listing:
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
@@ -127,7 +127,7 @@ def _names_in(folder: str) -> list[str] | None:
         return None
 
 
-def _looked_at(paths: Sequence[str]) -> list[Typed]:
+def looked_at(paths: Sequence[str]) -> list[Typed]:
     for path in paths:
         if "\0" in path:
             raise ValueError(f"PATH has a NUL in it: {quoted(path)}")
@@ -151,7 +151,7 @@ def _mode(path: str) -> int | None:
 def _of_present(path: str, mode: int) -> Typed:
     if not stat.S_ISDIR(mode):
         return Typed(path, kind_of_file(path))
-    listing = _listing(path)
+    listing = listing_of(path)
     kind = kind_of_folder(path, listing)
     if kind is not PathKind.REPOSITORY:
         return Typed(path, kind, listing)
@@ -163,7 +163,7 @@ def _of_present(path: str, mode: int) -> Typed:
 
 
 def _of_snapshot(snapshot: str, repository: str) -> Typed:
-    listing = _listing(snapshot)
+    listing = listing_of(snapshot)
     return Typed(snapshot, kind_of_folder(snapshot, listing), listing, repository)
 
 
@@ -218,7 +218,7 @@ def _of_step(step: Step, filters: Filters, notes: list[str]) -> list[Shard]:
     try:
         if step.kind is PathKind.PIPELINE:
             return _of_pipeline(path, step.listing, filters, notes)
-        return _of_folder(path, step.listing or _listing(path), filters, notes)
+        return _of_folder(path, step.listing or listing_of(path), filters, notes)
     except FileNotFoundError as error:
         if not step.repository:
             raise
@@ -284,13 +284,13 @@ def _of_pipeline(
 ) -> list[Shard]:
     """`listing` is None of the model_index.json of one."""
     folder = path if listing else os.path.dirname(path) or "."
-    listing = listing or _listing(folder)
-    parts = _parts_of(os.path.join(folder, PIPELINE_INDEX))
+    listing = listing or listing_of(folder)
+    parts = parts_of(os.path.join(folder, PIPELINE_INDEX))
     found: list[list[Shard]] = []
     for part in parts:
         if part in listing.folders:
             inside = os.path.join(folder, part)
-            found += _if_any(inside, _listing(inside), filters, notes)
+            found += _if_any(inside, listing_of(inside), filters, notes)
     own = shards_and_indexes(listing.seen)
     if own and (filters.override_rule or not found):
         found += _if_any(folder, listing, filters, notes)
@@ -312,7 +312,7 @@ def _if_any(folder: str, listing: Listing, filters: Filters, notes: list[str]) -
         return []
 
 
-def _parts_of(index: str) -> list[str]:
+def parts_of(index: str) -> list[str]:
     descriptor, _ = open_regular(index)
     with open(descriptor, "rb") as file:
         content = file.read(_MOST_PIPELINE_BYTES + 1)
@@ -330,7 +330,7 @@ def _holding(folder: str, subfolders: Sequence[str]) -> list[str]:
     for name in subfolders[:_MOST_SUBFOLDERS]:
         inside = os.path.join(folder, name)
         try:
-            listing = _listing(inside)
+            listing = listing_of(inside)
         except OSError:
             continue
         kind = kind_of_folder(inside, listing)
