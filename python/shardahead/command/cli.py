@@ -44,6 +44,7 @@ from shardahead.command.standard_streams import (
     provide_standard_streams,
     show,
 )
+from shardahead.command.warm_options import add_warm_options
 from shardahead.environment import new_warning
 from shardahead.prefetch.options import PARTITIONS, STRATEGIES
 from shardahead.prefetch.report import describe_error
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quiet", "-q", action="store_true", help="no progress, neither a bar nor lines"
     )
     add_showing(warm, each=False)
+    add_warm_options(warm)
     for name, run, description in (
         ("status", residency_commands.status, "how much of a checkpoint is in the page cache"),
         ("evict", residency_commands.evict, "drop a checkpoint from the page cache"),

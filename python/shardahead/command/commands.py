@@ -20,9 +20,10 @@ from shardahead.command.facts import MountFacts, facts_of
 from shardahead.command.json_documents import json_text
 from shardahead.command.plan_screen import plan_details, plan_line, planned_shards
 from shardahead.command.progress_shown import wait_showing
-from shardahead.command.results import finish
-from shardahead.command.standard_streams import complain
+from shardahead.command.results import DONE, finish
+from shardahead.command.standard_streams import complain, show
 from shardahead.command.typed_files import shards_of
+from shardahead.command.warm_beside import WarmBeside
 from shardahead.command.warm_result import (
     is_of_the_node,
     result_line,
@@ -45,13 +46,25 @@ _INTERRUPT_WAIT_SECONDS = 0.3
 
 
 def warm(options: argparse.Namespace) -> int:
+    beside = WarmBeside(options)
+    status: int | None = None
+    try:
+        status = _warm(options, beside)
+    finally:
+        beside.close(complete=status == DONE)
+    return status
+
+
+def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
     handle: PrefetchHandle | None = None
+    report: Report | None = None
     ended: KeyboardInterrupt | None = None
     after: int | None = None
     note = ""
     unusable: OSError | None = None
     try:
-        handle = interruptibly(partial(_start, options))
+        handle = interruptibly(partial(_start, options, beside))
+        beside.started(handle)
         told = tells_for_the_node(handle.report())
         wait_showing(handle, quiet=options.quiet or options.json or not told)
         if handle.report().incomplete_reason() is None:
@@ -59,18 +72,34 @@ def warm(options: argparse.Namespace) -> int:
                 after, note = interruptibly(partial(_seen_after, handle))
             except OSError as error:
                 unusable = error
+        report = handle.report()
+        if beside.wants_to_stay(report):
+            if not options.json:
+                show(_warm_text(report, note, verbose=options.verbose))
+            handle = None  # and so are its files closed
+            beside.stay(report)
     except KeyboardInterrupt as error:
-        ended = error
-        if handle is None:
+        ended = beside.ended_by(error)
+        if handle is not None:
+            handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
+            report = handle.report()
+        elif report is None:
             raise  # nothing was begun
-        handle.stop(timeout=_INTERRUPT_WAIT_SECONDS)
-    report = handle.report()
     reason = reason_of(ended) if ended else _why_incomplete(report, after)
     if unusable is not None and reason is None:
         reason = describe_error(unusable)
+    if beside.stayed and ended is None:
+        reason = beside.why_incomplete()
     if options.json:
-        document = {**report.to_dict(), "resident_after_bytes": after, "reason": reason}
+        document = {
+            **report.to_dict(),
+            **beside.fields(),
+            "resident_after_bytes": after,
+            "reason": reason,
+        }
         text = json_text("warm", document)
+    elif beside.stayed:
+        text = beside.text() if tells_for_the_node(report) else ""
     else:
         text = _warm_text(report, note, verbose=options.verbose)
     return finish(text, reason, ended, complains=tells_why(report) or ended is not None)
@@ -82,7 +111,7 @@ def _warm_text(report: Report, note: str, *, verbose: bool) -> str:
     return "\n".join([*lines, *([report.text()] if verbose else [])])
 
 
-def _start(options: argparse.Namespace) -> PrefetchHandle:
+def _start(options: argparse.Namespace, beside: WarmBeside) -> PrefetchHandle:
     chosen = resolve_options(
         Options(
             threads=options.threads,
@@ -91,12 +120,13 @@ def _start(options: argparse.Namespace) -> PrefetchHandle:
             partition=options.partition,
             window_bytes=0 if options.force else None,
             inflight_bytes=options.inflight,
+            rate_limit=options.rate_limit,
         )
     )
     if is_disabled():
         complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
-    shards = shards_of(options)
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
+    shards = beside.shards(where, chosen)
     spans = [None] * len(shards)
     return start_prefetch(
         shards,

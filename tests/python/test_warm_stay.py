@@ -1,0 +1,354 @@
+"""--keep, --lock, --follow and --metrics-file in whole: a process that stays, files that change
+under it, and what the kernel has of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    MIB,
+    clean_environment,
+    eventually,
+    finish,
+    make_cold,
+    resident_bytes,
+    write_file,
+)
+
+NAMES = ["a-1.safetensors", "a-2.safetensors"]
+SIZE_BYTES = 2 * MIB + 123
+OFTEN = ["--keep-interval", "0.1"]
+SOON = ["--follow-interval", "0.1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in NAMES:
+        write_file(tmp_path / "model" / name, SIZE_BYTES)
+    make_cold(*(tmp_path / "model").iterdir())
+    return tmp_path / "model"
+
+
+class Staying:
+    """A command `warm` that stays."""
+
+    def __init__(self, *words: object, **options: Any) -> None:
+        beside = Path(str(words[-1])).parent
+        self.file = Path(tempfile.mkdtemp(dir=beside)) / "warm.prom"
+        if "--metrics-file" not in words:
+            words = ("--metrics-file", self.file, *words)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "shardahead", "warm", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **{"env": clean_environment(), **options},
+        )
+
+    def until(self, holds: Any, otherwise: str) -> None:
+        eventually(lambda: self.process.poll() is not None or holds(), otherwise)
+        assert self.process.poll() is None, self.process.communicate()
+
+    def until_it_stays(self) -> None:
+        """Its first prefetch is over, and it has said so."""
+        files = self.file.parent
+        self.until(
+            lambda: any(metrics(f)["shardahead_warm_staying"] for f in files.glob("*.prom")),
+            "it does not stay",
+        )
+
+    def end(self, number: int = signal.SIGTERM) -> subprocess.CompletedProcess[str]:
+        self.process.send_signal(number)
+        return finish(self.process)
+
+    def document(self, status: int = 0) -> Any:
+        done = self.end()
+        assert done.returncode == status, done.stderr
+        assert done.stdout.count("\n") == 1
+        return json.loads(done.stdout)
+
+    def opens(self, path: Path) -> bool:
+        return str(path) in self.opened()
+
+    def opened(self) -> list[str]:
+        folder = f"/proc/{self.process.pid}/fd"
+        found = []
+        for name in os.listdir(folder):
+            try:
+                found.append(os.readlink(f"{folder}/{name}"))
+            except FileNotFoundError:
+                continue
+        return found
+
+    def locked_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmLck:\s*([0-9]+) kB", status)
+        assert found
+        return int(found[1]) * 1024
+
+
+@contextmanager
+def staying(*words: object, **options: Any) -> Iterator[Staying]:
+    made = Staying(*words, **options)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+        made.process.communicate()
+
+
+def is_warm(*paths: Path) -> bool:
+    return all(resident_bytes(path) >= path.stat().st_size for path in paths)
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+# ---- keeping ----
+
+
+def test_a_keeper_stays_with_its_files_open_and_ends_when_it_is_told(folder: Path) -> None:
+    with staying("--keep", "--json", folder) as keeper:
+        keeper.until_it_stays()
+        keeper.until(lambda: is_warm(*shards(folder)), "it does not come")
+        keeper.until(lambda: all(map(keeper.opens, shards(folder))), "it keeps nothing open")
+        document = keeper.document()
+    assert document["reason"] is None
+    assert document["keep"]["size_bytes"] == 2 * SIZE_BYTES
+    assert document["follow"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_are_told_by_the_status(folder: Path, number: signal.Signals) -> None:
+    with staying("--keep", *OFTEN, folder) as keeper:
+        assert keeper.process.stdout is not None
+        assert keeper.process.stdout.readline().startswith("warm: ")
+        keeper.until(lambda: is_warm(*shards(folder)), "it does not come")
+        assert keeper.end(number).returncode == 128 + number
+
+
+def test_what_is_evicted_comes_back(folder: Path) -> None:
+    with staying("--keep", "--json", *OFTEN, folder) as keeper:
+        keeper.until_it_stays()
+        keeper.until(lambda: is_warm(*shards(folder)), "it does not come")
+        keeper.until(lambda: all(map(keeper.opens, shards(folder))), "it keeps nothing open")
+        make_cold(shards(folder)[1])
+        keeper.until(lambda: is_warm(*shards(folder)), "it does not come back")
+        keeper.until(
+            lambda: metrics(keeper.file)["shardahead_keep_restored_bytes_total"] >= SIZE_BYTES,
+            "it is not counted",
+        )
+        document = keeper.document()
+    assert document["keep"]["restored_bytes"] >= SIZE_BYTES
+    assert document["keep"]["evicted_bytes"] >= SIZE_BYTES
+
+
+def test_a_keeper_does_not_fight_over_memory(folder: Path) -> None:
+    """What does not fit is not brought in, once or again, and that is said once."""
+    env = {**clean_environment(), "SHARDAHEAD_MEMORY_BUDGET_BYTES": "64KiB"}
+    words = ["--block-size", "64KiB", "--json", *OFTEN]
+    with staying("--keep", *words, folder, env=env) as keeper:
+        assert keeper.process.stderr is not None
+        assert "memory is short" in keeper.process.stderr.readline()
+        make_cold(*shards(folder))
+        with pytest.raises(subprocess.TimeoutExpired):
+            keeper.process.wait(1)
+        assert sum(map(resident_bytes, shards(folder))) == 0
+        done = keeper.end()
+    assert done.returncode == 1
+    assert "memory is short" not in done.stderr
+    document = json.loads(done.stdout)
+    assert "are not resident" in document["reason"]
+    assert document["keep"]["backed_off"]
+    assert document["keep"]["restored_bytes"] == 0
+
+
+@pytest.mark.parametrize("another_comes", [True, False])
+def test_a_shard_that_goes_is_kept_no_longer_and_said(folder: Path, another_comes: bool) -> None:
+    with staying("--keep", "--json", *OFTEN, folder) as keeper:
+        keeper.until_it_stays()
+        keeper.until(lambda: all(map(keeper.opens, shards(folder))), "it keeps nothing open")
+        if another_comes:
+            write_file(folder / "new", SIZE_BYTES + 1)
+            os.replace(folder / "new", shards(folder)[0])
+        else:
+            shards(folder)[0].unlink()
+        keeper.until(lambda: not any("a-1" in name for name in keeper.opened()), "it is kept")
+        document = keeper.document(status=1)
+    assert "changed or went, and is kept no longer: --keep --follow" in document["reason"]
+
+
+# ---- locking ----
+
+
+def require_lockable() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if os.geteuid() != 0 and 0 <= limit < 4 * SIZE_BYTES:
+        pytest.skip("this user may not lock so much")
+
+
+def test_what_is_locked_cannot_be_evicted(folder: Path) -> None:
+    require_lockable()
+    with staying("--keep", "--lock", "--json", *OFTEN, folder) as keeper:
+        keeper.until_it_stays()
+        keeper.until(lambda: keeper.locked_bytes() >= 2 * SIZE_BYTES, "it locks nothing")
+        for path in shards(folder):
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert is_warm(*shards(folder))
+        document = keeper.document()
+    assert document["keep"]["locked_bytes"] == 2 * SIZE_BYTES
+    assert document["keep"]["restored_bytes"] == 0
+
+
+def test_local_ranks_lock_a_share_each(folder: Path) -> None:
+    require_lockable()
+    with staying(
+        "--keep", "--lock", "--json", "--local-rank", 1, "--local-size", 2, *OFTEN, folder
+    ) as keeper:
+        keeper.until_it_stays()
+        keeper.until(lambda: keeper.locked_bytes() >= SIZE_BYTES, "it locks nothing")
+        assert keeper.locked_bytes() < 2 * SIZE_BYTES
+        assert keeper.document()["keep"]["locked_bytes"] == SIZE_BYTES
+
+
+# ---- following ----
+
+
+def test_a_checkpoint_that_is_written_shard_by_shard(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    with staying("--follow", "--json", *SOON, folder) as follower:
+        folder.mkdir()
+        names = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+        for name in names:
+            path = write_file(folder / name, SIZE_BYTES)
+            make_cold(path)
+            follower.until(lambda: is_warm(*shards(folder)), f"{name} does not come")
+        eventually(lambda: is_warm(*shards(folder)), "it does not come")
+        document = follower.document()
+    assert document["reason"] is None
+    assert document["follow"]["shards"] == 3
+
+
+def test_a_file_whose_header_promises_more_is_no_error(folder: Path) -> None:
+    """Half of a shard: the rest comes later."""
+    path = shards(folder)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: MIB // 2])
+    make_cold(path)
+    with staying("--follow", "--json", *SOON, folder) as follower:
+        follower.until_it_stays()
+        follower.until(lambda: is_warm(*shards(folder)), "the first half does not come")
+        with path.open("ab") as file:
+            file.write(whole[MIB // 2 :])
+        make_cold(path)
+        follower.until(lambda: is_warm(*shards(folder)), "the second half does not come")
+        document = follower.document()
+    assert document["reason"] is None
+    assert document["follow"]["size_bytes"] == 2 * SIZE_BYTES
+
+
+def test_a_folder_that_another_takes_the_place_of(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for name in ("b-1.safetensors", "b-2.safetensors"):
+        make_cold(write_file(other / name, SIZE_BYTES))
+    with staying("--follow", "--keep", "--json", *SOON, *OFTEN, folder) as follower:
+        follower.until_it_stays()
+        follower.until(lambda: all(map(follower.opens, shards(folder))), "it keeps nothing open")
+        folder.rename(tmp_path / "old")
+        other.rename(folder)
+        follower.until(lambda: is_warm(*shards(folder)), "what came does not come")
+        follower.until(lambda: all(map(follower.opens, shards(folder))), "it is not kept")
+        follower.until(
+            lambda: not any("/old/" in name for name in follower.opened()), "what went is kept"
+        )
+        document = follower.document()
+    assert document["reason"] is None
+    assert document["follow"]["shards"] == 2
+
+
+def test_it_ends_by_itself_when_nothing_has_changed_for_a_while(folder: Path) -> None:
+    follower = Staying("--follow", "--follow-idle", "0.3", "--json", *SOON, folder)
+    done = finish(follower.process)
+    assert done.returncode == 0, done.stderr
+    assert is_warm(*shards(folder))
+
+
+def test_it_does_not_end_by_itself_before_all_shards_are_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "model-00001-of-00002.safetensors", MIB)
+    with staying("--follow", "--follow-idle", "0.1", "--json", *SOON, tmp_path) as follower:
+        follower.until_it_stays()
+        follower.until(lambda: is_warm(*shards(tmp_path)), "it does not come")
+        with pytest.raises(subprocess.TimeoutExpired):
+            follower.process.wait(1)
+        document = follower.document(status=1)
+    assert "1 of the 2 shards missing" in document["reason"]
+
+
+def test_a_signal_while_it_waits_for_the_first_shard(tmp_path: Path) -> None:
+    with staying("--follow", *SOON, tmp_path / "never") as follower:
+        assert follower.process.stderr is not None
+        assert "waiting for the rest" in follower.process.stderr.readline()
+        done = follower.end()
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout == ""
+
+
+# ---- telling others ----
+
+
+def metrics(path: Path) -> dict[str, float]:
+    found = {}
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            found[name.split("{")[0]] = float(value)
+    return found
+
+
+def test_the_figures_of_a_keeper(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures" / "warm.prom"
+    file.parent.mkdir()
+    with staying("--keep", "--metrics-file", file, "--json", *OFTEN, folder) as keeper:
+        keeper.file.symlink_to(file)
+        keeper.until(file.exists, "nothing is written at the start")
+        assert metrics(file)["shardahead_warm_running"] == 1
+        keeper.until_it_stays()
+        document = keeper.document()
+    assert document["metrics_file"] == str(file)
+    found = metrics(file)
+    assert found["shardahead_warm_running"] == found["shardahead_warm_staying"] == 0
+    assert found["shardahead_warm_complete"] == 1
+    assert found["shardahead_warm_size_bytes"] == 2 * SIZE_BYTES
+    assert found["shardahead_warm_read_bytes_total"] == document["read_bytes"] > 0
+    assert os.listdir(file.parent) == ["warm.prom"]
+
+
+def test_figures_that_cannot_be_written_are_an_error_before_anything_is_read(folder: Path) -> None:
+    done = finish(Staying("--metrics-file", "/not/there/warm.prom", folder).process)
+    assert done.returncode == 1
+    assert "/not/there/" in done.stderr
+    assert sum(map(resident_bytes, shards(folder))) == 0
+
+
+def test_a_warm_that_fails_says_so_in_its_figures(tmp_path: Path) -> None:
+    file = tmp_path / "warm.prom"
+    done = finish(Staying("--metrics-file", file, tmp_path / "none").process)
+    assert done.returncode == 1
+    found = metrics(file)
+    assert (found["shardahead_warm_running"], found["shardahead_warm_complete"]) == (0, 0)
