@@ -30,6 +30,7 @@ NOT_CODE = {"text"}  # what something printed, or a drawing
 KNOWN_NEEDS = {
     "a GPU",
     "a script of yours",
+    "a shell of yours",
     "a slow filesystem and minutes",
     "an environment of its own",
     "diffusers",

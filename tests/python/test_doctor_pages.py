@@ -98,7 +98,7 @@ def test_the_sample_of_the_documentation_is_what_is_printed() -> None:
     text = (REPOSITORY / "docs/doctor.md").read_text(encoding="utf-8")
     for name in ("nfs", "mountpoint-s3"):
         page = (PAGES / f"{name}.txt").read_text(encoding="utf-8")
-        assert f"```\n$ shardahead doctor /mnt/models/m\n{page}```\n" in text
+        assert f"```console\n$ shardahead doctor /mnt/models/m\n{page}```\n" in text
 
 
 # ---- on real mounts ----
