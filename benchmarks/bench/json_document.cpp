@@ -35,14 +35,14 @@ std::string json_path(const std::string& path) {
   if (is_utf8(path) && path.find(kByteCharacter) == std::string::npos) return path;
   std::string characters;
   for (const char byte : path) {
-    const auto value = static_cast<unsigned char>(byte);
-    if (value < 0x80) {
+    const std::uint32_t value = static_cast<unsigned char>(byte);
+    if (value < 0x80U) {
       characters += byte;
       continue;
     }
     characters += kByteCharacter;
-    characters += static_cast<char>(0xb0 | (value >> 6U));
-    characters += static_cast<char>(0x80 | (value & 0x3fU));
+    characters += static_cast<char>(0xb0U | (value >> 6U));
+    characters += static_cast<char>(0x80U | (value & 0x3fU));
   }
   return characters;
 }
