@@ -23,7 +23,7 @@ class PrefetchFigures:
         self.core = core
         self.options = options
         self.topology = topology
-        self.waited = Waited()
+        self.waited: Waited = Waited()
         self._path = path
         self._keeping_reason = ""
 
@@ -59,7 +59,7 @@ class LoadFigures:
         self.prefetch: PrefetchFigures | None = None
         self.reader: _core.TensorReader | None = None
         self.mode: str | None = None  # of a weight iterator
-        self.consumed_bytes = 0
+        self.consumed_bytes: int = 0
         # Of a prefetch that is the whole load: what its consumer wants, 0 without one. Else None:
         # whoever has the load says when it is over.
         self.wanted_bytes: int | None = None

@@ -85,8 +85,8 @@ class _Recorder:
     """The thread of one record. It holds what is known of the load, and nobody who has it."""
 
     def __init__(self, folder: str, start: LoadStart, figures: LoadFigures) -> None:
-        self.process = os.getpid()
-        self.figures = figures
+        self.process: int = os.getpid()
+        self.figures: LoadFigures = figures
         self._folder = folder
         self._load = start
         self._began_seconds = time.monotonic()
