@@ -85,7 +85,7 @@ class Stay:
         self._replaced: list[str] = []
         self._not_kept: str | None = None
         self._seen_at = 0.0  # when anything was there
-        self.figures = StayFigures()
+        self.figures: StayFigures = StayFigures()
 
     @property
     def wanted(self) -> bool:
