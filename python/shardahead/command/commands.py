@@ -47,11 +47,12 @@ _INTERRUPT_WAIT_SECONDS = 0.3
 
 def warm(options: argparse.Namespace) -> int:
     beside = WarmBeside(options)
-    status: int | None = None
+    complete = False
     try:
         status = _warm(options, beside)
+        complete = status == DONE
     finally:
-        beside.close(complete=status == DONE)
+        beside.close(complete=complete)
     return status
 
 
