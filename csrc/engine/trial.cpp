@@ -8,6 +8,10 @@ namespace {
 // A trial that sits in a read for so long holds up no one else.
 constexpr auto kTrialPatience = std::chrono::seconds(1);
 
+Keeping told_to(const Claims* claims) {
+  return claims != nullptr ? claims->told_keeping() : Keeping::unknown;
+}
+
 }  // namespace
 
 bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Claims* claims,
@@ -17,11 +21,12 @@ bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Cl
     MutexLock lock(mutex_);
     const auto [trial, is_first] = found_.try_emplace(device);
     const auto deadline = runtime_.now() + kTrialPatience;
-    while (!is_first && !trial->second && !cancelled_.load(std::memory_order_relaxed) &&
-           runtime_.now() < deadline) {
+    while (!is_first && !trial->second && !keeps_nothing(told_to(claims)) &&
+           !cancelled_.load(std::memory_order_relaxed) && runtime_.now() < deadline) {
       wait_for_bell(lock);
     }
-    if (!is_first) return !keeps_nothing(trial->second.value_or(Keeping::unknown));
+    // One that hangs has not told what others of the node may have found meanwhile.
+    if (!is_first) return !keeps_nothing(trial->second.value_or(told_to(claims)));
   }
   const KeepingCheck found = try_page_of(file, ranges, claims);
   tried_bytes = found.read_bytes;
@@ -34,9 +39,7 @@ bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Cl
 // Others are asked first: what these have read by now makes the mount look as if it kept pages.
 KeepingCheck Trial::try_page_of(const File& file, const std::vector<ByteRange>& ranges,
                                 Claims* claims) {
-  const auto told = [claims] {
-    return claims != nullptr ? claims->told_keeping() : Keeping::unknown;
-  };
+  const auto told = [claims] { return told_to(claims); };
   if (const Keeping known = told(); keeps_nothing(known)) return {known, 0};
   const KeepingCheck found = check_keeping(io_, file, ranges, told);
   if (claims != nullptr && keeps_nothing(found.keeping)) claims->tell_keeping(found.keeping);
@@ -52,7 +55,7 @@ void Trial::wait_for_bell(MutexLock& lock) NO_THREAD_SAFETY_ANALYSIS {
 }
 
 std::optional<Keeping> Trial::verdict(const Claims* claims) const {
-  const Keeping told_now = claims != nullptr ? claims->told_keeping() : Keeping::unknown;
+  const Keeping told_now = told_to(claims);
   if (keeps_nothing(told_now)) return told_now;
   const MutexLock lock(mutex_);
   if (keeps_nothing(told_)) return told_;

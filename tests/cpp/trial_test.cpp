@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <thread>
 
 #include "board_fixture.h"
 #include "engine/engine.h"
@@ -153,6 +154,22 @@ TEST_CASE("what a trial found is told to others, and what others found needs no 
   CHECK(told.trial.is_in_vain(&told.claims));
   CHECK_FALSE(told.try_mount());
   CHECK(told.checkpoint.kernel.served_bytes() == 0);
+}
+
+TEST_CASE("who waits for a trial that hangs hears what others have found meanwhile") {
+  TrialFixture fixture;
+  fixture.checkpoint.io.add({.kind = FaultKind::stall, .path_suffix = "0.shard", .times = 1});
+  std::thread hanging([&] { fixture.try_mount(); });
+  REQUIRE(fixture.checkpoint.io.wait_until_stalled(1, kHangBound));
+  const auto before = fixture.clock.time;
+  CHECK(fixture.try_mount());  // has waited, and nobody knows
+  CHECK(fixture.clock.time >= before + std::chrono::seconds(1));
+  fixture.claims.told = Keeping::uncached;
+  const auto waited = fixture.clock.time;
+  CHECK_FALSE(fixture.try_mount());
+  CHECK(fixture.clock.time == waited);
+  fixture.checkpoint.io.release_stalled();
+  hanging.join();
 }
 
 TEST_CASE("what others had found stays known after the claims are given up") {
