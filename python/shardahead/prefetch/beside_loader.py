@@ -113,7 +113,7 @@ class _Follower(threading.Thread):
 
     def __init__(self, handle: PrefetchHandle, budget_bytes: int | None) -> None:
         super().__init__(name="shardahead-follow", daemon=True)
-        self._handle = handle
+        self._prefetch = handle  # not _handle: threads of Python 3.13 and newer have one of their own
         # What is mapped cannot be dropped. A file that fills the memory by itself makes the kernel
         # evict what was brought in for it: 1.3 times the bytes, where plain reading needs 1.0.
         self._most_held_bytes = (
@@ -139,13 +139,13 @@ class _Follower(threading.Thread):
         progress = _core.LoaderProgress(self._paths)
         finished = Finished(self._sizes)
         while True:
-            window_bytes = self._handle.report().window_bytes
+            window_bytes = self._prefetch.report().window_bytes
             if self._stopped.wait(_LOOK_SECONDS if window_bytes else _IDLE_SECONDS):
                 return
             if window_bytes:
                 positions = finished.look(progress.look(max(window_bytes, _SCAN_BYTES)))
                 place = place_of(positions, self._sizes, window_bytes, self._most_held_bytes)
-                self._handle.consumed(place.file, place.offset, None, place.held_from)
+                self._prefetch.consumed(place.file, place.offset, None, place.held_from)
 
 
 def _follow(handle: PrefetchHandle, budget_bytes: int | None) -> _Follower | None:

@@ -37,7 +37,8 @@ class Ending:
     def __init__(self, core: _core.Prefetch, handle: PrefetchHandle) -> None:
         self._core = core
         self._handle = weakref.ref(handle)
-        self._process = os.getpid()
+        self._getpid = os.getpid  # a handle may outlive the names of this module at the exit
+        self._process = self._getpid()
         # Of all that follow. Reentrant: a handle may be dropped while it is held.
         self._lock = threading.RLock()
         self._watched = False
@@ -96,7 +97,7 @@ class Ending:
         """The last reference to the handle goes. Cancels the prefetch, and so ends the thread,
         which is given the handle where there are callbacks to be called with it.
         """
-        if os.getpid() != self._process or not self._watched:
+        if self._getpid() != self._process or not self._watched:
             return
         self._core.cancel()
         with self._lock:
