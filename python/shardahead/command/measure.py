@@ -289,4 +289,5 @@ def _prefetch(ranges: Ranges, asked: Options, *, tries_mounts: bool) -> Prefetch
         spans=[ranges[shard.path] for shard in shards],
         consumer=False,
         tries_mounts=tries_mounts,
+        logs_end=False,  # the page tells it
     )
