@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import pickle
+import sysconfig
 import threading
 import weakref
 from pathlib import Path
@@ -383,6 +384,8 @@ late.itself, late.handle = late, shardahead.prefetch_files(
 def test_asked_while_the_interpreter_goes_down_it_does_not_wait_for_ever(path: Path) -> None:
     done = finish(start_python(HELD + LATE, path))
     assert (done.returncode, done.stderr) == (0, "")
+    if sysconfig.get_config_var("Py_GIL_DISABLED") and not done.stdout:
+        return  # without the GIL not every object is finalized at the exit
     assert done.stdout == "can't start new thread at interpreter shutdown"
 
 

@@ -113,7 +113,7 @@ class _Follower(threading.Thread):
 
     def __init__(self, handle: PrefetchHandle, budget_bytes: int | None) -> None:
         super().__init__(name="shardahead-follow", daemon=True)
-        self._prefetch = handle  # not _handle: threads of Python 3.13 and newer have one of their own
+        self._prefetch = handle  # not _handle: from Python 3.13 on threads have one
         # What is mapped cannot be dropped. A file that fills the memory by itself makes the kernel
         # evict what was brought in for it: 1.3 times the bytes, where plain reading needs 1.0.
         self._most_held_bytes = (
