@@ -123,6 +123,10 @@ def test_a_release_has_one_version_with_a_dated_section() -> None:
     assert check.problems_of("1.2", "## 1.2 - 2026-11-29") == ["1.2 is no version of a release"]
 
 
+def test_this_checkout_may_become_a_release() -> None:
+    assert script("release_check").main() == 0
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_run_what_is_there(path: Path) -> None:
     workflow = pytest.importorskip("yaml").safe_load(path.read_text())
