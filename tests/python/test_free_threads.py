@@ -68,7 +68,8 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
 def test_the_core_needs_no_gil() -> None:
     assert _core.__file__
-    assert not vars(sys)["_is_gil_enabled"]()  # since 3.13
+    is_enabled = getattr(sys, "_is_gil_enabled")  # noqa: B009  (not there before Python 3.13)
+    assert not is_enabled()
 
 
 def test_a_file_that_is_closed_meanwhile_is_read_to_the_end(
