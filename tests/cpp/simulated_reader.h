@@ -67,6 +67,7 @@ class SimulatedReader {
   RankFileIo& rank_io_;
   Runtime& runtime_;
   Random random_;
+  std::uint64_t in_vain_bytes_ = 0;  // that may have come before it was known what the mount keeps
   std::unique_ptr<TensorReader> reader_;
 };
 
