@@ -169,7 +169,7 @@ def test_an_overlay_that_is_in_no_table(tmp_path: Path, mounts: ExitStack) -> No
 def test_doctor_finds_nothing_wrong_with_an_overlay(tmp_path: Path, mounts: ExitStack) -> None:
     write_file(tmp_path / "lower" / "a.safetensors", SIZE_BYTES)
     shown = overlay(mounts, tmp_path / "shown")
-    page = run("doctor", shown).stdout
+    page = " ".join(run("doctor", shown).stdout.split())
     assert "of an overlay cachestat tells nothing" in page
     assert "cachestat(2)" not in page
 
@@ -219,7 +219,7 @@ def test_doctor_does_not_call_resident_what_could_not_be_read(
             os.pread(descriptor, PAGE_BYTES, page * PAGE_BYTES)
     os.close(descriptor)
     assert resident_bytes(path) == 64 * PAGE_BYTES  # as cachestat says
-    said = run("doctor", path).stdout
+    said = " ".join(run("doctor", path).stdout.split())
     assert "0 B resident (mincore); 256 KiB more are being read, or could not be read" in said
     assert "not measured: what is not resident is being read, or could not be read" in said
 

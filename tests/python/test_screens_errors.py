@@ -63,15 +63,15 @@ def test_what_does_not_fit(source: Path) -> None:
 def test_no_thread(source: Path) -> None:
     script = f"""
 import sys
-from shardahead.prefetch import handle
-real = handle.make_report
+from shardahead.prefetch import figures
+real = figures.make_report
 def failed(*arguments, **options):
     import dataclasses
     error = OSError(11, "Resource temporarily unavailable")
     error.operation = "pthread_create"
     report = real(*arguments, **options)
     return dataclasses.replace(report, error_count=1, errors=(error,))
-handle.make_report = failed
+figures.make_report = failed
 {COMMAND}
 """
     done = run("warm", source, script=script)

@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 @dataclass
 class Series:
     """Samples in the order of time. Where there are too many, every second one is forgotten, and
-    from then on half as many are wanted.
+    from then on every second one is left out.
     """
 
     most: int = MOST_SAMPLES
