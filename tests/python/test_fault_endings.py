@@ -161,3 +161,34 @@ print(json.dumps(len(found)))
     child = nursery.start(script, mount.mountpoint)
     eventually(lambda: mount.counters().in_flight or child.ended, "nothing stalls")
     assert child.result() == 12
+
+
+# Modules are taken down while other threads still wait: long enough for each of them to look up.
+LEFT_BEHIND = """
+import threading
+
+class Slow:
+    def __del__(self):
+        time.sleep(1.0)
+
+slow = Slow()
+
+def load():
+    for _ in shardahead.ITERATOR(sys.argv[1], mode="MODE"):
+        pass
+
+threading.Thread(target=load, daemon=True).start()
+print("begun", flush=True)
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize("mode", ["mmap", "pread"])
+@pytest.mark.parametrize("make", ITERATORS)
+def test_a_thread_that_waits_when_the_interpreter_ends_does_not_abort_it(
+    nursery: Nursery, stalled: Path, make: str, mode: str
+) -> None:
+    script = LEFT_BEHIND.replace("ITERATOR", make).replace("MODE", mode)
+    child = nursery.start(script, stalled)
+    assert within(PROMISED_SECONDS + 2, [child]) == [0]
+    assert child.err == ""
