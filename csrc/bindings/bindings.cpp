@@ -1,8 +1,15 @@
 #include "bindings/bindings.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 namespace shardahead {
 
+// Handlers of signals run on the main thread alone. Another thread would take the GIL for nothing,
+// and while the interpreter goes down it would be ended for it, or find none. (No gettid() in glibc
+// before 2.30.)
 void check_signals() {
+  if (::syscall(SYS_gettid) != ::getpid()) return;
   const py::gil_scoped_acquire locked;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }

@@ -48,7 +48,7 @@ class BoardClaims final : public Claims {
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
-  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override;
+  std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override;
   void report_consumer(const ConsumerPosition& position) override;
   bool end_consumer() override;
   std::optional<ConsumerPosition> slowest_consumer(

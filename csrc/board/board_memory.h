@@ -83,7 +83,8 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint32_t> keeping;              // of a mount that keeps nothing; a Keeping
   std::atomic<std::uint64_t> set_inflight_bytes;   // by a participant, for all; 0: by none
   std::atomic<std::uint32_t> block_microseconds;   // that a block takes at present; 0: not known
-  std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have a rate limit
+  std::atomic<std::uint64_t> account_bytes_per_s;  // the rate limit of that account; 0: none yet
+  std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have this limit
   std::array<ConsumerSlot, kBoardSlots> consumers;
   // Of each participant: changes whenever it does anything here.
   std::array<std::atomic<std::uint32_t>, kBoardSlots> life;

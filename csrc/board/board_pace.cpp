@@ -52,8 +52,11 @@ std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end,
 
 std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
 
-std::atomic<RateLimit::PaidUntil>* BoardClaims::rate_account() noexcept {
-  return &memory_.header->rate_account;
+// What is owed at one rate means something else at another: the first who has a limit gives it.
+std::atomic<RateLimit::PaidUntil>* BoardClaims::rate_account(std::uint64_t bytes_per_s) noexcept {
+  std::uint64_t given = 0;
+  memory_.header->account_bytes_per_s.compare_exchange_strong(given, bytes_per_s);
+  return given == 0 || given == bytes_per_s ? &memory_.header->rate_account : nullptr;
 }
 
 }  // namespace shardahead

@@ -83,9 +83,11 @@ class Claims {
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
 
-  // Until when all of this node that have a rate limit have paid for what they read (rate_limit.h);
-  // nothing where each of them counts by itself. As long as these claims are there.
-  virtual std::atomic<RateLimit::PaidUntil>* rate_account() noexcept { return nullptr; }
+  // Until when all of this node that have this rate limit have paid for what they read
+  // (rate_limit.h); nothing where each of them counts by itself. As long as these claims are there.
+  virtual std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t) noexcept {
+    return nullptr;
+  }
 
   // Where this participant's consumer is. From the first report on it counts as a consumer of this
   // node, until it ends.

@@ -21,10 +21,11 @@ Pace::Pace(Runtime& runtime, const Plan& plan, std::uint64_t rate_limit_bytes_pe
 // Which block it will be, and whether it is resident, is not known yet: the largest is paid for.
 std::chrono::nanoseconds Pace::pay(Claims& claims) noexcept {
   if (!limit_.limits()) return std::chrono::nanoseconds(0);
-  const auto now = runtime_.now();
   Account& account = account_of(&claims);
   RateLimit::PaidUntil seen = account;
   for (;;) {
+    // After the account: what others paid a moment later would look as if it meant nothing.
+    const auto now = runtime_.now();
     const auto pause = limit_.pause(seen, block_bytes_, now);
     if (pause > pause.zero()) return pause;
     if (account.compare_exchange_weak(seen, limit_.paid(seen, block_bytes_, now))) return pause;
@@ -44,15 +45,14 @@ void Pace::settle(Claims& claims, std::uint64_t read_bytes) noexcept {
 
 void Pace::charge(Claims* claims, std::uint64_t read_bytes) noexcept {
   if (!limit_.limits() || read_bytes == 0) return;
-  const auto now = runtime_.now();
   Account& account = account_of(claims);
   RateLimit::PaidUntil seen = account;
-  while (!account.compare_exchange_weak(seen, limit_.charged(seen, read_bytes, now))) {
+  while (!account.compare_exchange_weak(seen, limit_.charged(seen, read_bytes, runtime_.now()))) {
   }
 }
 
 Pace::Account& Pace::account_of(Claims* claims) noexcept {
-  Account* const shared = claims != nullptr ? claims->rate_account() : nullptr;
+  Account* const shared = claims != nullptr ? claims->rate_account(limit_.bytes_per_s()) : nullptr;
   return shared != nullptr ? *shared : own_;
 }
 

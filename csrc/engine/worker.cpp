@@ -72,10 +72,13 @@ bool Worker::take_and_bring_in(std::uint64_t end) {
     state_.tally.add_claimed(wanted_bytes);
     const Outcome outcome = bring_in(*claim, read_bytes);
     state_.tally.remove_claimed(wanted_bytes);
+    // Before the others are rung: they look at what is paid.
+    state_.pace.settle(claims_, read_bytes);
     claims_.settle(*claim, outcome, read_bytes);
+    return true;
   }
   state_.pace.settle(claims_, read_bytes);
-  return claim.has_value();
+  return false;
 }
 
 // The dead are looked for by the one that waits for the doorbell, or until a block may be read.

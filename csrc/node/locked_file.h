@@ -23,7 +23,8 @@ class LockedFile {
 
   [[nodiscard]] std::uint64_t size_bytes() const noexcept { return size_bytes_; }
   // Brings the range in where it is not, and waits for it: page by page, so it had better be there.
-  // Throws IoException: ENOMEM beyond RLIMIT_MEMLOCK, EAGAIN where a page cannot be had.
+  // Throws IoException: ENOMEM beyond RLIMIT_MEMLOCK, and where a page cannot be read or was cut
+  // off; EAGAIN where there is no memory for one.
   void lock(ByteRange range);
 
  private:

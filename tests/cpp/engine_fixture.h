@@ -65,7 +65,7 @@ class ToldClaims final : public Claims {
   }
   void tell_keeping(Keeping found) override { told = found; }
   [[nodiscard]] Keeping told_keeping() const noexcept override { return told; }
-  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
+  std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t) noexcept override {
     ++accounts_asked;
     return account;
   }

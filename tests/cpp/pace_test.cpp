@@ -134,4 +134,32 @@ TEST_CASE("participants of a board share an account, also one that came later") 
   CHECK(unlimited.pay(*later) == nanoseconds(0));
 }
 
+TEST_CASE(
+    "limits far apart on one board: each keeps its own, and takes none of it from the other") {
+  const TemporaryFolder folder(true);
+  const auto plan = plan_of(4);
+  const auto one = join(folder, plan);
+  const auto other = join(folder, plan);
+  WaitingClock clock;
+  Pace slow(clock, *plan, kMinBlockBytes / 20);
+  Pace fast(clock, *plan, kMinBlockBytes * 100);
+  const auto take_all = [](Pace& pace, Claims& claims) {
+    int blocks = 0;
+    for (; pace.pay(claims) == nanoseconds(0); ++blocks) pace.settle(claims, kMinBlockBytes);
+    return blocks;
+  };
+  int slow_blocks = 0;
+  int fast_blocks = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    slow_blocks += take_all(slow, *one);
+    fast_blocks += take_all(fast, *other);
+    clock.time += milliseconds(10);
+  }
+  // 100 s, and a burst.
+  CHECK(slow_blocks >= 4);
+  CHECK(slow_blocks <= 7);
+  CHECK(fast_blocks >= 9'900);
+  CHECK(fast_blocks <= 10'012);
+}
+
 TEST_SUITE_END();

@@ -29,8 +29,8 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
     return inner_->inflight_bytes();
   }
-  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
-    return inner_->rate_account();
+  std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override {
+    return inner_->rate_account(bytes_per_s);
   }
   void report_consumer(const ConsumerPosition& position) override {
     inner_->report_consumer(position);
@@ -79,8 +79,8 @@ class BuggyClaims final : public ForwardingClaims {
     if (bug_ == Bug::failure_hidden && outcome == Outcome::failed) outcome = Outcome::done;
     inner().settle(claim, outcome, read_bytes);
   }
-  std::atomic<RateLimit::PaidUntil>* rate_account() noexcept override {
-    if (bug_ != Bug::rate_ignored) return inner().rate_account();
+  std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override {
+    if (bug_ != Bug::rate_ignored) return inner().rate_account(bytes_per_s);
     unpaid_ = 0;
     return &unpaid_;
   }
