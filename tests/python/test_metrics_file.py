@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import HANG_SECONDS, eventually
 
 from shardahead.command.metrics_file import (
     Metric,
@@ -161,3 +162,26 @@ def test_a_writer_whose_folder_goes_says_so_once(
     writer._write_or_say()
     writer.end()
     assert capsys.readouterr().err.count("--metrics-file") == 1
+
+
+def test_the_end_is_written_though_it_comes_while_the_thread_writes(tmp_path: Path) -> None:
+    """What is collected at that moment is of before the end."""
+    path = tmp_path / "warm.prom"
+    ended = [0.0]
+    collecting, goes_on = threading.Event(), threading.Event()
+
+    def collect() -> list[Metric]:
+        found = ended[0]
+        if threading.current_thread() is not threading.main_thread():
+            collecting.set()
+            assert goes_on.wait(HANG_SECONDS)
+        return [Metric("a", "gauge", "b", found)]
+
+    writer = MetricsWriter(str(path), {"path": "/m"}, collect)
+    writer.start()
+    writer.write_soon()
+    assert collecting.wait(HANG_SECONDS)
+    ended[0] = 1
+    threading.Timer(0.1, goes_on.set).start()
+    writer.end()
+    eventually(lambda: parsed(path.read_text())["a"][3] == 1, "the end is not written")

@@ -109,9 +109,11 @@ class MetricsWriter:
             self._thread.join(_END_SECONDS)
 
     def _run(self) -> None:
-        while not self._ended.is_set():
+        ended = False
+        while not ended:
             self._due.wait(INTERVAL_SECONDS)
             self._due.clear()
+            ended = self._ended.is_set()  # before it collects: what is written last tells the end
             self._write_or_say()
 
     def _write(self) -> None:
