@@ -25,8 +25,10 @@ from conftest import (
     finish,
     make_cold,
     resident_bytes,
+    start_python,
     write_file,
 )
+from terminal_support import COMMAND
 
 NAMES = ["a-1.safetensors", "a-2.safetensors"]
 SIZE_BYTES = 2 * MIB + 123
@@ -342,8 +344,30 @@ def test_the_figures_of_a_keeper(folder: Path, tmp_path: Path) -> None:
 def test_figures_that_cannot_be_written_are_an_error_before_anything_is_read(folder: Path) -> None:
     done = finish(Staying("--metrics-file", "/not/there/warm.prom", folder).process)
     assert done.returncode == 1
-    assert "/not/there/" in done.stderr
+    assert done.stderr == (
+        "shardahead: --metrics-file '/not/there/warm.prom': No such file or directory\n"
+    )
     assert sum(map(resident_bytes, shards(folder))) == 0
+
+
+# The folder of the file is on a server that does not answer.
+HANGING = f"""
+import threading
+from shardahead.command import metrics_file
+def write_whole(*_):
+    print("it writes", flush=True)
+    threading.Event().wait()
+metrics_file.write_whole = write_whole
+{COMMAND}
+"""
+
+
+def test_a_signal_while_the_figures_cannot_be_written(folder: Path) -> None:
+    process = start_python(HANGING, "warm", "--metrics-file", folder / "warm.prom", folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "it writes\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).returncode == 128 + signal.SIGTERM
 
 
 def test_a_warm_that_fails_says_so_in_its_figures(tmp_path: Path) -> None:

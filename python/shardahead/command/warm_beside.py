@@ -28,7 +28,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.report import Report
-from shardahead.units import format_bytes
+from shardahead.units import counted, format_bytes, quoted
 
 _MOST_NICE = 19
 _MOST_PATH = 500  # characters of a label
@@ -61,8 +61,14 @@ class WarmBeside:
                 "path": " ".join(self._options.path)[:_MOST_PATH],
                 "local_rank": str(where.rank),
             }
-            self._metrics = MetricsWriter(path, labels, self._collect)
-            self._metrics.start()
+            writer = MetricsWriter(path, labels, self._collect)
+            try:
+                writer.start()
+            except OSError as error:
+                typed = quoted(self._options.metrics_file)
+                raise OSError(f"--metrics-file {typed}: {error.strerror}") from error
+            # Not before: where that hangs, a signal's end must not try it again.
+            self._metrics = writer
         shards = self._stay.find_shards(where)
         if shards is None:
             shards = shards_of(self._options)
@@ -105,9 +111,8 @@ class WarmBeside:
         figures = self._stay.figures
         parts = []
         if self._options.follow:
-            shards = "1 shard" if figures.shards == 1 else f"{figures.shards} shards"
             parts.append(
-                f"followed {shards}, {format_bytes(figures.size_bytes)}; "
+                f"followed {counted(figures.shards, 'shard')}, {format_bytes(figures.size_bytes)}; "
                 f"{format_bytes(figures.read_bytes)} read after the first time"
             )
         if self._options.keep:
