@@ -150,13 +150,14 @@ def test_a_load_is_not_held_up(tmp_path: Path) -> None:
 
 
 def test_the_command_and_the_variable(file: Path) -> None:
-    for words, variables in (
-        (["--rate-limit", "1GB/s"], {}),
-        ([], {"SHARDAHEAD_RATE_LIMIT": "1GB"}),
+    for words, variables, expected in (
+        (["--rate-limit", "1GB/s"], {}, 10**9),
+        ([], {"SHARDAHEAD_RATE_LIMIT": "1GB"}, 10**9),
+        (["--rate-limit", "0"], {"SHARDAHEAD_RATE_LIMIT": "1GB"}, 0),
     ):
         done = finish(start_warm(file, *words, env=variables))
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["rate_limit_bytes_per_s"] == 10**9
+        assert json.loads(done.stdout)["rate_limit_bytes_per_s"] == expected
 
 
 def test_a_slow_command_ends_when_it_is_told(file: Path) -> None:

@@ -121,7 +121,7 @@ def warm(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
         (["--keep", "--follow", "--follow-idle", "5"], "type one of them"),
         (["--keep", "--force"], "type one of them"),
         (["--metrics-file", ""], "--metrics-file"),
-        (["--rate-limit", "0"], "at least 1 byte per second"),
+        (["--rate-limit", "9999999999TB"], "must be at most 9223372036854775807"),
         (["--rate-limit", "fast"], "not a number of bytes per second: 'fast'"),
         (["--keep", "--keep-interval", "nan"], "must be from 0.1"),
         (["--keep", "--keep-interval", "soon"], "not a number of seconds"),

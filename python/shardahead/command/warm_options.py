@@ -22,7 +22,7 @@ def add_warm_options(parser: argparse.ArgumentParser) -> None:
         "--rate-limit",
         type=_rate,
         metavar="RATE",
-        help="bytes per second that this node takes from storage on average, e.g. 200MB",
+        help="bytes per second that this node takes from storage on average: 200MB; 0: no limit",
     )
     gentle.add_argument(
         "--nice", action="store_true", help="read and compute after all others of this node"
@@ -94,8 +94,8 @@ def _rate(text: str) -> int:
         rate = parse_rate(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if not 1 <= rate <= _MOST_RATE:
-        raise argparse.ArgumentTypeError(f"must be at least 1 byte per second, not {text}")
+    if rate > _MOST_RATE:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_RATE}, not {text}")
     return rate
 
 
