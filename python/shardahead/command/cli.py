@@ -47,7 +47,7 @@ from shardahead.command.standard_streams import (
 from shardahead.command.warm_options import add_warm_options
 from shardahead.environment import new_warning
 from shardahead.prefetch.options import PARTITIONS, STRATEGIES
-from shardahead.prefetch.report import describe_error
+from shardahead.prefetch.report import describe_failure
 from shardahead.units import format_bytes, parse_bytes
 
 _MOST_BYTES = 2**63 - 1
@@ -110,7 +110,7 @@ def _run(words: Sequence[str]) -> int:
         complain(str(error))
         return WRONG_USAGE
     except OSError as error:
-        complain(describe_error(error) if error.filename is not None else str(error))
+        complain(describe_failure(error))
         return INCOMPLETE
 
 

@@ -14,7 +14,7 @@ from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.following import Seen
 from shardahead.node.memory import memory_budget
-from shardahead.prefetch.report import describe_error
+from shardahead.prefetch.report import describe_failure
 from shardahead.units import format_bytes
 
 #: Of descriptors, besides those of the shards: for the prefetch and all else.
@@ -135,8 +135,7 @@ class KeptShards:
                 if shard.path in self._files and shard.path not in self._locked:
                     self._lock_file(shard.path, stopped)
         except OSError as error:
-            known = error.filename is not None
-            self.lock_problem = describe_error(error) if known else str(error)
+            self.lock_problem = describe_failure(error)
 
     def missing(self) -> tuple[dict[str, int], int | None]:
         """By path, how much of a kept shard is not resident, of those of which something is not;

@@ -23,7 +23,7 @@ from shardahead.command.typed_paths import (
     Typed,
     distributed_shards,
 )
-from shardahead.units import quoted
+from shardahead.prefetch.report import describe_failure
 
 _OF_SET = re.compile(r"(.*?-)([0-9]{1,9})(-of-)([0-9]{1,9})(.*)", re.DOTALL)
 _MOST_OF_SET = 100_000
@@ -48,9 +48,7 @@ def present_shards(paths: Sequence[str], filters: Filters) -> Present:
         shards, notes = resolve_typed(paths, filters)
         return Present(shards, None, tuple(notes))
     except (OSError, ValueError) as error:
-        problem = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            problem = f"{quoted(error.filename)}: {error.strerror}"
+        problem = describe_failure(error)
     found: list[str] = []
     for path in paths:
         with suppress(OSError, ValueError):  # nothing of it is there
@@ -59,7 +57,7 @@ def present_shards(paths: Sequence[str], filters: Filters) -> Present:
     try:
         return Present(_in_order(found), problem)
     except (OSError, ValueError) as error:  # one has gone meanwhile
-        return Present([], str(error))
+        return Present([], describe_failure(error))
 
 
 def complete_names(names: Collection[str]) -> list[str]:

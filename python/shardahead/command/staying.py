@@ -29,9 +29,9 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import budget_in_force
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
-from shardahead.prefetch.report import Report, describe_error
+from shardahead.prefetch.report import Report, describe_error, describe_failure
 from shardahead.prefetch.start import start_prefetch
-from shardahead.units import format_bytes, printable, quoted
+from shardahead.units import counted, format_bytes, printable, quoted
 
 #: Where nothing is there any more, what was there is given up after so long: a folder is moved away
 #: before another takes its place, and a server may not answer for a moment.
@@ -227,7 +227,7 @@ class Stay:
         try:
             self._kept.hold(shards, fresh)
         except OSError as error:  # it may have gone since: that is tried again with the next look
-            self._not_kept = _told(error)
+            self._not_kept = describe_failure(error)
             self._say(self._not_kept)
 
     def _bring_in(self, shards: Sequence[Shard], missing: Mapping[str, int] | None = None) -> None:
@@ -240,9 +240,9 @@ class Stay:
                 shards, self._chosen, self._where, spans=spans, consumer=False, even_disabled=True
             )
         except OSError as error:  # gone, or another by now
-            self._say(_told(error))
+            self._say(describe_failure(error))
             for shard in shards:
-                self._note_failure(shard.path, _told(error))
+                self._note_failure(shard.path, describe_failure(error))
             return
         self._handle = handle
         while not handle.done and not self._stopped.is_set():
@@ -286,9 +286,8 @@ class Stay:
 
     def _say_round(self, report: Report, count: int) -> None:
         if self._says:
-            shards = "1 shard" if count == 1 else f"{count} shards"
             complain(
-                f"{shards} more: {format_bytes(report.read_bytes)} read, "
+                f"{counted(count, 'shard')} more: {format_bytes(report.read_bytes)} read, "
                 f"{format_bytes(report.resident_bytes + report.shared_bytes)} were resident"
             )
 
@@ -343,10 +342,6 @@ class Stay:
 
     def _replace(self, **changes: object) -> None:
         self.figures = replace(self.figures, **changes)  # type: ignore[arg-type]
-
-
-def _told(error: OSError) -> str:
-    return describe_error(error) if error.filename is not None else str(error)
 
 
 def _or(value: float | None, default: float) -> float:

@@ -175,6 +175,13 @@ def describe_error(error: OSError) -> str:
     return f"{operation} {_quoted(error.filename)!r}{place}: {error.strerror}"
 
 
+def describe_failure(error: Exception) -> str:
+    """As `describe_error` where it is an error of a path, else in its own words."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return describe_error(error)
+    return str(error)
+
+
 def make_report(core: _core.Report, **options: Any) -> Report:
     """The core's figures together with `options`, the fields that only Python knows."""
     figures = {
