@@ -112,8 +112,10 @@ class Stay:
         self._shards, self._chosen = list(shards), chosen
         self._count_shards()
         if self._kept is not None:
-            self._kept.require_lockable(shards)
-            self._kept.hold(shards)
+            # Of a server that does not answer it waits with the lock; `stop` waits a moment for it.
+            with self._kept_lock:
+                self._kept.require_lockable(shards)
+                self._kept.hold(shards)
 
     def run(self, first: Report) -> None:
         """Until it is stopped, or --follow-idle is over. `first` is of the first prefetch."""
