@@ -93,6 +93,31 @@ def test_what_failed_is_tried_again_later_or_when_it_has_changed() -> None:
     assert follower.look({"a": A, "b": changed}, RETRY_SECONDS + 1).bring_in == ()
 
 
+def test_what_failed_and_went_is_as_if_it_had_never_been() -> None:
+    follower = Follower()
+    follower.look({"a": A, "b": B}, 0)
+    follower.failed("a", 0)
+    change = follower.look({"b": B}, 1)
+    assert (change.growing, change.gone) == ((), ("a",))
+    assert follower.look({"b": B}, 5).idle_seconds == 4
+    # It would still be waited for, were it remembered.
+    assert follower.look({"a": A, "b": B}, 6).growing == ("a",)
+    assert follower.look({"a": A, "b": B}, 7).bring_in == ("a",)
+
+
+def test_an_inode_proves_something_again_once_its_file_went() -> None:
+    """Another comes in its place, whose inode does not change while it stays the same."""
+    follower = Follower()
+    for inode in range(5):
+        follower.look({"a": replace(A, inode=inode)}, inode)
+    follower.look({}, 5)
+    for now in (6, 7):
+        follower.look({"a": A}, now)
+    other = replace(A, inode=99)
+    assert follower.look({"a": other}, 8).growing == ("a",)
+    assert follower.look({"a": other}, 9).bring_in == ("a",)
+
+
 # ---- which shards there are ----
 
 

@@ -82,9 +82,12 @@ class Follower:
                 self._failed.pop(path, None)
             else:
                 growing.append(path)
-        gone = [path for path in self._brought if path not in listing]
+        gone = [path for path in {**self._brought, **self._failed} if path not in listing]
         for path in gone:
-            del self._brought[path]
+            self._brought.pop(path, None)
+            self._failed.pop(path, None)
+        self._moved &= listing.keys()
+        self._unsteady &= listing.keys()
         self._last = dict(listing)
         idle_seconds = 0.0 if bring_in or growing else now - self._changed_at
         return Change(tuple(bring_in), tuple(growing), tuple(gone), idle_seconds)
