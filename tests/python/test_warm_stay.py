@@ -195,6 +195,40 @@ def test_a_shard_that_goes_is_kept_no_longer_and_said(folder: Path, another_come
     assert "changed or went, and is kept no longer: --keep --follow" in document["reason"]
 
 
+# What is looked at after the first prefetch, before it stays.
+FOUND = f"""
+import errno
+from shardahead.command import commands
+def found(handle):
+    if WORDS:
+        raise OSError(errno.EIO, "Input/output error", handle.shards[0].path)
+    return 0
+commands._resident_after = found
+{COMMAND}
+"""
+
+
+@pytest.mark.parametrize("words", ["Input/output error", ""])
+@pytest.mark.parametrize("option", ["--keep", "--follow"])
+def test_what_the_first_prefetch_found_is_told_at_the_end(
+    folder: Path, option: str, words: str
+) -> None:
+    script = FOUND.replace("WORDS", repr(words))
+    file = folder / "warm.prom"
+    process = start_python(script, "warm", option, "--json", "--metrics-file", file, folder)
+    eventually(
+        lambda: file.exists() and metrics(file)["shardahead_warm_staying"], "it does not stay"
+    )
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    reason = json.loads(done.stdout)["reason"]
+    if option == "--keep" and not words:  # it looks itself at what stays
+        assert (done.returncode, reason) == (0, None)
+    else:
+        assert done.returncode == 1
+        assert (words or "stayed in the page cache") in reason
+
+
 # ---- locking ----
 
 

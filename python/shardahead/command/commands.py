@@ -78,7 +78,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
             if not options.json:
                 show(_warm_text(report, note, verbose=options.verbose))
             handle = None  # and so are its files closed
-            beside.stay(report)
+            beside.stay(report, unusable, _too_few(report, after))
     except KeyboardInterrupt as error:
         ended = beside.ended_by(error)
         if handle is not None:
@@ -158,12 +158,16 @@ def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | N
     reason = report.incomplete_reason()
     if reason and report.left_out_bytes and report.window_source == "memory":
         reason += "; --force reads on"
-    if resident_after_bytes is not None and resident_after_bytes < report.planned_bytes // 2:
-        reason = (
-            f"only {format_bytes(resident_after_bytes)} of {format_bytes(report.planned_bytes)} "
-            "stayed in the page cache: memory is short, or this mount does not keep pages"
-        )
-    return reason
+    return _too_few(report, resident_after_bytes) or reason
+
+
+def _too_few(report: Report, resident_after_bytes: int | None) -> str | None:
+    if resident_after_bytes is None or resident_after_bytes >= report.planned_bytes // 2:
+        return None
+    return (
+        f"only {format_bytes(resident_after_bytes)} of {format_bytes(report.planned_bytes)} "
+        "stayed in the page cache: memory is short, or this mount does not keep pages"
+    )
 
 
 def _resident_after(handle: PrefetchHandle) -> int | None:

@@ -19,6 +19,7 @@ from shardahead.command.following import Change, Follower
 from shardahead.command.keeping import Keeper
 from shardahead.command.kept_shards import KeptShards, seen_of
 from shardahead.command.present_shards import present_shards
+from shardahead.command.shortfalls import Shortfalls
 from shardahead.command.standard_streams import complain
 from shardahead.command.typed_paths import Filters
 from shardahead.command.warm_options import (
@@ -29,7 +30,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import budget_in_force
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
-from shardahead.prefetch.report import Report, describe_error, describe_failure
+from shardahead.prefetch.report import Report, describe_failure
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import counted, format_bytes, printable, quoted
 
@@ -80,8 +81,7 @@ class Stay:
         self._said: set[str] = set()
         # Why not all is warm: of the checkpoint, of the last rounds, of what is kept.
         self._absent: str | None = None
-        self._failed: dict[str, str] = {}
-        self._left_out: str | None = None
+        self._shortfalls = Shortfalls()
         self._replaced: list[str] = []
         self._not_kept: str | None = None
         self._seen_at = 0.0  # when anything was there
@@ -117,9 +117,17 @@ class Stay:
                 self._kept.require_lockable(shards)
                 self._kept.hold(shards)
 
-    def run(self, first: Report) -> None:
-        """Until it is stopped, or --follow-idle is over. `first` is of the first prefetch."""
-        self._note(first, self._shards)
+    def run(self, first: Report, unusable: OSError | None, too_few: str | None) -> None:
+        """Until it is stopped, or --follow-idle is over. `first` is of the first prefetch; after
+        that something was found that cannot be read, or that too little of it stayed.
+        """
+        paths = [shard.path for shard in self._shards]
+        self._note(first, paths, paths)
+        if unusable is not None:
+            # It is not for the follower to try again: the next round would take it for resident.
+            self._shortfalls.note_unusable(unusable, paths)
+        if too_few is not None:
+            self._shortfalls.note_left_out(paths, too_few)
         if self._kept is not None:
             with self._kept_lock:
                 self._kept.lock_all(self._shards, self._stopped.is_set)
@@ -157,7 +165,8 @@ class Stay:
         reasons = []
         if self._absent:
             reasons.append(self._absent)
-        reasons += [*self._failed.values()][:1]
+        if failed := self._shortfalls.failed:
+            reasons.append(failed)
         if self._replaced:
             more = f" and {len(self._replaced) - 1} more" if len(self._replaced) > 1 else ""
             reasons.append(
@@ -168,8 +177,8 @@ class Stay:
         if figures.resident_bytes is not None and figures.resident_bytes < figures.kept_bytes:
             short = format_bytes(figures.kept_bytes - figures.resident_bytes)
             reasons.append(f"{short} of {format_bytes(figures.kept_bytes)} are not resident")
-        elif self._left_out and (self._kept is None or figures.resident_bytes is None):
-            reasons.append(self._left_out)
+        elif figures.resident_bytes is None and (left_out := self._shortfalls.left_out):
+            reasons.append(left_out)
         if self._not_kept:
             reasons.append(f"not all is kept: {self._not_kept}")
         if self._kept is not None and self._kept.lock_problem:
@@ -208,8 +217,7 @@ class Stay:
         change = looked.change
         self._shards = looked.shards
         self._count_shards()
-        for path in change.gone:
-            self._failed.pop(path, None)
+        self._shortfalls.keep_only({shard.path for shard in looked.shards})
         now_warm = set(change.bring_in)
         if change.gone or change.bring_in or self._not_kept:
             self._hold([s for s in looked.shards if s.path not in change.growing], now_warm)
@@ -234,6 +242,7 @@ class Stay:
 
     def _bring_in(self, shards: Sequence[Shard], missing: Mapping[str, int] | None = None) -> None:
         """One round: all of these shards, or those of them of which something is missing."""
+        asked = [s for s in shards if missing is None or s.path in missing]
         spans: list[list[tuple[int, int]] | None] = [
             None if missing is None or s.path in missing else [] for s in shards
         ]
@@ -243,8 +252,9 @@ class Stay:
             )
         except OSError as error:  # gone, or another by now
             self._say(describe_failure(error))
-            for shard in shards:
-                self._note_failure(shard.path, describe_failure(error))
+            for shard in asked:
+                self._shortfalls.note_failure(shard.path, describe_failure(error))
+                self._try_again(shard.path)
             return
         self._handle = handle
         while not handle.done and not self._stopped.is_set():
@@ -256,7 +266,8 @@ class Stay:
             handle.stop(timeout=_STOP_SECONDS)
         report = handle.report()
         if not stopped:
-            self._note(report, shards)
+            whole = [s for s in asked if missing is None or missing[s.path] >= s.size_bytes]
+            self._note(report, [s.path for s in asked], [s.path for s in whole])
         figures = self.figures
         if missing is None:
             self._replace(
@@ -268,21 +279,11 @@ class Stay:
             self._keeper.restored(report.read_bytes)
             self._replace(restored_bytes=figures.restored_bytes + report.read_bytes)
 
-    def _note(self, report: Report, shards: Sequence[Shard]) -> None:
-        """What went wrong in a round, by file; what was wrong with these files before is over."""
-        for shard in shards:
-            self._failed.pop(shard.path, None)
-        for error in report.errors:
-            self._note_failure(str(error.filename), describe_error(error))
-        if report.error_count > len(report.errors):
-            for shard in shards:
-                self._note_failure(shard.path, describe_error(report.errors[-1]))
-        self._left_out = None
-        if report.left_out_bytes and not report.cancelled:
-            self._left_out = report.incomplete_reason()
+    def _note(self, report: Report, paths: Sequence[str], whole: Sequence[str]) -> None:
+        for path in self._shortfalls.note(report, paths, whole):
+            self._try_again(path)
 
-    def _note_failure(self, path: str, text: str) -> None:
-        self._failed.setdefault(path, text)
+    def _try_again(self, path: str) -> None:
         if self._follower is not None:
             self._follower.failed(path, time.monotonic())
 
@@ -301,6 +302,7 @@ class Stay:
         assert kept is not None
         if self._follower is None:
             self._replaced += kept.replaced()
+            self._shortfalls.keep_only(kept.paths)
         missing, _ = self._count_kept()
         missing_bytes = sum(missing.values())
         figures = self.figures

@@ -84,13 +84,15 @@ class WarmBeside:
         """
         return self._stay.wanted and report.keeps_pages is not False
 
-    def stay(self, report: Report) -> None:
-        """Until a signal comes, or --follow-idle is over."""
+    def stay(self, report: Report, unusable: OSError | None, too_few: str | None) -> None:
+        """Until a signal comes, or --follow-idle is over. What was found after the first prefetch
+        may say why not all of it is warm.
+        """
         self._report, self._handle = report, None
         self._stays = True
         if self._metrics is not None:
             self._metrics.write_soon()
-        interruptibly(partial(self._stay.run, report))
+        interruptibly(partial(self._stay.run, report, unusable, too_few))
 
     def ended_by(self, ended: KeyboardInterrupt) -> KeyboardInterrupt | None:
         """What is to be told of that end: nothing of a SIGTERM to one who stays until then."""
