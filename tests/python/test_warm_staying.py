@@ -85,7 +85,8 @@ def running(
 ) -> Iterator[Callable[[], bool]]:
     """After a first prefetch with these findings; gives whether it has ended."""
     stay.begin(shards, resolve_options())
-    thread = threading.Thread(target=stay.run, args=(first, unusable, too_few))
+    stay.note_first(first, unusable, too_few)
+    thread = threading.Thread(target=stay.run)
     thread.start()
     try:
         yield lambda: not thread.is_alive()
@@ -114,7 +115,7 @@ def test_what_was_left_out_is_told_though_others_came_since(tmp_path: Path) -> N
     stay = stay_of("--follow", *SOON, tmp_path)
     with running(stay, shards, SHORT):
         write_file(Path(shards[0].path), MIB + 1)
-        eventually(lambda: stay.figures.rounds == 1, "it does not come")
+        eventually(lambda: stay.figures.rounds >= 1, "it does not come")
     assert "left out" in str(stay.why_incomplete())
 
 
@@ -130,8 +131,8 @@ def test_what_was_found_after_the_first_prefetch_holds_until_all_is_replaced(
     with running(stay, shards, CLEAN, unusable, too_few):
         eventually(lambda: stay.why_incomplete(), "it is not told")
         write_file(tmp_path / "b-1.safetensors", MIB)
-        eventually(lambda: stay.figures.rounds == 1, "what is new does not come")
+        eventually(lambda: stay.figures.rounds >= 1, "what is new does not come")
         assert "Input/output error" in str(stay.why_incomplete())
         write_file(Path(shards[0].path), MIB + 1)
-        eventually(lambda: stay.figures.rounds == 2, "what is changed does not come")
+        eventually(lambda: stay.figures.rounds >= 2, "what is changed does not come")
         eventually(lambda: stay.why_incomplete() is None, "it is not over")

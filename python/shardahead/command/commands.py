@@ -75,8 +75,9 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
                 unusable = error
         report = handle.report()
         if beside.wants_to_stay(report):
-            if not options.json:
-                show(_warm_text(report, note, verbose=options.verbose))
+            text = _warm_text(report, note, verbose=options.verbose)
+            if text and not options.json:
+                show(text)
             handle = None  # and so are its files closed
             beside.stay(report, unusable, _too_few(report, after))
     except KeyboardInterrupt as error:
@@ -103,7 +104,9 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
         text = beside.text() if tells_for_the_node(report) else ""
     else:
         text = _warm_text(report, note, verbose=options.verbose)
-    return finish(text, reason, ended, complains=tells_why(report) or ended is not None)
+    # Of a stay the reason may be of this rank alone: what it could not lock, say.
+    complains = tells_why(report) or beside.stayed or ended is not None
+    return finish(text, reason, ended, complains=complains)
 
 
 def _warm_text(report: Report, note: str, *, verbose: bool) -> str:

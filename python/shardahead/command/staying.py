@@ -26,13 +26,14 @@ from shardahead.command.warm_options import (
     DEFAULT_FOLLOW_INTERVAL_SECONDS,
     DEFAULT_KEEP_INTERVAL_SECONDS,
 )
+from shardahead.command.warm_result import round_line
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import budget_in_force
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.report import Report, describe_failure
 from shardahead.prefetch.start import start_prefetch
-from shardahead.units import counted, format_bytes, printable, quoted
+from shardahead.units import format_bytes, printable, quoted
 
 #: Where nothing is there any more, what was there is given up after so long: a folder is moved away
 #: before another takes its place, and a server may not answer for a moment.
@@ -62,14 +63,15 @@ class StayFigures:
 
 
 class Stay:
-    """One command's stay, as --follow and --keep ask for it. `begin` and `run` are for one thread,
-    `stop` and the properties for any.
+    """One command's stay, as --follow and --keep ask for it. `begin`, `note_first` and `run` come
+    one after another, `stop` and `why_incomplete` may be asked of any thread.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._filters = Filters(tuple(options.include), tuple(options.exclude), options.all)
         self._says = not (options.quiet or options.json)
+        self._tells = True  # for its node
         self._follower = Follower() if options.follow else None
         self._keeper = Keeper(_or(options.keep_interval, DEFAULT_KEEP_INTERVAL_SECONDS))
         self._follow_seconds = _or(options.follow_interval, DEFAULT_FOLLOW_INTERVAL_SECONDS)
@@ -96,6 +98,7 @@ class Stay:
         waits until there is something, where it is to be followed. None: as without either.
         """
         self._where = where
+        self._tells = where.rank == 0
         if self._options.keep:
             self._kept = KeptShards(
                 lock=self._options.lock, local_rank=where.rank, local_size=where.size
@@ -117,9 +120,9 @@ class Stay:
                 self._kept.require_lockable(shards)
                 self._kept.hold(shards)
 
-    def run(self, first: Report, unusable: OSError | None, too_few: str | None) -> None:
-        """Until it is stopped, or --follow-idle is over. `first` is of the first prefetch; after
-        that something was found that cannot be read, or that too little of it stayed.
+    def note_first(self, first: Report, unusable: OSError | None, too_few: str | None) -> None:
+        """Before it runs. `first` is of the first prefetch; after that something was found that
+        cannot be read, or that too little of it stayed.
         """
         paths = [shard.path for shard in self._shards]
         self._note(first, paths, paths)
@@ -128,6 +131,9 @@ class Stay:
             self._shortfalls.note_unusable(unusable, paths)
         if too_few is not None:
             self._shortfalls.note_left_out(paths, too_few)
+
+    def run(self) -> None:
+        """Until it is stopped, or --follow-idle is over."""
         if self._kept is not None:
             with self._kept_lock:
                 self._kept.lock_all(self._shards, self._stopped.is_set)
@@ -197,8 +203,8 @@ class Stay:
         present = present_shards(self._options.path, self._filters)
         shards, problem = present.shards, present.problem
         for note in present.notes:
-            self._say(note)
-        if problem and problem != self._absent and self._says:
+            self._say_of_node(note)
+        if problem and problem != self._absent and self._says and self._tells:
             complain(f"waiting for the rest: {problem}")
         self._absent = problem
         now = time.monotonic()
@@ -273,8 +279,8 @@ class Stay:
             self._replace(
                 rounds=figures.rounds + 1, read_bytes=figures.read_bytes + report.read_bytes
             )
-            if not stopped:
-                self._say_round(report, len(shards))
+            if not stopped and self._says and self._tells:
+                complain(round_line(report, len(shards)))
         else:
             self._keeper.restored(report.read_bytes)
             self._replace(restored_bytes=figures.restored_bytes + report.read_bytes)
@@ -286,13 +292,6 @@ class Stay:
     def _try_again(self, path: str) -> None:
         if self._follower is not None:
             self._follower.failed(path, time.monotonic())
-
-    def _say_round(self, report: Report, count: int) -> None:
-        if self._says:
-            complain(
-                f"{counted(count, 'shard')} more: {format_bytes(report.read_bytes)} read, "
-                f"{format_bytes(report.resident_bytes + report.shared_bytes)} were resident"
-            )
 
     # ---- keeping ----
 
@@ -314,7 +313,7 @@ class Stay:
         )
         self._replace(backed_off=self._keeper.backed_off, looks=figures.looks + 1)
         if look.say:
-            self._say(look.say)
+            self._say_of_node(look.say)
         if not look.restore:
             return look.wait_seconds
         self._replace(evicted_bytes=figures.evicted_bytes + missing_bytes)
@@ -338,8 +337,13 @@ class Stay:
         size_bytes = sum(shard.size_bytes for shard in self._shards)
         self._replace(shards=len(self._shards), size_bytes=size_bytes)
 
+    def _say_of_node(self, text: str) -> None:
+        """One of its ranks says that."""
+        if self._tells:
+            self._say(text)
+
     def _say(self, text: str) -> None:
-        """Once, whatever the format of the result: it is about the node."""
+        """Once, whatever the format of the result."""
         if text not in self._said:
             self._said.add(text)
             complain(printable(text))

@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from shardahead import _core
@@ -89,10 +88,11 @@ class WarmBeside:
         may say why not all of it is warm.
         """
         self._report, self._handle = report, None
+        self._stay.note_first(report, unusable, too_few)  # a signal may come before it runs
         self._stays = True
         if self._metrics is not None:
             self._metrics.write_soon()
-        interruptibly(partial(self._stay.run, report, unusable, too_few))
+        interruptibly(self._stay.run)
 
     def ended_by(self, ended: KeyboardInterrupt) -> KeyboardInterrupt | None:
         """What is to be told of that end: nothing of a SIGTERM to one who stays until then."""
@@ -109,7 +109,7 @@ class WarmBeside:
         return self._stay.why_incomplete()
 
     def text(self) -> str:
-        """After a stay, one line of what came of it."""
+        """After a stay, one line of what came of it: of what was read and locked, by this rank."""
         figures = self._stay.figures
         parts = []
         if self._options.follow:
@@ -125,7 +125,11 @@ class WarmBeside:
                 f"{format_bytes(figures.locked_bytes)} of it locked; "
                 f"{format_bytes(figures.restored_bytes)} brought back"
             )
-        return f"warm: {'; '.join(parts)}"
+        report = self._report
+        whose = ""
+        if report is not None and report.local_size > 1:
+            whose = f" (local rank {report.local_rank} of {report.local_size})"
+        return f"warm: {'; '.join(parts)}{whose}"
 
     def fields(self) -> dict[str, Any]:
         """For --json: null where it was not asked for."""

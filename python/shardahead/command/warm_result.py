@@ -7,12 +7,21 @@ this process ran. Where no one counts that, it is of this rank's share, and says
 from __future__ import annotations
 
 from shardahead.prefetch.report import Report
-from shardahead.units import format_bytes, format_rate, format_seconds
+from shardahead.units import counted, format_bytes, format_rate, format_seconds
 
 
 def result_line(report: Report, note: str = "") -> str:
     """`note`: what else is known of the files."""
     return f"warm: {_what_came(report)}{_what_did_not(report)}{note}{_whose(report)}"
+
+
+def round_line(report: Report, shards: int) -> str:
+    """Of what came after the first time."""
+    here_bytes, read_bytes = _here_and_read(report)
+    return (
+        f"{counted(shards, 'shard')} more: {format_bytes(read_bytes)} read, "
+        f"{format_bytes(here_bytes - read_bytes)} were resident{_whose(report)}"
+    )
 
 
 def tells_for_the_node(report: Report) -> bool:
@@ -33,11 +42,7 @@ def tells_why(report: Report) -> bool:
 def _what_came(report: Report) -> str:
     if not report.planned_bytes:
         return "nothing to read: the shards are empty"
-    here_bytes = report.planned_bytes - report.failed_bytes - report.left_out_bytes
-    if not report.done and not report.cancelled:
-        here_bytes = report.resident_bytes + report.read_bytes + report.shared_bytes
-    # Twice, where it had been evicted; and by others, who may want more than this process does.
-    read_bytes = min(report.node_read_bytes, here_bytes)
+    here_bytes, read_bytes = _here_and_read(report)
     if not here_bytes:
         return f"nothing in {format_seconds(report.seconds)}"
     if not read_bytes:
@@ -48,6 +53,15 @@ def _what_came(report: Report) -> str:
     if here_bytes > read_bytes:
         text += f"; {format_bytes(here_bytes - read_bytes)} were resident"
     return text
+
+
+def _here_and_read(report: Report) -> tuple[int, int]:
+    """How much is there, and how much of it was read for that."""
+    here_bytes = report.planned_bytes - report.failed_bytes - report.left_out_bytes
+    if not report.done and not report.cancelled:
+        here_bytes = report.resident_bytes + report.read_bytes + report.shared_bytes
+    # Twice, where it had been evicted; and by others, who may want more than this process does.
+    return here_bytes, min(report.node_read_bytes, here_bytes)
 
 
 def _what_did_not(report: Report) -> str:
