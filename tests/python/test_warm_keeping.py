@@ -22,8 +22,9 @@ from conftest import (
 )
 
 from shardahead import _core
+from shardahead.checkpoint.shards import resolve_shards
 from shardahead.command.keeping import MOST_INTERVALS, Keeper
-from shardahead.command.kept_shards import require_lockable
+from shardahead.command.kept_shards import KeptShards, require_lockable
 
 SIZE = 1000
 
@@ -139,6 +140,7 @@ def test_options_that_do_not_go_together(words: list[str], says: str) -> None:
 LIMITED = """
 import resource, sys
 from shardahead import _core
+from shardahead.checkpoint.shards import resolve_shards
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
 _core.locks_beyond_limit = lambda: False
 from shardahead.command.cli import main
@@ -174,3 +176,35 @@ def test_more_shards_than_descriptors(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "--keep keeps 20 shards open, which takes 148 descriptors" in done.stderr
     assert "allows this process 100" in done.stderr
+
+
+def test_a_shard_that_could_not_be_locked_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.safetensors", "b.safetensors"):
+        write_file(tmp_path / name, MIB)
+    shards = resolve_shards(tmp_path)
+    fails = [True]
+
+    class Unlockable:
+        size_bytes = MIB
+
+        def __init__(self, path: bytes) -> None:
+            self.path = path
+
+        def lock(self, _offset: int, _length: int) -> None:
+            if fails[0] and self.path.endswith(b"a.safetensors"):
+                raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(_core, "KeptFile", Unlockable)
+    monkeypatch.setattr(_core, "locks_beyond_limit", lambda: True)
+    kept = KeptShards(lock=True, local_rank=0, local_size=1)
+    kept.hold(shards)
+    for _ in range(2):  # it is no less a problem the second time
+        kept.lock_all(shards, lambda: False)
+        assert kept.lock_problem
+        assert kept.locked_bytes <= MIB
+    fails[0] = False
+    kept.lock_all(shards, lambda: False)
+    assert kept.lock_problem is None
+    assert kept.locked_bytes == 2 * MIB

@@ -176,9 +176,13 @@ class KeptShards:
     def _lock_file(self, path: str, stopped: Callable[[], bool]) -> None:
         file = self._files[path][1]
         self._locked[path] = 0
-        for offset in range(0, file.size_bytes, LOCK_STEP_BYTES):
-            if stopped():
-                return
-            length = min(LOCK_STEP_BYTES, file.size_bytes - offset)
-            file.lock(offset, length)
-            self._locked[path] += length
+        try:
+            for offset in range(0, file.size_bytes, LOCK_STEP_BYTES):
+                if stopped():
+                    return
+                length = min(LOCK_STEP_BYTES, file.size_bytes - offset)
+                file.lock(offset, length)
+                self._locked[path] += length
+        except OSError:
+            del self._locked[path]  # not all of it is, so it is tried again the next time
+            raise
