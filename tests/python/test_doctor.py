@@ -22,7 +22,11 @@ from conftest import (
     write_file,
 )
 
+from shardahead import PrefetchHandle, prefetch_files
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.command import measure as measure_module
 from shardahead.node.limits import PidsLimit, pids_limit, seccomp_mode
+from shardahead.prefetch.start import start_prefetch
 
 COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 AS_NOBODY = f"""
@@ -102,6 +106,29 @@ def test_no_more_is_read_than_was_allowed(tmp_path: Path) -> None:
     env = {"SHARDAHEAD_DISABLE": "1"}
     assert "not measured: SHARDAHEAD_DISABLE is set" in run_doctor(path, env=env)
     assert resident_bytes(path) == 0
+
+
+def test_a_limit_of_the_rate_is_not_taken_for_the_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path / "a.safetensors", 16 * MIB)
+    make_cold(path)
+    monkeypatch.setenv("SHARDAHEAD_RATE_LIMIT", "1TB/s")  # not so low that it would take for ever
+    started = []
+
+    def recording(*arguments: Any, **keywords: Any) -> PrefetchHandle:
+        started.append(start_prefetch(*arguments, **keywords))
+        return started[-1]
+
+    monkeypatch.setattr(measure_module, "start_prefetch", recording)
+    found = measure_module.measure(resolve_shards([path]), 16 * MIB)
+    if not started:
+        pytest.skip(f"nothing can be measured here: {found.reason}")
+    assert {handle.report().rate_limit_bytes_per_s for handle in started} == {0}
+    # As every other prefetch has it.
+    with prefetch_files([path]) as handle:
+        handle.wait()
+    assert handle.report().rate_limit_bytes_per_s == 10**12
 
 
 def test_a_wrong_setting_is_named_before_anything_is_read(tmp_path: Path) -> None:

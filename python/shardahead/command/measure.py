@@ -278,13 +278,14 @@ def _rate(
 
 
 def _prefetch(ranges: Ranges, asked: Options, *, tries_mounts: bool) -> PrefetchHandle:
-    """Of these ranges, by this process alone. Without `tries_mounts` what is measured is reading,
-    also where pages do not stay.
+    """Of these ranges, by this process alone, and as fast as they come: a limit that is set is no
+    property of the mount. Without `tries_mounts` what is measured is reading, also where pages do
+    not stay.
     """
     shards = resolve_shards(list(ranges))
     return start_prefetch(
         shards,
-        resolve_options(replace(asked, partition="block", window_bytes=0)),
+        resolve_options(replace(asked, partition="block", window_bytes=0, rate_limit=0)),
         local_topology(local_rank=0, local_size=1),
         spans=[ranges[shard.path] for shard in shards],
         consumer=False,
