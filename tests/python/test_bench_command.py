@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -105,9 +106,12 @@ def test_what_is_recommended_names_what_was_typed(
     tmp_path: Path, shard: Path, started: list[tuple[str, list[str]]]
 ) -> None:
     program_in(tmp_path / "path")
-    words = ["--include", "a*", "--exclude=b c", "--all", str(shard.parent)]
+    words = ["--include", "a*", "--exclude=b c", "--exclude=-*", "--all", str(shard.parent)]
     shown = handed_over(started, *words)[0].removeprefix("--shown-as=")
-    assert shown == f"--include 'a*' --exclude 'b c' --all {shard.parent}"
+    assert shown == f"'--include=a*' '--exclude=b c' '--exclude=-*' --all {shard.parent}"
+    # A glob that begins with "-" is taken as it was.
+    again = handed_over(started, *shlex.split(shown))
+    assert again == handed_over(started, *words)
 
 
 def test_options_have_the_names_of_other_commands_and_their_old_ones(

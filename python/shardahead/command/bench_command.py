@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from shardahead.command.endings import interruptibly
 from shardahead.command.standard_streams import flush_standard_streams
-from shardahead.command.typed_files import shards_of
+from shardahead.command.typed_files import selection_of, shards_of
 
 _BENCH = "shardahead-bench"
 
@@ -64,11 +64,7 @@ def bench(options: argparse.Namespace) -> NoReturn:
 
 def _as_typed(options: argparse.Namespace) -> str:
     """What names the files in a command, for a shell."""
-    words = []
-    for name in ("include", "exclude"):
-        for glob in getattr(options, name):
-            words += [f"--{name}", glob]
-    return shlex.join([*words, *(["--all"] if options.all else []), *options.path])
+    return shlex.join([*selection_of(options), *options.path])
 
 
 def _become_bench(arguments: Sequence[str]) -> NoReturn:

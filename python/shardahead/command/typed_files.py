@@ -68,6 +68,15 @@ def shards_of(options: argparse.Namespace) -> list[Shard]:
     return shards
 
 
+def selection_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """--include, --exclude and --all for another command: as one word each, for a glob may begin
+    with "-".
+    """
+    words = [f"--include={glob}" for glob in options.include]
+    words += [f"--exclude={glob}" for glob in options.exclude]
+    return (*words, "--all") if options.all else tuple(words)
+
+
 def resolve_typed(
     paths: Sequence[str], filters: Filters | None = None
 ) -> tuple[list[Shard], list[str]]:
