@@ -17,14 +17,23 @@ import pytest
 from conftest import MIB, eventually, make_cold, run_ranks, write_file
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal_support import run
 
 from shardahead import Options, prefetch_files
 from shardahead.command import cli
-from shardahead.command.load_files import LoadFile, LoadFileError, read_load_file
+from shardahead.command.load_files import (
+    LoadFile,
+    LoadFileError,
+    _checked,
+    _FieldError,
+    read_load_file,
+)
 from shardahead.command.load_plot import ASCII, plot
 from shardahead.command.loads import Load, group, moment
+from shardahead.command.report_command import as_dict, as_text
 from shardahead.prefetch.series import Sample
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -113,6 +122,31 @@ def test_a_picture_is_drawn(file: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert cli.main(["report", str(file), "--picture", str(tmp_path / "p.png")]) == 0
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_a_name_is_refused(file: Path, capsys: Capture) -> None:
+    assert cli.main(["report", str(file), "--picture", ""]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "--picture takes the name of a file, and got an empty one" in shown.err
+
+
+def test_a_rate_is_written_as_everywhere(file: Path, capsys: Capture) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document.update(read_bytes=4 * MIB, seconds=10.0, total_bytes=4 * MIB)
+
+    assert cli.main(["report", str(changed(file, "slow.json", change))]) == 0
+    assert "rate         0.42 MB/s\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("utf-8", "\u2500"), ("ascii", "-")])
+def test_tables_are_those_of_every_command(file: Path, encoding: str, line: str) -> None:
+    changed(file, "b.json", later)
+    done = run("report", file.parent, env={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    below = done.stdout.splitlines()[1]
+    # As `status` and `plan` have it: one line below the heads, without an edge.
+    assert set(below) == ({line} if encoding == "utf-8" else {line, "+"})
 
 
 def test_without_matplotlib_it_says_what_to_install(
@@ -297,9 +331,21 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: Capture) -> None:
     assert "empty" in capsys.readouterr().err
 
 
+def drawn_or_named(document: dict[str, Any]) -> str:
+    """What is wrong with it; "" where it is taken, and can be drawn."""
+    try:
+        checked = _checked("f", document)
+    except _FieldError as error:
+        return str(error)
+    for files in ([checked], [checked, checked]):
+        assert as_text(group(files), 80, ASCII)
+        json.dumps(as_dict(group(files)))
+    return ""
+
+
 @given(st.data())
 def test_no_value_breaks_it(data: st.DataObject) -> None:
-    """Any value in place of any field is either taken and drawn, or named."""
+    """Any value in place of any field, or none, is either taken and drawn, or named."""
     document = copy.deepcopy(DOCUMENT)
     inside: Any = document
     while True:
@@ -308,18 +354,39 @@ def test_no_value_breaks_it(data: st.DataObject) -> None:
         if not (isinstance(inside[key], dict | list) and inside[key]) or data.draw(st.booleans()):
             break
         inside = inside[key]
-    scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-    inside[key] = data.draw(scalars | st.lists(scalars) | st.dictionaries(st.text(), scalars))
-    from shardahead.command.load_files import _checked, _FieldError
-    from shardahead.command.report_command import as_dict, as_text
+    if data.draw(st.booleans()):
+        del inside[key]
+    else:
+        scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+        inside[key] = data.draw(scalars | st.lists(scalars) | st.dictionaries(st.text(), scalars))
+    drawn_or_named(document)
 
-    try:
-        checked = _checked("f", document)
-    except _FieldError:
-        return
-    for files in ([checked], [checked, checked]):
-        assert as_text(group(files), 80, ASCII)
-        json.dumps(as_dict(group(files)))
+
+def required_fields() -> list[tuple[str, str]]:
+    """By the schema: the object, "" for the document, and the field."""
+    schema = json.loads((REPOSITORY / "docs/schemas/load-1.json").read_bytes())
+    found = [("", name) for name in schema["required"]]
+    for name, part in schema["properties"].items():
+        for each in [part, *part.get("anyOf", [])]:
+            found += [(name, field) for field in each.get("required", [])]
+    return found
+
+
+@pytest.mark.parametrize(("part", "field"), required_fields())
+def test_a_field_that_is_missing_is_named(part: str, field: str) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    assert drawn_or_named(document) == ""
+    del (document[part] if part else document)[field]
+    assert field in drawn_or_named(document)
+
+
+@pytest.mark.parametrize("field", ["mode", "reason"])
+def test_a_file_without_a_field_is_named_with_it(file: Path, field: str, capsys: Capture) -> None:
+    wrong = changed(file, "wrong.json", lambda document: document.pop(field))
+    assert cli.main(["report", str(wrong)]) == 2
+    said = capsys.readouterr().err
+    assert f"'{wrong}' is no report of a load: {field} is missing" in said
+    assert said.count("\n") == 1
 
 
 DOCUMENT: dict[str, Any] = {
@@ -336,9 +403,42 @@ DOCUMENT: dict[str, Any] = {
     "process": {"pid": 1, "number": 1, "local_rank": 0, "local_size": 1, "topology_source": "x"},
     "node": {"host": "n", "boot_id": "b", "kernel": "6", "machine": "m", "cpus": 2},
     "versions": {"shardahead": "0", "python": "3"},
-    "settings": {},
+    "settings": {
+        "threads": 4,
+        "block_bytes": 4096,
+        "block_size_given": False,
+        "strategy": "auto",
+        "partition": "dynamic",
+        "window_bytes": None,
+        "inflight_bytes": 0,
+        "board_folder": "/dev/shm",
+        "memory_budget_bytes": None,
+        "rate_limit_bytes_per_s": 0,
+        "report": "/r",
+    },
     "report": {
         "planned_bytes": 1000,
+        "lost_bytes": 0,
+        "node_read_bytes": 1000,
+        "refetched_bytes": 0,
+        "dropped_bytes": 0,
+        "strategy": "auto",
+        "step_bytes": 4096,
+        "step_source": "measured",
+        "inflight_bytes": 0,
+        "rate_limit_bytes_per_s": 0,
+        "window_source": "none",
+        "partition_reason": "",
+        "keeps_pages": None,
+        "keeps_pages_reason": "",
+        "local_rank": 0,
+        "local_size": 1,
+        "topology_source": "x",
+        "done": True,
+        "cancelled": False,
+        "error_count": 0,
+        "errors": [],
+        "bytes_per_second": 1000.0,
         "resident_bytes": 0,
         "read_bytes": 1000,
         "shared_bytes": 0,

@@ -20,6 +20,25 @@ from shardahead.units import quoted
 
 _MOST_FILE_BYTES = 256 << 20  # a million files of a checkpoint have less
 _MOST_COUNT = 2**63 - 1
+# What docs/schemas/load-1.json requires of it and of its objects; what is shown of it is of the
+# right type besides.
+_REQUIRED = {
+    "": "schema entry mode ended reason started seconds total_bytes read_bytes consumed_bytes "
+    "process node versions settings report files series",
+    "process": "pid number local_rank local_size topology_source",
+    "node": "host boot_id kernel machine cpus",
+    "versions": "shardahead python",
+    "settings": "threads block_bytes block_size_given strategy partition window_bytes "
+    "inflight_bytes board_folder memory_budget_bytes rate_limit_bytes_per_s report",
+    "report": "planned_bytes resident_bytes read_bytes lost_bytes shared_bytes node_read_bytes "
+    "failed_bytes left_out_bytes refetched_bytes dropped_bytes seconds cpu_seconds waited_seconds "
+    "strategy strategy_used step_bytes step_source threads inflight_bytes rate_limit_bytes_per_s "
+    "block_bytes window_bytes window_source partition partition_reason keeps_pages "
+    "keeps_pages_reason local_rank local_size topology_source done cancelled error_count errors "
+    "bytes_per_second complete",
+    "series": "interval_seconds seconds done_bytes read_bytes consumed_bytes claimed_bytes "
+    "window_bytes inflight_bytes",
+}
 _FIGURES = ("planned_bytes", "resident_bytes", "read_bytes", "shared_bytes", "failed_bytes")
 
 
@@ -106,6 +125,7 @@ class _FieldError(Exception):
 
 
 def _checked(path: str, document: dict[str, Any]) -> LoadFile:
+    _require_all(document)
     text = _text(document, "started")
     try:
         started = datetime.fromisoformat(text)
@@ -118,16 +138,16 @@ def _checked(path: str, document: dict[str, Any]) -> LoadFile:
     for name in ("entry", "ended"):
         _text(document, name)
     for name in ("mode", "reason"):
-        if document.get(name) is not None:
+        if document[name] is not None:
             _text(document, name)
     for name in ("total_bytes", "read_bytes", "consumed_bytes"):
         _count(document, name)
-    if document.get("report") is not None:
+    if document["report"] is not None:
         _check_report(_part(document, "report"))
     _check_versions(document)
     return LoadFile(
         file=path,
-        document={**document, "report": document.get("report")},
+        document=document,
         started_seconds=started_seconds,
         seconds=_number(document, "seconds"),
         local_rank=_count(process, "local_rank"),
@@ -135,6 +155,16 @@ def _checked(path: str, document: dict[str, Any]) -> LoadFile:
         checkpoint=_files(document),
         samples=_samples(_part(document, "series")),
     )
+
+
+def _require_all(document: dict[str, Any]) -> None:
+    for name, required in _REQUIRED.items():
+        if name == "report" and document[name] is None:
+            continue
+        part = _part(document, name) if name else document
+        for field in required.split():
+            if field not in part:
+                raise _FieldError(f"{name and name + '.'}{field} is missing")
 
 
 def _check_report(report: dict[str, Any]) -> None:

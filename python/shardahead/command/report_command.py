@@ -20,7 +20,8 @@ from shardahead.command.load_picture import draw
 from shardahead.command.load_plot import Marks, marks_for, plot
 from shardahead.command.loads import Load, group
 from shardahead.command.results import finish
-from shardahead.units import format_bytes, printable
+from shardahead.command.tables import drawn, new_table, output_encoding, showable
+from shardahead.units import format_bytes, format_rate, printable
 
 _WIDTH, _MOST_WIDTH = 80, 120
 _LABEL_WIDTH = 13
@@ -45,14 +46,15 @@ def add_report_parser(subparsers: Any) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
+    if options.picture == "":
+        raise ValueError("--picture takes the name of a file, and got an empty one")
     loads = interruptibly(lambda: group(read_load_files(options.path)))
-    if options.picture:
+    if options.picture is not None:
         interruptibly(partial(draw, loads, options.picture))
     if options.json:
         return finish(json_text("report", as_dict(loads)), None)
-    encoding = sys.stdout.encoding or "utf-8"
-    text = as_text(loads, _width(), marks_for(encoding))
-    return finish(text.encode(encoding, "backslashreplace").decode(encoding), None)
+    text = as_text(loads, _width(), marks_for(output_encoding()))
+    return finish(showable(text), None)
 
 
 def _width() -> int:
@@ -146,7 +148,7 @@ def _figures(load: Load) -> list[Row]:
         ("ranks", str(len(load.processes))),
         ("time", f"{load.seconds:.2f} s"),
         ("brought in", format_bytes(load.read_bytes)),
-        ("rate", f"{load.bytes_per_second / 1e6:.0f} MB/s"),
+        ("rate", format_rate(load.bytes_per_second)),
         ("consumed", format_bytes(load.consumed_bytes)),
     ]
     if load.figure("seconds") is None:
@@ -205,18 +207,9 @@ def _comparison(loads: Sequence[Load], before: int, width: int) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    import io
-
-    from rich.box import ASCII2, SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    encoding = (sys.stdout.encoding or "utf-8").lower()
-    table = Table(box=SIMPLE_HEAD if encoding.startswith("utf") else ASCII2, pad_edge=False)
+    table = new_table()
     for column, head in enumerate(heads):
         table.add_column(head, justify="right" if column else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    page = io.StringIO()
-    Console(file=page, width=width, markup=False, highlight=False, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in page.getvalue().splitlines()).strip("\n")
+    return drawn(table, width, terminal=False)

@@ -8,8 +8,12 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shardahead.command.shard_names import cells_of, shortened
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: More shards than that are summed up.
 MOST_SHARDS = 40
@@ -50,13 +54,10 @@ def showable(text: str) -> str:
 
 def table_of(heads: tuple[str, ...], rows: Sequence[Row], *, bars: bool = False) -> str:
     """The first of `heads` is over the names, the others are over the cells; bars come last."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.progress_bar import ProgressBar
-    from rich.table import Table
 
     terminal = sys.stdout.isatty()
-    page = _Page()
     names = [showable(row.name) for row in rows]
     cells = [heads[1:], *(row.cells for row in rows)]
     others = sum(max(map(len, column)) + _BETWEEN for column in zip(*cells, strict=True))
@@ -71,17 +72,33 @@ def table_of(heads: tuple[str, ...], rows: Sequence[Row], *, bars: bool = False)
         names = shortened(names, max(width - others, _LEAST_NAME), mark)
     else:
         width = max(width, others + longest)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = new_table()
     table.add_column(heads[0], overflow="fold")
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     if bars:
         table.add_column("", no_wrap=True)
     for name, row in zip(names, rows, strict=True):
-        drawn = [ProgressBar(max(row.whole, 1), row.part or 0, bar)] if row.part is not None else []
-        if drawn and not row.whole:
-            drawn = [ProgressBar(1, 1, bar)]
-        table.add_row(name, *row.cells, *drawn)
+        shown = [ProgressBar(max(row.whole, 1), row.part or 0, bar)] if row.part is not None else []
+        if shown and not row.whole:
+            shown = [ProgressBar(1, 1, bar)]
+        table.add_row(name, *row.cells, *shown)
+    return drawn(table, width, terminal=terminal)
+
+
+def new_table() -> Table:
+    """As all tables here look, without columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def drawn(table: Table, width: int, *, terminal: bool) -> str:
+    """With what standard output can show, and colours where that is a `terminal`."""
+    from rich.console import Console
+
+    page = _Page()
     console = Console(
         file=page, force_terminal=terminal, width=width, markup=False, highlight=False
     )
