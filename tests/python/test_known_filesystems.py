@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import write_file
 from doctor_support import FUSE, facts, measured, on
 
 from shardahead.command.advice import advise
@@ -134,6 +135,19 @@ def test_warm_and_doctor_say_the_same(
     for line in (*advice.keep, *advice.instead):
         assert line in reason
     assert page_keeping.HOW[keeping] in advice.problem
+
+
+def test_what_is_copied_is_where_the_links_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = replace(FUSE, type="fuse.rclone", source="s3:x", mount_point=str(tmp_path / "mnt"))
+    blob = write_file(tmp_path / "mnt" / "m" / "blob", 10)
+    link = tmp_path / "home" / "a.safetensors"
+    link.parent.mkdir()
+    link.symlink_to(blob)
+    monkeypatch.setattr(page_keeping, "mount_of", lambda _path: mount)
+    reason = page_keeping.keeping_reason(EMPTIED, str(link))
+    assert "rclone copy s3:x/m FOLDER" in reason
 
 
 @pytest.mark.parametrize("name", MOUNTS)

@@ -13,7 +13,7 @@ from conftest import KIB, MIB, MakeMount, write_file
 
 from shardahead import Mount, mount_of
 from shardahead.checkpoint.shards import resolve_shards
-from shardahead.node.mounts import mounts_of
+from shardahead.node.mounts import folder_below_mount, mounts_of
 
 
 @pytest.fixture
@@ -109,6 +109,21 @@ def test_a_link_into_another_filesystem(tmp_path: Path, make_mount: MakeMount) -
         ("fuse.slowfs", ["a.safetensors"]),
         (mount_of(folder).type, ["b.safetensors"]),
     ]
+
+
+def test_where_the_files_lie_is_told_of_what_links_lead_to(
+    tmp_path: Path, make_mount: MakeMount
+) -> None:
+    for name in ("a", "b"):
+        write_file(tmp_path / "source" / "m" / name / f"{name}.safetensors", MIB)
+    slow = make_mount(tmp_path / "source")
+    links = [tmp_path / "links" / f"{name}.safetensors" for name in ("a", "b")]
+    links[0].parent.mkdir()
+    for link in links:
+        link.symlink_to(slow.mountpoint / "m" / link.stem / link.name)
+    found = mount_of(links[0])
+    assert folder_below_mount(found, [links[0]]) == "m/a"
+    assert folder_below_mount(found, links) == "m"
 
 
 def test_each_way_to_name_a_path(tmp_path: Path) -> None:

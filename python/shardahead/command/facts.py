@@ -18,7 +18,7 @@ from shardahead.node.fuse_queue import FuseQueue, fuse_queue, waiting_requests
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.limits import Limits, current_limits, owner_name
 from shardahead.node.memory import MemoryBudget, memory_budget
-from shardahead.node.mounts import Mount, below_mount, mounts_of
+from shardahead.node.mounts import Mount, folder_below_mount, mounts_of
 from shardahead.node.residency import FileResidency, residency
 from shardahead.node.stripes import FileStripes, stripes_of
 from shardahead.node.topology import local_topology
@@ -165,14 +165,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         filesystem=known.name,
         filesystem_note="has no option that keeps pages" if known.never_keeps else "",
         fuse_queue=queue,
-        below=below_mount(mount, _folder_of(shards)),
-    )
-
-
-def _folder_of(shards: Sequence[Shard]) -> str:
-    """The folder that they have in common, links followed."""
-    return os.path.commonpath(
-        [os.path.dirname(os.path.realpath(os.fsdecode(s.path))) for s in shards]
+        below=folder_below_mount(mount, [shard.path for shard in shards]),
     )
 
 

@@ -62,6 +62,14 @@ class MountLayer:
     mount: Mount
 
 
+def folder_below_mount(mount: Mount, paths: Sequence[PathLike]) -> str:
+    """Where in the filesystem of `mount` the files lie: the folder that they have in common, once
+    their own links are followed, as the mount was found.
+    """
+    files = [os.path.realpath(os.fsdecode(path)) for path in paths]
+    return below_mount(mount, os.path.commonpath([os.path.dirname(file) for file in files]))
+
+
 def below_mount(mount: Mount, path: str) -> str:
     """Where in the filesystem of `mount` the path lies, links followed; "." is the top of it."""
     inside = os.path.relpath(os.path.realpath(path), mount.mount_point or "/")

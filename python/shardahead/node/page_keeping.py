@@ -6,11 +6,10 @@ filesystems.py. Any thread.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from shardahead.node.filesystems import EMPTIED, UNCACHED, remedy_of
-from shardahead.node.mounts import below_mount, mount_of
+from shardahead.node.mounts import folder_below_mount, mount_of
 from shardahead.units import printable
 
 #: What is the matter, by what the core found.
@@ -36,6 +35,6 @@ def keeping_reason(keeping: str, path: str) -> str:
         mount = mount_of(path)
         where = f"{mount.mount_point} ({mount.type})"
         mount_type, source = mount.type, mount.source
-        below = below_mount(mount, os.path.dirname(path))
+        below = folder_below_mount(mount, [path])
     remedy = remedy_of(mount_type, source, keeping, below)
     return printable(f"{where} does not keep pages: {HOW[keeping]}; {remedy.text()}")
