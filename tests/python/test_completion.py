@@ -135,3 +135,12 @@ def test_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert completion.names_of_files(".") == [".hidden"]
     assert completion.names_of_files(f"{tmp_path}/b") == [f"{tmp_path}/b"]
     assert completion.names_of_files("none/") == []
+
+
+def test_a_link_that_leads_to_itself_is_a_name_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "m").mkdir()
+    assert completion.names_of_files("") == ["loop", "m/"]

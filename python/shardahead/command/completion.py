@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from typing import Any
 
 from shardahead.command.hub_cache import cache_folder, cached_repositories
@@ -66,7 +67,9 @@ def names_of_files(prefix: str, **_: Any) -> list[str]:
         with os.scandir(os.path.expanduser(folder) or ".") as entries:
             for entry in entries:
                 if entry.name.startswith(name) and (name or not entry.name.startswith(".")):
-                    end = "/" if entry.is_dir() else ""
+                    end = ""
+                    with suppress(OSError):  # a link that leads to itself is a name all the same
+                        end = "/" if entry.is_dir() else ""
                     found.append(os.path.join(folder, entry.name) + end)
     except OSError:
         return []
