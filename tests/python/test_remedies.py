@@ -91,6 +91,21 @@ def test_a_queue_that_limits() -> None:
     assert "$(mountpoint -d '/mnt/my models' | cut -d: -f2) && echo 512 >" in advice.keep[0]
 
 
+def test_of_a_mount_of_a_device_the_queue_is_kept_by_the_number_of_the_connection() -> None:
+    # 8:17 as the kernel writes it in one number; `cut -d: -f2` would give 17.
+    path = "/sys/fs/fuse/connections/8388625"
+    ntfs = replace(FUSE, type="fuseblk", source="/dev/sdb1", device="8:17")
+    found = on(
+        ntfs,
+        fuse_queue=FuseQueue(path, 12, 9, ""),
+        measurement=measured(10, 700, 700, peak_requests=100),
+    )
+    advice = only(facts(found))
+    assert advice.commands[0] == f"echo 512 > {path}/max_background"
+    assert advice.keep[0].startswith(f"after each mount: cd {path} && echo 512 > max_background")
+    assert "mountpoint" not in advice.keep[0]
+
+
 @pytest.mark.parametrize(
     ("most", "peak", "megabytes_per_second"),
     [
@@ -126,6 +141,20 @@ def test_settings_with_their_origin() -> None:
     document = as_dict(found, [])
     assert {"name": "threads", "value": 8, "origin": "SHARDAHEAD_THREADS"} in document["settings"]
     assert {"name": "mode", "value": "auto", "origin": "default"} in document["settings"]
+
+
+def test_rates_are_rates_and_0_is_what_it_means() -> None:
+    def said(**environ: str) -> str:
+        variables = {f"SHARDAHEAD_{name}": value for name, value in environ.items()}
+        page = as_text(facts(settings=settings_in_force(variables)), [])
+        return " ".join(page[page.index("settings ") :].split())
+
+    assert "rate_limit 200 MB/s (SHARDAHEAD_RATE_LIMIT)" in said(RATE_LIMIT="200MB/s")
+    assert "rate_limit no limit (" in said(RATE_LIMIT="0")
+    assert "window_bytes no limit (" in said(WINDOW_BYTES="0")
+    assert "window_bytes 4.00 MiB (" in said(WINDOW_BYTES="4MiB")
+    assert "inflight_bytes found by measuring (" in said(INFLIGHT_BYTES="0")
+    assert "memory_budget_bytes 0 B (" in said(MEMORY_BUDGET_BYTES="0")
 
 
 def test_a_misspelt_variable_and_the_one_that_is_meant() -> None:

@@ -220,15 +220,19 @@ def _queue(found: MountFacts) -> Iterator[Advice]:
     # The peak says little of what is wanted: who waits for the queue asks for nothing more.
     wanted = min(_MOST_BACKGROUND, max(2 * most, _INFLIGHT_BYTES // request))
     values = (("max_background", wanted), ("congestion_threshold", wanted * 3 // 4))
-    where = shlex.quote(found.mount.mount_point)
+    # A mount without a device gets another number with each mount; a device keeps its own.
+    folder = queue.path
+    if found.mount.device.startswith("0:"):
+        where = shlex.quote(found.mount.mount_point)
+        folder = f"/sys/fs/fuse/connections/$(mountpoint -d {where} | cut -d: -f2)"
     yield Advice(
         f"the FUSE queue of {found.mount.mount_point} limits: up to {peak} requests waited, and "
         f"{most} may be in flight (max_background), which at {format_bytes(request)} and "
         f"{measured.latency_seconds * 1000:.3g} ms each are {format_rate(bound)}",
         tuple(f"echo {value} > {queue.path}/{name}" for name, value in values),
         (
-            f"after each mount: cd /sys/fs/fuse/connections/$(mountpoint -d {where} | cut -d: -f2) "
-            "&& " + " && ".join(f"echo {value} > {name}" for name, value in values),
+            f"after each mount: cd {folder} && "
+            + " && ".join(f"echo {value} > {name}" for name, value in values),
         ),
         root=True,
     )

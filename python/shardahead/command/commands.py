@@ -7,14 +7,13 @@ Each takes what cli.py parsed and returns the exit status. One thread, which sig
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.advice import advise
-from shardahead.command.doctor import as_dict, as_text, examine_shards, selection_of
+from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
 from shardahead.command.json_documents import json_text
@@ -22,7 +21,8 @@ from shardahead.command.plan_screen import plan_details, plan_line, planned_shar
 from shardahead.command.progress_shown import wait_showing
 from shardahead.command.results import DONE, finish
 from shardahead.command.standard_streams import complain, show
-from shardahead.command.typed_files import shards_of
+from shardahead.command.tables import showable
+from shardahead.command.typed_files import selection_of, shards_of
 from shardahead.command.warm_beside import WarmBeside
 from shardahead.command.warm_result import (
     is_of_the_node,
@@ -275,6 +275,4 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         document = {**as_dict(facts, advice), "reason": reason}
         return finish(json_text("doctor", document), reason, ended)
-    text = as_text(facts, advice)
-    encoding = sys.stdout.encoding or "utf-8"
-    return finish(text.encode(encoding, "backslashreplace").decode(encoding), reason, ended)
+    return finish(showable(as_text(facts, advice)), reason, ended)

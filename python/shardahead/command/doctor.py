@@ -5,7 +5,6 @@ The facts come from facts.py and what to change from advice.py; here they are on
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,15 @@ from shardahead.command.wrapped import labelled, labelled_command, labelled_list
 from shardahead.environment import meant_by
 from shardahead.node.limits import Limits
 from shardahead.prefetch.options import Setting
-from shardahead.units import format_bytes, format_rate, printable
+from shardahead.units import counted, format_bytes, format_rate, printable
 
 DEFAULT_READ_BYTES = 256 * 1024**2
 _LABEL_WIDTH, _ADVICE_WIDTH = 12, 18
+_MEANINGS_OF_0 = {
+    "window_bytes": "no limit",
+    "rate_limit": "no limit",
+    "inflight_bytes": "found by measuring",
+}
 
 #: A label, and text or a list.
 Row: TypeAlias = tuple[str, "str | tuple[str, ...]"]
@@ -56,13 +60,6 @@ def examine_shards(
     return facts, advise(facts)
 
 
-def selection_of(options: argparse.Namespace) -> tuple[str, ...]:
-    """--include, --exclude and --all as they were typed."""
-    words = [f"--include={glob}" for glob in options.include]
-    words += [f"--exclude={glob}" for glob in options.exclude]
-    return (*words, "--all") if options.all else tuple(words)
-
-
 def as_dict(facts: Facts, advice: Sequence[Advice]) -> dict[str, Any]:
     """Everything, in types that the json module writes."""
     document: dict[str, Any] = _plain(facts)
@@ -75,7 +72,9 @@ def as_dict(facts: Facts, advice: Sequence[Advice]) -> dict[str, Any]:
 
 def as_text(facts: Facts, advice: Sequence[Advice]) -> str:
     """The page for people."""
-    rows: list[Row] = [("checkpoint", f"{_files(facts.files)}, {format_bytes(facts.size_bytes)}")]
+    rows: list[Row] = [
+        ("checkpoint", f"{counted(facts.files, 'file')}, {format_bytes(facts.size_bytes)}")
+    ]
     for found in facts.mounts:
         rows += [("", ""), *_mount_rows(found, facts.limits.user)]
     rows += [("", ""), *_memory_rows(facts), *_rank_rows(facts), ("settings", _settings(facts))]
@@ -122,7 +121,10 @@ def _mount_rows(found: MountFacts, user: str) -> Iterator[Row]:
         yield "fuse queue", _fuse_queue(found)
     if found.stripes:
         yield "stripes", _stripes(found)
-    yield "files", f"{_files(found.files)}, {format_bytes(found.size_bytes)}, {_resident(found)}"
+    yield (
+        "files",
+        f"{counted(found.files, 'file')}, {format_bytes(found.size_bytes)}, {_resident(found)}",
+    )
     yield "owners", _owners(found, user)
     yield from _measurement_rows(found.measurement)
 
@@ -140,8 +142,8 @@ def _fuse_queue(found: MountFacts) -> str:
 def _stripes(found: MountFacts) -> str:
     layouts = Counter((each.stripe_bytes, each.stripe_count) for each in found.stripes)
     return "; ".join(
-        f"{_files(files)} in stripes of {format_bytes(size_bytes)} on {count} "
-        f"target{'' if count == 1 else 's'}"
+        f"{counted(files, 'file')} in stripes of {format_bytes(size_bytes)} on "
+        f"{counted(count, 'target')}"
         for (size_bytes, count), files in sorted(layouts.items())
     )
 
@@ -168,11 +170,10 @@ def _owners(found: MountFacts, user: str) -> str:
 
 def _measurement_rows(measured: Measurement) -> Iterator[Row]:
     if measured.latency_seconds is not None:
-        reads = "read" if measured.latency_reads == 1 else "reads"
+        reads = counted(measured.latency_reads, "read")
         yield (
             "latency",
-            f"{measured.latency_seconds * 1000:.3g} ms, median of {measured.latency_reads} {reads} "
-            "of one page",
+            f"{measured.latency_seconds * 1000:.3g} ms, median of {reads} of one page",
         )
     for label, rate in (
         ("1 stream", measured.one_stream),
@@ -232,9 +233,9 @@ def _setting_value(setting: Setting) -> str:
         return "on" if value else "off"
     if not isinstance(value, int) or name == "threads":
         return str(value)
-    if value == 0 and name == "window_bytes":
-        return "no limit"
-    return "found by measuring" if value == 0 else format_bytes(value)
+    if value == 0 and name in _MEANINGS_OF_0:
+        return _MEANINGS_OF_0[name]
+    return format_rate(value) if name == "rate_limit" else format_bytes(value)
 
 
 def _limit_rows(limits: Limits) -> Iterator[Row]:
@@ -262,10 +263,6 @@ def _advice_lines(advice: Sequence[Advice]) -> Iterator[str]:
             yield from layout("    to keep it:", line, _ADVICE_WIDTH)
         for line in each.instead:
             yield from labelled("    instead:", line, _ADVICE_WIDTH)
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def _plain(value: Any) -> Any:

@@ -138,8 +138,8 @@ class PrefetchOptions:
 @dataclass(frozen=True)
 class Setting:
     """One option as it is in force where no call says otherwise: `value` in bytes where it is a
-    size, None where it is found out by looking at the machine; `origin` is the variable that says
-    so, or "default".
+    size, in bytes per second where it is a rate, None where it is found out by looking at the
+    machine; `origin` is the variable that says so, or "default".
     """
 
     name: str
