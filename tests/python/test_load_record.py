@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ from conftest import (
 )
 
 from shardahead import Options, prefetch_files, prefetching, safetensors_weights_iterator
+from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
 from shardahead.command import cli
+from shardahead.node.topology import local_topology
+from shardahead.prefetch import load_record
+from shardahead.prefetch.figures import LoadFigures
+from shardahead.prefetch.load_document import LoadStart
+from shardahead.prefetch.load_record import LoadRecord
+from shardahead.prefetch.options import resolve_options
+from shardahead.weights import checkpoint_pass
 
 NAME = re.compile(
     r"\d{8}T\d{6}\.\d{6}Z-[A-Za-z0-9._-]+-rank(?P<rank>\d+)-pid(?P<pid>\d+)-(?P<number>\d+)\.json"
@@ -181,6 +190,24 @@ def test_an_iterator_that_was_never_asked_writes_one(numbered: Path, folder: Pat
     assert one(folder)["ended"] == "dropped"
 
 
+def test_a_file_that_goes_before_it_is_opened_is_told_before_there_is_a_record(
+    numbered: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    begun: list[str] = []
+
+    def gone(*arguments: Any) -> Any:
+        found = resolve_checkpoint(*arguments)
+        os.unlink(found.shards[-1].path)
+        return found
+
+    monkeypatch.setattr(checkpoint_pass, "resolve_checkpoint", gone)
+    monkeypatch.setattr(checkpoint_pass, "begin_record", lambda entry, *_: begun.append(entry))
+    with pytest.raises(FileNotFoundError):
+        safetensors_weights_iterator(numbered, options=Options(report=folder))
+    assert begun == []
+
+
 def test_a_load_that_fails_writes_one(tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "a.safetensors").write_bytes(b"\xff" * 100)
@@ -191,6 +218,74 @@ def test_a_load_that_fails_writes_one(tmp_path: Path, folder: Path) -> None:
             )
         )
     assert one(folder)["ended"] == "closed"
+
+
+# Drops the record in its own thread, as a collection of garbage may: at the first thing that this
+# thread does, at the second, and so on, until it has come to wait.
+DROPS = '''
+import sys, threading, time, shardahead
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.figures import LoadFigures
+from shardahead.prefetch.load_record import begin_record
+from shardahead.prefetch.options import resolve_options
+
+shards, options, topology = resolve_shards(sys.argv[1]), resolve_options(), local_topology()
+
+def dropping(left, event_number, ready):
+    """What is told of each event of the thread, and drops what is in `left` at one of them."""
+    events = 0
+    def profile(frame, event, _):
+        nonlocal events
+        events += 1
+        if events == event_number:
+            ready.wait()
+            left.clear()
+    return profile
+
+for number in range(int(sys.argv[2])):
+    left, ready = [], threading.Event()
+    threading.setprofile(dropping(left, number + 1, ready))
+    left.append(begin_record("x", shards, options, topology, LoadFigures()))
+    threading.setprofile(None)
+    ready.set()
+    del left
+deadline = time.monotonic() + 60
+running = lambda: [t for t in threading.enumerate() if t.name == "shardahead-record"]
+while running() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(len(running()))
+'''
+
+
+def test_a_record_may_be_dropped_by_its_own_thread_wherever_that_is(
+    tmp_path: Path, folder: Path
+) -> None:
+    path = write_file(tmp_path / "a", 4 * KIB)
+    count = 100
+    assert run_python(DROPS, path, str(count), env={"SHARDAHEAD_REPORT": str(folder)}) == 0
+    assert {found["ended"] for found in written(folder, count)} == {"dropped"}
+
+
+def test_a_record_is_dropped_after_the_names_of_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = LoadStart(
+        "x",
+        tuple(resolve_shards([write_file(tmp_path / "a", 4 * KIB)])),
+        resolve_options(),
+        local_topology(),
+        0.0,
+        1,
+    )
+    record = LoadRecord(load_record._Recorder(str(tmp_path), start, LoadFigures()))
+    unraisable: list[Any] = []
+    with monkeypatch.context() as exiting:
+        exiting.setattr(sys, "unraisablehook", unraisable.append)
+        for name in ("os", "queue", "threading"):
+            exiting.setattr(load_record, name, None)
+        del record
+    assert unraisable == []
 
 
 EXITS = """

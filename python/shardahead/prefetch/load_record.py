@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 import time
@@ -85,14 +86,16 @@ class _Recorder:
     """The thread of one record. It holds what is known of the load, and nobody who has it."""
 
     def __init__(self, folder: str, start: LoadStart, figures: LoadFigures) -> None:
-        self.process: int = os.getpid()
+        self._getpid = os.getpid  # a record may outlive the names of this module at the exit
+        self.process: int = self._getpid()
         self.figures: LoadFigures = figures
         self._folder = folder
         self._load = start
         self._began_seconds = time.monotonic()
         self._series = Series()
-        self._over = threading.Event()
-        self._ended = ""
+        # How it ended, the first that counts. Not an Event: a collection of garbage may drop a
+        # record anywhere, also in this thread while it waits, and set() would wait for that.
+        self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="shardahead-record", daemon=True)
 
     def start(self) -> None:
@@ -108,40 +111,44 @@ class _Recorder:
         self._thread.join(timeout)
 
     def end(self, ended: str) -> None:
-        if os.getpid() == self.process:  # a forked child has no such thread, which may hold a lock
-            self._ended = self._ended or ended
-            self._over.set()
+        if self._getpid() == self.process:  # a forked child has no such thread
+            self._over.put(ended)
 
     def _run(self) -> None:
         try:
-            self._watch()
-            self._write()
+            self._write(self._watch())
         except Exception as error:
             _say_missing(self._folder, error)
         finally:
             _running.discard(self)
 
-    def _watch(self) -> None:
+    def _watch(self) -> str:
+        """Until the load is over: how it ended."""
+        ended = "done"
         self._series.add(self.figures.sample(0.0))
         while not self.figures.is_over():
             seconds = self._seconds()
             if self._series.is_due(seconds):
                 self._series.add(self.figures.sample(seconds))
-            if self._over.wait(min(self._series.interval_seconds, _MOST_WAIT_SECONDS)):
-                if self.figures.is_over():  # before whoever had it let it go
-                    self._ended = "done"
-                # Whoever has ended the load holds the prefetch no more, which goes on by this here.
-                self.figures.cancel()
-                self.figures.wait(_LAST_BLOCKS_SECONDS)
-                break
+            wait_seconds = min(self._series.interval_seconds, _MOST_WAIT_SECONDS)
+            try:
+                told = self._over.get(timeout=wait_seconds)
+            except queue.Empty:
+                continue
+            if not self.figures.is_over():  # before whoever had it let it go
+                ended = told
+            # Whoever has ended the load holds the prefetch no more, which goes on by this here.
+            self.figures.cancel()
+            self.figures.wait(_LAST_BLOCKS_SECONDS)
+            break
         self._series.add(self.figures.sample(self._seconds()))
+        return ended
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began_seconds
 
-    def _write(self) -> None:
+    def _write(self, ended: str) -> None:
         seconds = self._series.samples[-1].seconds
-        ended = self._ended or "done"
         document = load_document(self._load, self.figures, self._series, seconds, ended)
         name = file_name(self._load)
         os.makedirs(self._folder, exist_ok=True)

@@ -19,7 +19,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.figures import LoadFigures
-from shardahead.prefetch.load_record import begin_record
+from shardahead.prefetch.load_record import LoadRecord, begin_record
 from shardahead.prefetch.options import (
     Options,
     PrefetchOptions,
@@ -93,7 +93,8 @@ class CheckpointPass:
         self._finished = False
         self.figures: LoadFigures = LoadFigures()
         self.figures.mode = self.mode
-        self._record = begin_record(entry, self.shards, self.options, self._where, self.figures)
+        self._entry = entry
+        self._record: LoadRecord | None = None
 
     def close(self) -> None:
         """Ends what runs in the background, and waits for nothing."""
@@ -103,10 +104,18 @@ class CheckpointPass:
             self.figures.mode = self.mode
             self._record.end("done" if self._finished else "closed")
 
-    def _start_prefetch(
+    def _start(self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool) -> None:
+        """If one is wanted; then the record, whose thread no error of a file may find begun.
+        `releases`: what the consumer has passed, it holds no more.
+        """
+        self._start_core(spans, releases=releases)
+        self._record = begin_record(
+            self._entry, self.shards, self.options, self._where, self.figures
+        )
+
+    def _start_core(
         self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool
     ) -> None:
-        """If one is wanted. `releases`: what the consumer has passed, it holds no more."""
         if self.mode == "pread":
             return
         if not self._prefetches:

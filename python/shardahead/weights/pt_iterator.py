@@ -153,7 +153,7 @@ class PtLoad(CheckpointPass):
         )
         self._before = [0, *accumulate(shard.size_bytes for shard in self.shards)]
         # torch maps the files; when it lets go is not known.
-        self._start_prefetch([None] * len(self.shards), releases=False)
+        self._start([None] * len(self.shards), releases=False)
 
     def weights(self) -> Generator[Weight, None, None]:
         """All wanted tensors, file after file."""

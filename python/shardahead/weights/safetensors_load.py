@@ -96,7 +96,7 @@ class Load(CheckpointPass):
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, self.options, self._keep)
             self.figures.reader = self.reading.reader
-        self._start_prefetch(spans, releases=True)
+        self._start(spans, releases=True)
 
     def _orders(self, order: str) -> list[str]:
         if order == "offset":
