@@ -123,6 +123,48 @@ def test_a_wait_that_is_ended_says_so(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (130, "shardahead: incomplete: interrupted\n")
 
 
+def test_each_object_has_the_reason(folder: Path) -> None:
+    process = start("status", "--json", "--watch=0.1", "--require=100%", folder)
+    reason = "50.0 % of 2.00 MiB is resident, required is 100%"
+    for _ in range(2):
+        assert json.loads(next_line(process))["reason"] == reason
+    (folder / NAMES[0]).read_bytes()
+    done = finish(process)
+    assert (done.returncode, done.stderr) == (0, "")
+    *before, last = [json.loads(line)["reason"] for line in done.stdout.splitlines()]
+    assert last is None
+    assert None not in before
+
+
+def test_in_a_pipe_there_is_more_where_it_is_asked_for(folder: Path) -> None:
+    (folder / NAMES[0]).read_bytes()
+    line = "status: 2.00 MiB of 2.00 MiB resident (100.0 %)"
+
+    def shown(*words: str) -> list[str]:
+        done = run("status", "--watch", "--require", "100%", *words, folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    assert shown() == [line]
+    told = shown("-v")
+    assert (told[0], told[-1]) == (line, "")
+    assert re.fullmatch(r"told by: \w+ 2 shards", told[-2])
+    each = shown("--each")
+    assert (each[0], each[-1]) == (line, "")
+    assert [text.split()[0] for text in each if "1.00 MiB" in text] == NAMES
+    assert shown("--each", "-v") == [*each[:-1], *told[1:]]
+
+
+def test_on_a_terminal_it_is_told_who_has_told_it(folder: Path) -> None:
+    terminal = Terminal()
+    words = ("status", "--watch", "--require", "0%")
+    assert "told by:" not in terminal.shown(terminal.start(*words, folder)).text
+    terminal = Terminal()
+    shown = terminal.shown(terminal.start(*words, "-v", folder))
+    assert shown.status == 0
+    assert re.search(r"told by: \w+ 2 shards", shown.text)
+
+
 def test_a_terminal_is_redrawn(folder: Path) -> None:
     terminal = Terminal()
     process = terminal.start("status", "--watch", "0.1", folder)

@@ -20,6 +20,7 @@ from shardahead.command.residency_screen import (
     shards_shown,
     size_of,
     status_line,
+    told_by,
 )
 from shardahead.command.results import finish
 from shardahead.command.typed_files import shards_of
@@ -43,7 +44,7 @@ def status(options: argparse.Namespace) -> int:
         return finish(json_text("status", residency_document(files, reason)), reason, ended)
     lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
     if options.verbose:
-        lines += _sources(files)
+        lines += ["", told_by(files)]
     return finish("\n".join(lines), reason, ended)
 
 
@@ -64,7 +65,7 @@ def evict(options: argparse.Namespace) -> int:
     if reason or options.verbose or options.each:
         lines += shards_shown(files, each=options.each)
     if options.verbose:
-        lines += _sources(files)
+        lines += ["", told_by(files)]
     return finish("\n".join(lines), reason, ended)
 
 
@@ -125,12 +126,3 @@ def _why_not_evicted(files: Sequence[FileResidency]) -> str | None:
 
 def _left_bytes(file: FileResidency) -> int:
     return (file.resident_bytes or 0) + (file.pending_bytes or 0)
-
-
-def _sources(files: Sequence[FileResidency]) -> list[str]:
-    """Who has told it."""
-    counts: dict[str, int] = {}
-    for file in files:
-        counts[file.source] = counts.get(file.source, 0) + 1
-    told = ", ".join(f"{source} {counted(count, 'shard')}" for source, count in counts.items())
-    return ["", f"told by: {told}"]

@@ -4,6 +4,7 @@ programs all of it. It lays out what it is given, and looks at no file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +77,13 @@ def shards_shown(
             f"not usable: {format_bytes(pending)} more are being read, or could not be read"
         )
     return [*lines, *([""] if remarks and not summed_up else []), *remarks]
+
+
+def told_by(files: Sequence[FileResidency]) -> str:
+    """Who has told what is resident, and of how many shards."""
+    counts = Counter(file.source for file in files)
+    told = ", ".join(f"{source} {counted(count, 'shard')}" for source, count in counts.items())
+    return f"told by: {told}"
 
 
 def place(count: int, folder: str) -> str:

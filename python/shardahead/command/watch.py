@@ -1,5 +1,6 @@
 """`status --watch`: looks again and again, until it is ended or what is required is resident. On a
-terminal it redraws, else each look is a line, or with --json an object.
+terminal it redraws, else each look is a line, with what --each and -v ask for, or with --json an
+object.
 
 One thread, which signals interrupt (endings.py): what may wait for storage is done by another.
 """
@@ -22,6 +23,7 @@ from shardahead.command.residency_screen import (
     resident_of,
     shards_shown,
     status_line,
+    told_by,
 )
 from shardahead.command.results import DONE
 from shardahead.command.standard_streams import OutputError, complain, show
@@ -42,7 +44,7 @@ def watch(options: argparse.Namespace, required: Required | None) -> int:
     shards = interruptibly(partial(shards_of, options))
     growth = Growth()
     try:
-        with _screen(options) as draw:
+        with _screen(options, required) as draw:
             while True:
                 files = interruptibly(partial(_look_at, shards))
                 draw(files, growth.text(time.monotonic(), resident_of(files)))
@@ -78,9 +80,11 @@ def _look_at(shards: Sequence[Shard]) -> Look:
 
 
 @contextmanager
-def _screen(options: argparse.Namespace) -> Iterator[Callable[[Look, str], None]]:
+def _screen(
+    options: argparse.Namespace, required: Required | None
+) -> Iterator[Callable[[Look, str], None]]:
     if options.json:
-        yield lambda files, _: show(json_text("status", residency_document(files, None)))
+        yield lambda files, _: show(_object(files, required))
         return
     if sys.stdout.isatty():
         from rich.console import Console
@@ -92,9 +96,11 @@ def _screen(options: argparse.Namespace) -> Iterator[Callable[[Look, str], None]
             live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
             def redraw(files: Look, grown: str) -> None:
-                most = min(MOST_SHARDS, max(console.height - _ROWS_BESIDE, 1))
+                sources = ["", told_by(files)] if options.verbose else []
+                most = min(MOST_SHARDS, max(console.height - _ROWS_BESIDE - len(sources), 1))
                 lines = [f"status: {status_line(files)}{grown}"]
                 lines += shards_shown(files, each=options.each, most_shards=most)
+                lines += sources
                 try:
                     live.update(Text.from_ansi("\n".join(lines)), refresh=True)
                 except OSError as error:
@@ -108,4 +114,21 @@ def _screen(options: argparse.Namespace) -> Iterator[Callable[[Look, str], None]
                 with suppress(OSError):
                     live.stop()
             return
-    yield lambda files, grown: show(f"status: {status_line(files)}{grown}")
+    yield lambda files, grown: show(_lines(options, files, grown))
+
+
+def _object(files: Look, required: Required | None) -> str:
+    reason = None if required is None else why_not_ready(files, required)
+    return json_text("status", residency_document(files, reason))
+
+
+def _lines(options: argparse.Namespace, files: Look, grown: str) -> str:
+    """One, unless more is asked for."""
+    lines = [f"status: {status_line(files)}{grown}"]
+    if options.each:
+        lines += shards_shown(files, each=True)
+    if options.verbose:
+        lines += ["", told_by(files)]
+    if len(lines) > 1:  # else the next look would begin in the middle of it
+        lines += [""]
+    return "\n".join(lines)
