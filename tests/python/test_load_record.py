@@ -1,5 +1,6 @@
 """SHARDAHEAD_REPORT: each load writes one file about itself at its end, whatever its end is; none
-of them waits for it or fails by it. What the command makes of it is in test_report_command.py.
+of them waits for it or fails by it. What the command makes of it is in test_report_command.py, a
+record that is dropped at an odd place in test_load_record_drops.py.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,8 @@ from conftest import (
 )
 
 from shardahead import Options, prefetch_files, prefetching, safetensors_weights_iterator
-from shardahead.checkpoint.shards import resolve_checkpoint, resolve_shards
+from shardahead.checkpoint.shards import resolve_checkpoint
 from shardahead.command import cli
-from shardahead.node.topology import local_topology
-from shardahead.prefetch import load_record
-from shardahead.prefetch.figures import LoadFigures
-from shardahead.prefetch.load_document import LoadStart
-from shardahead.prefetch.load_record import LoadRecord
-from shardahead.prefetch.options import resolve_options
 from shardahead.weights import checkpoint_pass
 
 NAME = re.compile(
@@ -218,74 +212,6 @@ def test_a_load_that_fails_writes_one(tmp_path: Path, folder: Path) -> None:
             )
         )
     assert one(folder)["ended"] == "closed"
-
-
-# Drops the record in its own thread, as a collection of garbage may: at the first thing that this
-# thread does, at the second, and so on, until it has come to wait.
-DROPS = '''
-import sys, threading, time, shardahead
-from shardahead.checkpoint.shards import resolve_shards
-from shardahead.node.topology import local_topology
-from shardahead.prefetch.figures import LoadFigures
-from shardahead.prefetch.load_record import begin_record
-from shardahead.prefetch.options import resolve_options
-
-shards, options, topology = resolve_shards(sys.argv[1]), resolve_options(), local_topology()
-
-def dropping(left, event_number, ready):
-    """What is told of each event of the thread, and drops what is in `left` at one of them."""
-    events = 0
-    def profile(frame, event, _):
-        nonlocal events
-        events += 1
-        if events == event_number:
-            ready.wait()
-            left.clear()
-    return profile
-
-for number in range(int(sys.argv[2])):
-    left, ready = [], threading.Event()
-    threading.setprofile(dropping(left, number + 1, ready))
-    left.append(begin_record("x", shards, options, topology, LoadFigures()))
-    threading.setprofile(None)
-    ready.set()
-    del left
-deadline = time.monotonic() + 60
-running = lambda: [t for t in threading.enumerate() if t.name == "shardahead-record"]
-while running() and time.monotonic() < deadline:
-    time.sleep(0.01)
-print(len(running()))
-'''
-
-
-def test_a_record_may_be_dropped_by_its_own_thread_wherever_that_is(
-    tmp_path: Path, folder: Path
-) -> None:
-    path = write_file(tmp_path / "a", 4 * KIB)
-    count = 100
-    assert run_python(DROPS, path, str(count), env={"SHARDAHEAD_REPORT": str(folder)}) == 0
-    assert {found["ended"] for found in written(folder, count)} == {"dropped"}
-
-
-def test_a_record_is_dropped_after_the_names_of_its_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = LoadStart(
-        "x",
-        tuple(resolve_shards([write_file(tmp_path / "a", 4 * KIB)])),
-        resolve_options(),
-        local_topology(),
-        0.0,
-        1,
-    )
-    record = LoadRecord(load_record._Recorder(str(tmp_path), start, LoadFigures()))
-    unraisable: list[Any] = []
-    with monkeypatch.context() as exiting:
-        exiting.setattr(sys, "unraisablehook", unraisable.append)
-        for name in ("os", "queue", "threading"):
-            exiting.setattr(load_record, name, None)
-        del record
-    assert unraisable == []
 
 
 EXITS = """
