@@ -26,7 +26,7 @@ SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 #: What needs neither torch nor an engine and is done in seconds: the bindings, the handle, the
 #: commands, and what differs from one Python to the next (threads at exit, subinterpreters).
 SMOKE = (
-    *("bad_input", "cli", "free_threads", "handle", "handle_await", "handle_end", "header"),
+    *("bad_input", "free_threads", "handle", "handle_await", "handle_end", "header"),
     *("launcher", "options", "plan", "prefetch", "residency", "subinterpreter"),
 )
 TELL = """
