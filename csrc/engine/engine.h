@@ -36,7 +36,7 @@ struct EngineOptions {
   // It lets go of tensors as it passes them, so that they can be dropped; else the window is small.
   bool consumer_releases = true;
   // What workers may read on average, and a burst besides (rate_limit.h); 0 is no limit. All that
-  // have one and share a board share it. Never holds up a consumer that reads by itself.
+  // have the same and share a board share it. Never holds up a consumer that reads by itself.
   std::uint64_t rate_limit_bytes_per_s = 0;
   // Find out before the first block whether the mounts keep pages; without that it is unknown.
   bool tries_mounts = true;
