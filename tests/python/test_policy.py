@@ -195,20 +195,24 @@ def test_a_formatted_count_is_right_to_three_digits(count: int) -> None:
     assert abs(shown - count) <= 0.005 * count
 
 
-# The same as benchmarks/bench/units_test.cpp has.
+# With those that benchmarks/bench/units_test.cpp has.
 @pytest.mark.parametrize(
     ("bytes_per_second", "text"),
     [
         (0, "0 MB/s"),
+        (-1, "0 MB/s"),
+        (4_000, "0.00 MB/s"),
         (34_000, "0.03 MB/s"),
         (450_000, "0.45 MB/s"),
         (996_000, "1.0 MB/s"),
         (5_200_000, "5.2 MB/s"),
+        (9_840_000, "9.8 MB/s"),
         (9_949_000, "9.9 MB/s"),
         (9_960_000, "10 MB/s"),
         (309_400_000, "309 MB/s"),
         (999_600_000, "1,000 MB/s"),
         (1_250_000_000, "1,250 MB/s"),
+        (12_345_600_000, "12,346 MB/s"),
     ],
 )
 def test_rates_for_people(bytes_per_second: float, text: str) -> None:

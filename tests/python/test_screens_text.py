@@ -25,29 +25,12 @@ from shardahead.command.watch import Growth
 from shardahead.node.residency import FileResidency
 from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report
-from shardahead.units import counted, format_rate, format_seconds, format_share
+from shardahead.units import counted, format_seconds, format_share
 
 MB = 10**6
 
 
-# ---- one unit for rates, and the others ----
-
-
-@pytest.mark.parametrize(
-    ("bytes_per_second", "text"),
-    [
-        (0, "0 MB/s"),
-        (-1, "0 MB/s"),
-        (4_000, "0.00 MB/s"),
-        (450_000, "0.45 MB/s"),
-        (9_840_000, "9.8 MB/s"),
-        (9_960_000, "10 MB/s"),
-        (309.4e6, "309 MB/s"),
-        (12_345.6e6, "12,346 MB/s"),
-    ],
-)
-def test_a_rate(bytes_per_second: float, text: str) -> None:
-    assert format_rate(bytes_per_second) == text
+# ---- units ----
 
 
 @pytest.mark.parametrize(
