@@ -26,6 +26,7 @@ from shardahead.command.facts import MountFacts
 from shardahead.command.wrapped import WIDTH, labelled, labelled_command, labelled_list
 from shardahead.node.filesystems import EMPTIED
 from shardahead.node.fuse_queue import fuse_queue
+from shardahead.node.proactive_reclaim import proactive_reclaims
 from shardahead.node.stripes import FileStripes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,6 +121,8 @@ def labels(lines: list[str]) -> list[str]:
 
 
 NODE = ["memory", "local rank", "settings", "kernel", "limits", "board"]
+if proactive_reclaims():
+    NODE.insert(1, "paged out")  # of this machine
 RATES = ["latency", "1 stream", "4 streams", "plain", "measured"]
 
 

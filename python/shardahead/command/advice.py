@@ -57,7 +57,8 @@ def advise(facts: Facts) -> list[Advice]:
         if mount.measurement.kept:  # else the rates speak of dropped pages
             found += [*_streams(mount), *_read_ahead(mount)]
         found += [*_queue(mount), *_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
-    return [*found, *_memory(facts), *_board(facts), *_open_files(facts), *_processes(facts)]
+    found += [*_memory(facts), *_paged_out(facts), *_board(facts)]
+    return [*found, *_open_files(facts), *_processes(facts)]
 
 
 def _disabled(facts: Facts) -> Iterator[Advice]:
@@ -331,6 +332,23 @@ def _memory(facts: Facts) -> Iterator[Advice]:
         (f"echo {wanted} | tee {files}",),
         ("where the container or job gets its limit of memory, e.g. docker run --memory",),
         root=True,
+    )
+
+
+def _paged_out(facts: Facts) -> Iterator[Advice]:
+    """DAMON: what was brought in and is mapped by no one counts as not used."""
+    found = [each for each in facts.reclaims if not each.only_when_short]
+    if not found or all(each.mount.mount_class == "memory" for each in facts.mounts):
+        return
+    seconds = min(each.unused_seconds for each in found)
+    yield Advice(
+        f"this kernel pages out what nothing has used for {seconds:.3g} s although memory is free "
+        "(DAMON), pages that were just brought in among them: what `shardahead warm` brought in "
+        "may be gone before a load comes for it",
+        instead=(
+            "warm right before the load, or hold the pages until it has come: "
+            f"shardahead warm --keep --lock {_typed(facts)}",
+        ),
     )
 
 

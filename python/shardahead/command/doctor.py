@@ -77,7 +77,8 @@ def as_text(facts: Facts, advice: Sequence[Advice]) -> str:
     ]
     for found in facts.mounts:
         rows += [("", ""), *_mount_rows(found, facts.limits.user)]
-    rows += [("", ""), *_memory_rows(facts), *_rank_rows(facts), ("settings", _settings(facts))]
+    rows += [("", ""), *_memory_rows(facts), *_reclaim_rows(facts), *_rank_rows(facts)]
+    rows += [("settings", _settings(facts))]
     rows += _limit_rows(facts.limits)
     lines = [line for label, what in rows for line in _row_lines(label, what)]
     return "\n".join([*lines, "", *_advice_lines(advice)])
@@ -209,6 +210,17 @@ def _memory_rows(facts: Facts) -> Iterator[Row]:
             f"{limit.source}: {format_bytes(limit.used_bytes)} of "
             f"{format_bytes(limit.limit_bytes)} used, {format_bytes(limit.droppable_bytes)} "
             f"droppable, {format_bytes(limit.free_bytes)} free",
+        )
+
+
+def _reclaim_rows(facts: Facts) -> Iterator[Row]:
+    for found in facts.reclaims:
+        rate = found.bytes_per_second
+        most = f", {format_rate(rate)} at most" if rate is not None else ""
+        when = ", while memory is short" if found.only_when_short else ""
+        yield (
+            "paged out",
+            f"what nothing has used for {found.unused_seconds:.3g} s{most}{when} ({found.source})",
         )
 
 

@@ -19,6 +19,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.limits import Limits, current_limits, owner_name
 from shardahead.node.memory import MemoryBudget, memory_budget
 from shardahead.node.mounts import Mount, folder_below_mount, mounts_of
+from shardahead.node.proactive_reclaim import ProactiveReclaim, proactive_reclaims
 from shardahead.node.residency import FileResidency, residency
 from shardahead.node.stripes import FileStripes, stripes_of
 from shardahead.node.topology import local_topology
@@ -69,6 +70,7 @@ class MountFacts:
 class Facts:
     """All that is known of one checkpoint on this node; `paths` and `selection`, the options that
     choose files, as they were given. `settings` are those in force, with where they come from.
+    `reclaims` are the ways by which this kernel takes page cache back although memory is free.
     """
 
     paths: tuple[str, ...]
@@ -78,6 +80,7 @@ class Facts:
     limits: Limits
     settings: tuple[Setting, ...] = ()
     selection: tuple[str, ...] = ()
+    reclaims: tuple[ProactiveReclaim, ...] = ()
 
     @property
     def files(self) -> int:
@@ -125,6 +128,7 @@ def facts_of(
         limits=current_limits(resolve_options().board_folder, is_disabled()),
         settings=_settings(shards, topology),
         selection=tuple(selection),
+        reclaims=proactive_reclaims(),
     )
 
 
