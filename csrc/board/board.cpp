@@ -29,30 +29,32 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
                                                std::vector<std::uint32_t> wanted,
                                                BoardRefusal& refusal,
                                                std::uint64_t set_inflight_bytes, Runtime& runtime) {
-  const std::size_t block_count = plan->blocks().size();
-  auto file = BoardFile::join(folder, name, BoardMemory::size_bytes(block_count), refusal,
-                              [&](std::byte* zeroed) { BoardMemory(zeroed, block_count).begin(); });
+  Grains grains(*plan);
+  const BoardShape shape(*plan, grains);
+  auto file = BoardFile::join(folder, name, shape.size_bytes(), refusal,
+                              [&](std::byte* zeroed) { BoardMemory(zeroed, shape).begin(); });
   if (!file) return nullptr;
-  const BoardMemory memory(file->memory(), block_count);
+  const BoardMemory memory(file->memory(), shape);
   if (file->first()) BoardFile::sweep(folder, board_prefix());
   if (!memory.is_board()) {
     refusal.reason = folder + "/" + name + ": not a board of this version";
     return nullptr;
   }
-  return std::unique_ptr<BoardClaims>(new BoardClaims(
-      std::move(*file), std::move(plan), std::move(wanted), set_inflight_bytes, runtime));
+  return std::unique_ptr<BoardClaims>(new BoardClaims(std::move(*file), std::move(plan),
+                                                      std::move(wanted), std::move(grains),
+                                                      set_inflight_bytes, runtime));
 }
 
 BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
-                         std::vector<std::uint32_t> wanted, std::uint64_t set_inflight_bytes,
-                         Runtime& runtime)
+                         std::vector<std::uint32_t> wanted, Grains grains,
+                         std::uint64_t set_inflight_bytes, Runtime& runtime)
     : file_(std::move(file)),
-      memory_(file_.memory(), plan->blocks().size()),
+      memory_(file_.memory(), BoardShape(*plan, grains)),
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
       runtime_(runtime),
-      read_before_bytes_(memory_.header->read_bytes),
-      blocks_(*plan_, wanted_),
+      wants_(*plan_, memory_, std::move(grains)),
+      blocks_(*plan_, wanted_, memory_.header->read_bytes),
       others_(file_.slot(), wanted_.size()),
       throughput_(largest_block_bytes(*plan_, wanted_), set_inflight_bytes) {
   if (file_.first()) memory_.header->inflight_bytes = throughput_.inflight_bytes();
@@ -67,12 +69,8 @@ BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
       state.compare_exchange_strong(seen, kFree);
     }
   }
+  wants_.add(wanted_);
   for (std::size_t i = 0; i < wanted_.size(); ++i) {
-    const Block& block = plan_->blocks()[wanted_[i]];
-    const bool whole = plan_->wanted_bytes(block) == block.range.length;
-    BlockWants& wants = memory_.wants[wanted_[i]];
-    std::uint8_t expected = kNotWanted;
-    if (whole || !wants.compare_exchange_strong(expected, kWantedPartly)) wants = kWantedWhole;
     if (memory_.states[wanted_[i]] != kFree) blocks_.recheck(i);
   }
 }
@@ -91,24 +89,32 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   const auto now = runtime_.now();
   const auto mine = claimed_by(file_.slot());
   const std::uint64_t most_bytes = memory_.inflight_bytes();
+  const WantedSums& sums = wants_.sums();
   std::uint64_t in_flight_bytes = 0;
   const std::size_t first_open = blocks_.first_open();
   for (std::size_t i = first_open; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
     // Counted from the claims themselves: no death can leave a counter wrong.
-    in_flight_bytes += claimed_bytes(i == first_open ? block : wanted_[i - 1] + 1, block, now);
+    in_flight_bytes +=
+        claimed_bytes(sums, i == first_open ? block : wanted_[i - 1] + 1, block, now);
     if (in_flight_bytes >= most_bytes) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     std::uint16_t state = kFree;
     const bool taken = memory_.states[block].compare_exchange_strong(state, mine);
     if (taken || blocks_.is_to_recheck(i, state)) {
       blocks_.give_out(i, taken);
-      // Asked after the claim: whoever joins says what it wants before it looks for claims.
-      return Claim{block, memory_.wants[block] == kWantedWhole, !taken, now};
+      return Claim{block, !taken, now};
     }
-    in_flight_bytes += claimed_bytes(block, block + 1, now);
+    in_flight_bytes += claimed_bytes(sums, block, block + 1, now);
   }
   return std::nullopt;
+}
+
+// Asked after the claim: whoever joins says what it wants before it looks for claims.
+std::vector<ByteRange> BoardClaims::ranges(const Claim& claim) const {
+  if (claim.done_before) return plan_->wanted(plan_->blocks()[claim.block]);
+  const MutexLock lock(mutex_);
+  return wants_.ranges(claim.block);
 }
 
 void BoardClaims::settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) {
@@ -246,9 +252,23 @@ std::optional<Standing> BoardClaims::standing(BlockRange blocks) const {
 SharedFigures BoardClaims::shared() const {
   const std::uint64_t read_bytes = memory_.header->read_bytes;
   const MutexLock lock(mutex_);
-  SharedFigures found = blocks_.shared();
-  found.node_read_bytes = read_bytes - std::min(read_bytes, read_before_bytes_);
-  return found;
+  return blocks_.shared(read_bytes);
+}
+
+std::uint64_t BoardClaims::window_end(std::uint64_t window_bytes,
+                                      const ConsumerPosition& consumer) const {
+  const MutexLock lock(mutex_);
+  return wants_.sums().window_end(window_bytes, consumer);
+}
+
+std::uint64_t BoardClaims::behind(std::uint64_t position, std::uint64_t wanted_bytes) const {
+  const MutexLock lock(mutex_);
+  return wants_.sums().behind(position, wanted_bytes);
+}
+
+std::uint64_t BoardClaims::node_wanted_bytes() const {
+  const MutexLock lock(mutex_);
+  return wants_.sums().all();
 }
 
 void BoardClaims::tell_keeping(Keeping found) {

@@ -16,6 +16,7 @@
 #include "board/claims.h"
 #include "board/others.h"
 #include "board/throughput.h"
+#include "board/union_wants.h"
 #include "board/wanted_blocks.h"
 #include "plan/window.h"
 
@@ -42,12 +43,20 @@ class BoardClaims final : public Claims {
   // is settled: it may have been evicted since, and may have been fetched only in part, as far as
   // others wanted it. So its taker has to see whether all of it is resident.
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
+  // What others want of it, too; of what was done or begun before, only what this one wants: the
+  // others ask by themselves.
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override;
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   void recover(bool stalled) override;
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
+  [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
+                                         const ConsumerPosition& consumer) const override;
+  [[nodiscard]] std::uint64_t behind(std::uint64_t position,
+                                     std::uint64_t wanted_bytes) const override;
+  [[nodiscard]] std::uint64_t node_wanted_bytes() const override;
   std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override;
   void report_consumer(const ConsumerPosition& position) override;
   bool end_consumer() override;
@@ -62,11 +71,12 @@ class BoardClaims final : public Claims {
 
  private:
   BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
-              std::uint64_t set_inflight_bytes, Runtime& runtime);
+              Grains grains, std::uint64_t set_inflight_bytes, Runtime& runtime);
 
-  // Claimed by anyone who shows life, from block `begin` up to `end`.
-  [[nodiscard]] std::uint64_t claimed_bytes(std::uint32_t begin, std::uint32_t end,
-                                            Runtime::Time now) REQUIRES(mutex_);
+  // What is to be fetched of blocks that are claimed by anyone who shows life, from block `begin`
+  // up to `end`.
+  [[nodiscard]] std::uint64_t claimed_bytes(const WantedSums& sums, std::uint32_t begin,
+                                            std::uint32_t end, Runtime::Time now) REQUIRES(mutex_);
   // Says that this participant is at work; the others would take it for stopped.
   void show_life() const noexcept;
   [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);
@@ -84,9 +94,9 @@ class BoardClaims final : public Claims {
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;
-  const std::uint64_t read_before_bytes_;  // by others, before this one came
   // One for all that follows: a take() looks at the blocks and at the others, and locks once.
   mutable Mutex mutex_;
+  mutable UnionWants wants_ GUARDED_BY(mutex_);
   WantedBlocks blocks_ GUARDED_BY(mutex_);
   Others others_ GUARDED_BY(mutex_);
   Throughput throughput_ GUARDED_BY(mutex_);

@@ -1,6 +1,7 @@
-// board_memory: how a board lies in shared memory: a header, then the state of every block, then
-// how it is wanted. Any process of the same user may write to any word at any time, so nothing here
-// is relied upon: sizes come from the plan, and a word without meaning counts as free. Any thread.
+// board_memory: how a board lies in shared memory: a header, then which grains are wanted, then the
+// state of every block, then how it is wanted. Any process of the same user may write to any word
+// at any time, so nothing here is relied upon: sizes come from the plan, and a word without meaning
+// counts as free. Any thread.
 #pragma once
 
 #include <algorithm>
@@ -14,17 +15,20 @@
 #include "base/doorbell.h"
 #include "board/board_file.h"
 #include "board/claims.h"
+#include "board/grains.h"
 #include "board/life.h"
 #include "plan/rate_limit.h"
 
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 6;
+inline constexpr std::uint32_t kBoardVersion = 7;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
-static_assert(BlockState::is_always_lock_free && BlockWants::is_always_lock_free);
+using GrainsWord = std::atomic<std::uint64_t>;  // a bit for each grain, the lowest first
+static_assert(BlockState::is_always_lock_free && BlockWants::is_always_lock_free &&
+              GrainsWord::is_always_lock_free);
 
 // What a block's state says: one of these, or claimed by slot state - kClaimed.
 inline constexpr std::uint16_t kFree =
@@ -57,10 +61,12 @@ constexpr std::uint16_t state_after(Outcome outcome) {
   return kFree;
 }
 
-// How much of a block is wanted: nothing, parts of it by one participant, more than that.
+// How much of a block is wanted: nothing, parts of it by one participant, the marked grains by
+// several, all of it. Whatever else stands there means all.
 inline constexpr std::uint8_t kNotWanted = 0;
 inline constexpr std::uint8_t kWantedPartly = 1;
-inline constexpr std::uint8_t kWantedWhole = 2;
+inline constexpr std::uint8_t kWantedInGrains = 2;
+inline constexpr std::uint8_t kWantedWhole = 3;
 
 // One participant's consumer. Each figure is right by itself; together they may be of two moments.
 struct alignas(32) ConsumerSlot {
@@ -85,6 +91,7 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint32_t> block_microseconds;   // that a block takes at present; 0: not known
   std::atomic<std::uint64_t> account_bytes_per_s;  // the rate limit of that account; 0: none yet
   std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have this limit
+  std::atomic<std::uint32_t> wants_changes;        // how often someone came who wants more
   std::array<ConsumerSlot, kBoardSlots> consumers;
   // Of each participant: changes whenever it does anything here.
   std::array<std::atomic<std::uint32_t>, kBoardSlots> life;
@@ -92,16 +99,26 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   alignas(64) std::byte end;
 };
 
+// How large the parts of a board are; the same for all who have the same plan.
+struct BoardShape {
+  explicit BoardShape(const Plan& plan) : BoardShape(plan, Grains(plan)) {}
+  BoardShape(const Plan& plan, const Grains& grains)
+      : blocks(plan.blocks().size()),
+        words(static_cast<std::size_t>(align_up(grains.count(), 64) / 64)) {}
+
+  [[nodiscard]] std::size_t size_bytes() const;
+
+  std::size_t blocks;
+  std::size_t words;  // of grains
+};
+
 // The parts of one board, found once: what stands in the memory later does not move them.
 struct BoardMemory {
-  BoardMemory(std::byte* memory, std::size_t block_count)
+  BoardMemory(std::byte* memory, const BoardShape& shape)
       : header(reinterpret_cast<BoardHeader*>(memory)),
-        states(reinterpret_cast<BlockState*>(header + 1), block_count),
-        wants(reinterpret_cast<BlockWants*>(states.data() + block_count), block_count) {}
-
-  static std::size_t size_bytes(std::size_t block_count) {
-    return sizeof(BoardHeader) + block_count * (sizeof(BlockState) + sizeof(BlockWants));
-  }
+        grains(reinterpret_cast<GrainsWord*>(header + 1), shape.words),
+        states(reinterpret_cast<BlockState*>(grains.data() + shape.words), shape.blocks),
+        wants(reinterpret_cast<BlockWants*>(states.data() + shape.blocks), shape.blocks) {}
 
   // Of zeroed memory.
   void begin() const {
@@ -134,8 +151,14 @@ struct BoardMemory {
   }
 
   BoardHeader* header;
+  std::span<GrainsWord> grains;
   std::span<BlockState> states;
   std::span<BlockWants> wants;
 };
+
+inline std::size_t BoardShape::size_bytes() const {
+  return sizeof(BoardHeader) + words * sizeof(GrainsWord) +
+         blocks * (sizeof(BlockState) + sizeof(BlockWants));
+}
 
 }  // namespace shardahead

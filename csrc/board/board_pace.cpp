@@ -38,14 +38,14 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
   if (found_bytes) memory_.header->inflight_bytes = *found_bytes;
 }
 
-std::uint64_t BoardClaims::claimed_bytes(std::uint32_t begin, std::uint32_t end,
-                                         Runtime::Time now) {
+std::uint64_t BoardClaims::claimed_bytes(const WantedSums& sums, std::uint32_t begin,
+                                         std::uint32_t end, Runtime::Time now) {
   std::uint64_t bytes = 0;
   for (std::uint32_t block = begin; block < end; ++block) {
     const std::uint16_t state = memory_.states[block];
     if (!is_claimed(state) || is_silent(static_cast<std::uint32_t>(state - kClaimed), now))
       continue;
-    bytes += plan_->blocks()[block].range.length;
+    bytes += sums.of(block);
   }
   return bytes;
 }

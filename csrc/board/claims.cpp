@@ -5,7 +5,7 @@
 namespace shardahead {
 
 StaticClaims::StaticClaims(std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> share)
-    : plan_(std::move(plan)), share_(std::move(share)) {}
+    : plan_(std::move(plan)), share_(std::move(share)), sums_(*plan_) {}
 
 std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);
@@ -13,7 +13,11 @@ std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
   const std::uint32_t index = share_[next_];
   if (plan_->position(plan_->blocks()[index]) >= limit_bytes) return std::nullopt;
   ++next_;
-  return Claim{index, false, false};
+  return Claim{.block = index};
+}
+
+std::vector<ByteRange> StaticClaims::ranges(const Claim& claim) const {
+  return plan_->wanted(plan_->blocks()[claim.block]);
 }
 
 void StaticClaims::settle(const Claim&, Outcome, std::uint64_t) {}

@@ -16,6 +16,7 @@
 #include "node/keeping.h"
 #include "plan/plan.h"
 #include "plan/rate_limit.h"
+#include "plan/wanted_sums.h"
 #include "plan/window.h"
 
 namespace shardahead {
@@ -24,9 +25,6 @@ enum class Outcome { done, failed, released };  // released: given back, someone
 
 struct Claim {
   std::uint32_t block = 0;
-  // All of the block is to be fetched, for others want other parts of it; else what this
-  // participant wants of it.
-  bool whole = false;
   bool done_before = false;  // settled already; only whether it is still resident is open
   std::chrono::steady_clock::time_point taken{std::chrono::seconds(0)};  // by its taker's clock
 };
@@ -68,6 +66,9 @@ class Claims {
   [[nodiscard]] virtual const std::vector<std::uint32_t>& wanted() const noexcept = 0;
   // The first wanted block that no one has taken and that begins before `limit_bytes` of the plan.
   virtual std::optional<Claim> take(std::uint64_t limit_bytes) = 0;
+  // What of the block its taker is to fetch, in order: what all of this node want, where others
+  // may ask it to.
+  [[nodiscard]] virtual std::vector<ByteRange> ranges(const Claim& claim) const = 0;
   // `read_bytes` are those that were not resident before.
   virtual void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) = 0;
   // Whether all wanted blocks that begin before `limit_bytes` are settled, by whomever.
@@ -82,6 +83,14 @@ class Claims {
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
+
+  // As those of wanted_sums.h, of what all of this node want as far as that is known: where a
+  // window ends, and from where on so many wanted bytes lie before `position`.
+  [[nodiscard]] virtual std::uint64_t window_end(std::uint64_t window_bytes,
+                                                 const ConsumerPosition& consumer) const = 0;
+  [[nodiscard]] virtual std::uint64_t behind(std::uint64_t position,
+                                             std::uint64_t wanted_bytes) const = 0;
+  [[nodiscard]] virtual std::uint64_t node_wanted_bytes() const = 0;
 
   // Until when all of this node that have this rate limit have paid for what they read
   // (rate_limit.h); nothing where each of them counts by itself. As long as these claims are there.
@@ -126,13 +135,24 @@ class StaticClaims final : public Claims {
     return share_;
   }
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override;
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
+  [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
+                                         const ConsumerPosition& consumer) const override {
+    return sums_.window_end(window_bytes, consumer);
+  }
+  [[nodiscard]] std::uint64_t behind(std::uint64_t position,
+                                     std::uint64_t wanted_bytes) const override {
+    return sums_.behind(position, wanted_bytes);
+  }
+  [[nodiscard]] std::uint64_t node_wanted_bytes() const override { return sums_.all(); }
   DoorbellWord& doorbell() noexcept override { return doorbell_; }
 
  private:
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> share_;
+  const WantedSums sums_;  // of all that this participant wants, its share or not
   Mutex mutex_;
   std::size_t next_ GUARDED_BY(mutex_) = 0;
   DoorbellWord doorbell_{0};

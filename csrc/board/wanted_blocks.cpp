@@ -4,8 +4,9 @@
 
 namespace shardahead {
 
-WantedBlocks::WantedBlocks(const Plan& plan, const std::vector<std::uint32_t>& wanted)
-    : plan_(plan), wanted_(wanted), known_(wanted.size()) {}
+WantedBlocks::WantedBlocks(const Plan& plan, const std::vector<std::uint32_t>& wanted,
+                           std::uint64_t read_before_bytes)
+    : plan_(plan), wanted_(wanted), known_(wanted.size()), read_before_bytes_(read_before_bytes) {}
 
 std::optional<std::size_t> WantedBlocks::place_of(std::uint32_t block) const noexcept {
   const auto found = std::ranges::lower_bound(wanted_, block);
@@ -31,6 +32,12 @@ void WantedBlocks::advance(std::span<const BlockState> states) {
     const std::uint64_t bytes = plan_.wanted_bytes(plan_.blocks()[block]);
     (state == kDone ? shared_.done_bytes : shared_.failed_bytes) += bytes;
   }
+}
+
+SharedFigures WantedBlocks::shared(std::uint64_t read_bytes) const noexcept {
+  SharedFigures found = shared_;
+  found.node_read_bytes = read_bytes - std::min(read_bytes, read_before_bytes_);
+  return found;
 }
 
 bool WantedBlocks::is_settled_before(std::uint64_t limit_bytes) const {

@@ -18,8 +18,10 @@ namespace shardahead {
 
 class WantedBlocks {
  public:
-  // `wanted` are ascending blocks of the plan; both must outlive it.
-  WantedBlocks(const Plan& plan, const std::vector<std::uint32_t>& wanted);
+  // `wanted` are ascending blocks of the plan; both must outlive it. The node had brought in
+  // `read_before_bytes` when this participant came.
+  WantedBlocks(const Plan& plan, const std::vector<std::uint32_t>& wanted,
+               std::uint64_t read_before_bytes = 0);
 
   // Of a block of the plan; nothing where it is not wanted.
   [[nodiscard]] std::optional<std::size_t> place_of(std::uint32_t block) const noexcept;
@@ -43,7 +45,8 @@ class WantedBlocks {
   [[nodiscard]] std::size_t first_open() const noexcept { return first_open_; }
   // Whether first_open() is not before this position of the plan.
   [[nodiscard]] bool is_settled_before(std::uint64_t limit_bytes) const;
-  [[nodiscard]] SharedFigures shared() const noexcept { return shared_; }
+  // What others did; the node has brought in `read_bytes` by now.
+  [[nodiscard]] SharedFigures shared(std::uint64_t read_bytes = 0) const noexcept;
 
  private:
   struct Known {
@@ -56,6 +59,7 @@ class WantedBlocks {
   const std::vector<std::uint32_t>& wanted_;
   std::vector<Known> known_;    // by place
   std::size_t first_open_ = 0;  // a place
+  std::uint64_t read_before_bytes_;
   SharedFigures shared_;
 };
 

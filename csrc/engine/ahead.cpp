@@ -31,13 +31,14 @@ std::uint64_t Ahead::limit(Claims& claims) const {
     window_bytes = control_.window().ahead_bytes;
     position = consumer_;
   }
-  if (window_bytes > 0 && follows_consumer_) {
+  if (window_bytes == 0) return kNoEnd;
+  if (follows_consumer_) {
     position = claims.slowest_consumer(runtime_.now()).value_or(position);
   }
-  return window_end(window_bytes, position);
+  return claims.window_end(window_bytes, position);
 }
 
-void Ahead::look_at_memory() {
+void Ahead::look_at_memory(const Claims& claims) {
   if (!budget_) return;
   {
     const MutexLock lock(mutex_);
@@ -51,7 +52,10 @@ void Ahead::look_at_memory() {
   } catch (const std::bad_alloc&) {
     return;
   }
+  // What others of the node bring in takes its memory, too.
+  const std::uint64_t wanted_bytes = claims.node_wanted_bytes();
   const MutexLock lock(mutex_);
+  if (wanted_bytes > 0) control_.set_wanted(wanted_bytes);
   control_.set_budget(budget_bytes, runtime_.now());
 }
 
@@ -73,10 +77,10 @@ ConsumerPosition Ahead::consumer() const {
 void ring_if_opened(Runtime& runtime, const Plan& plan, Claims& claims, std::uint64_t window_bytes,
                     const ConsumerPosition& before, const ConsumerPosition& position) {
   const ConsumerPosition slowest = claims.slowest_consumer(runtime.now()).value_or(position);
-  const std::uint64_t end = window_end(window_bytes, slowest);
+  const std::uint64_t end = claims.window_end(window_bytes, slowest);
   const auto begin_of = [&](const Block& block) { return plan.position(block); };
   const auto opened = std::ranges::lower_bound(
-      plan.blocks(), window_end(window_bytes, slower_of(before, slowest)), {}, begin_of);
+      plan.blocks(), claims.window_end(window_bytes, slower_of(before, slowest)), {}, begin_of);
   if (opened != plan.blocks().end() && begin_of(*opened) < end) {
     ring(claims.doorbell());
   } else {

@@ -24,8 +24,7 @@ void Behind::give_up_released(std::uint64_t released_bytes) {
 std::uint64_t Behind::drop(Claims& claims, std::uint64_t keep_bytes, Runtime::Time now) {
   const auto slowest = claims.slowest_consumer(now);
   if (!slowest) return 0;
-  const std::uint64_t until =
-      slowest->released_bytes - std::min(slowest->released_bytes, keep_bytes);
+  const std::uint64_t until = claims.behind(slowest->released_bytes, keep_bytes);
   std::uint64_t dropped = 0;
   if (const auto range = claims.take_dropping(until)) dropped += drop_pages(*range);
   for (const ByteRange& late : consumption_->take_late()) {

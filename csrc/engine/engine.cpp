@@ -96,6 +96,14 @@ std::optional<IoError> read_beside(Runtime& runtime, const Read& read, const Bet
   }
 }
 
+// How far behind `position` a tensor that is still held is not waited for: by more than the window
+// is long there.
+std::uint64_t straggler_bytes(const Claims* claims, const Window& window, std::uint64_t position) {
+  if (window.ahead_bytes == 0) return kNoEnd;
+  if (claims == nullptr) return window.ahead_bytes;
+  return position - claims->behind(position, window.ahead_bytes);
+}
+
 const char* strategy_used(Strategy asked, const Step& step) {
   if (asked != Strategy::automatic && asked != Strategy::populate) return to_string(asked);
   if (step.populate == Populate::works) return to_string(Strategy::populate);
@@ -115,7 +123,7 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
   state_ = std::make_shared<EngineState>(
       Job{io, runtime, std::move(plan), std::move(files), options, {}}, std::move(claims));
   EngineState& state = *state_;
-  state.ahead.look_at_memory();
+  state.ahead.look_at_memory(*state.crew.claims());
   if (options.consumer) state.crew.claims()->report_consumer({});
   const auto start = [&](std::uint32_t number, const std::shared_ptr<Claims>& shared) {
     try {
@@ -200,9 +208,10 @@ void Engine::consumed(std::uint64_t position_bytes, std::uint64_t needed_bytes,
   const std::shared_ptr<Claims> claims = state.crew.claims();
   const Window window = state.ahead.window();
   const std::uint64_t end = state.job.plan->total_bytes();
+  const std::uint64_t passed = std::min(position_bytes, end);
   const ConsumerPosition position = state.behind.consumption()->pass(
-      std::min(position_bytes, end), std::min(needed_bytes, end),
-      window.ahead_bytes > 0 ? window.ahead_bytes : kNoEnd, releasable_bytes);
+      passed, std::min(needed_bytes, end), straggler_bytes(claims.get(), window, passed),
+      releasable_bytes);
   const ConsumerPosition before = state.ahead.move_consumer(position);
   if (!claims || !state.job.options.consumer || cancelled()) return;
   // What a process has mapped is not dropped: so first its own hold on it goes.

@@ -21,6 +21,7 @@
 #include "engine/stall_watch.h"
 #include "engine/tally.h"
 #include "engine/trial.h"
+#include "plan/request_cost.h"
 
 namespace shardahead {
 
@@ -62,6 +63,7 @@ struct EngineState {
 
   const Job job;
   StepTable steps;
+  RequestCost requests;
   Tally tally;
   Crew crew;
   Trial trial;

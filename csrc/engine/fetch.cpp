@@ -34,15 +34,61 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
-  return bring_in(file, range, Untouched::trusted);
+  Fetch fetch = look_at(file, range);
+  start(file, fetch);
+  return finish(file, std::move(fetch), Untouched::trusted);
 }
 
-FetchResult Fetcher::bring_in(const File& file, ByteRange range, Untouched untouched) {
+std::vector<FetchResult> Fetcher::fetch(const File& file, const std::vector<ByteRange>& ranges,
+                                        Beyond beyond) {
+  std::vector<Fetch> fetches;
+  fetches.reserve(ranges.size());
+  // First all are looked at: what is on its way looks as if it had been there.
+  for (const ByteRange& range : ranges) fetches.push_back(look_at(file, range));
+  for (Fetch& fetch : fetches) start(file, fetch);
+  std::vector<FetchResult> results;
+  results.reserve(ranges.size());
+  for (Fetch& fetch : fetches) {
+    results.push_back(finish(file, std::move(fetch), Untouched::trusted, beyond));
+    if (results.back().cancelled) break;
+  }
+  return results;
+}
+
+Fetcher::Fetch Fetcher::look_at(const File& file, ByteRange range) {
   const std::uint64_t size_bytes = file.status().size_bytes;
   range = grow_to_units(intersect(range, {0, size_bytes}), page_bytes(), size_bytes);
+  if (range.empty()) return {range, std::uint64_t{0}};
+  return {range, resident(file, range)};
+}
+
+void Fetcher::start(const File& file, Fetch& fetch) {
+  const auto& [range, resident_bytes, step_bytes, result] = fetch;
+  if (resident_bytes == range.length || strategy_ == Strategy::pread) return;
+  const bool asked_for = measure_step(file, range);
+  const Step step = steps_.get(file.status().device);
+  if (!step.advice_works && strategy_ == Strategy::automatic) return;
+  // Once faults are seen to work, a block of which nothing is there is not looked at window by
+  // window.
+  const bool absent =
+      resident_bytes == std::uint64_t{0} && !asked_for && step.populate == Populate::works;
+  fetch.step_bytes = step.bytes;
+  start_reads(file, range, step.bytes, absent, fetch.result);
+}
+
+FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched, Beyond beyond) {
+  const ByteRange range = fetch.range;
+  const auto resident_bytes = fetch.resident_bytes;
+  FetchResult result = std::move(fetch.result);
   if (range.empty()) return {};
-  const auto resident_bytes = resident(file, range);
-  FetchResult result = bring_in_once(file, range, resident_bytes);
+  if (resident_bytes == range.length) {
+    // "Resident" includes pages that are still being read: the touch waits for the last of them.
+    touch(file, range.end() - 1, result);
+  } else if (fetch.step_bytes == 0) {
+    read(file, range, result, beyond);
+  } else if (!result.cancelled && !result.error) {
+    wait_for_reads(file, range, fetch.step_bytes, result);
+  }
   if (untouched == Untouched::looked_at && !result.error && !result.cancelled) {
     wait_for_all(file, range, steps_.get(file.status().device).bytes, result);
   }
@@ -87,7 +133,9 @@ FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
       FetchResult ignored;  // advice only: what is wrong with the next piece is its own affair
       advise(file, next, step.bytes, ignored);
     }
-    FetchResult result = bring_in(file, piece, Untouched::looked_at);
+    Fetch fetch = look_at(file, piece);
+    start(file, fetch);
+    FetchResult result = finish(file, std::move(fetch), Untouched::looked_at);
     total.resident_bytes += result.resident_bytes;
     total.read_bytes += result.read_bytes;
     total.lost_bytes += result.lost_bytes;
@@ -106,33 +154,8 @@ FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
   return result;
 }
 
-FetchResult Fetcher::bring_in_once(const File& file, ByteRange range,
-                                   std::optional<std::uint64_t> resident_bytes) {
-  FetchResult result;
-  if (resident_bytes == range.length) {
-    // "Resident" includes pages that are still being read: the touch waits for the last of them.
-    touch(file, range.end() - 1, result);
-    return result;
-  }
-  const bool advising = strategy_ != Strategy::pread;
-  const bool asked_for = advising && measure_step(file, range);
-  const Step step = steps_.get(file.status().device);
-  if (advising && (step.advice_works || strategy_ != Strategy::automatic)) {
-    // Once faults are seen to work, a block of which nothing is there is not looked at window by
-    // window.
-    const bool absent =
-        resident_bytes == std::uint64_t{0} && !asked_for && step.populate == Populate::works;
-    advise_and_touch(file, range, absent, result);
-  } else {
-    read(file, range, result);
-  }
-  return result;
-}
-
-void Fetcher::advise_and_touch(const File& file, ByteRange range, bool absent,
-                               FetchResult& result) {
-  const std::uint64_t step_bytes = steps_.get(file.status().device).bytes;
-  if (!start_reads(file, range, step_bytes, absent, result)) return;
+void Fetcher::wait_for_reads(const File& file, ByteRange range, std::uint64_t step_bytes,
+                             FetchResult& result) {
   // The last step first: when it has come the others, which were queued before it, mostly have too.
   // So the thread is woken once instead of once a step (0.02 s of processor time per GiB, not
   // 0.10).
@@ -258,15 +281,17 @@ void Fetcher::wait_for_all(const File& file, ByteRange range, std::uint64_t step
                 [&](ByteRange step) { return is_there(step) || read(file, step, result); });
 }
 
-bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
+bool Fetcher::read(const File& file, ByteRange range, FetchResult& result, Beyond beyond) {
   if (buffer_.empty()) buffer_.resize(kBufferBytes);
+  const int exact = beyond == Beyond::unwanted ? file.fault_descriptor() : -1;
+  const int descriptor = exact >= 0 ? exact : file.descriptor();
   return for_each_step(range, kBufferBytes, [&](ByteRange piece) {
     if (stop()) {
       result.cancelled = true;
       return false;
     }
     std::uint64_t done = 0;
-    const int error = pread_full(io_, file.descriptor(), buffer_.data(), piece, done);
+    const int error = pread_full(io_, descriptor, buffer_.data(), piece, done);
     const std::uint64_t at = piece.offset + done;
     if (error != 0) {
       record(result, file.error(-error, "pread", at));

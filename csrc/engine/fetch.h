@@ -1,4 +1,4 @@
-// fetch: brings one range of one file into the page cache and waits until it is there. The path of
+// fetch: brings ranges of one file into the page cache and waits until they are there. The path of
 // the bytes. It owns no threads and decides nothing about order; the engine's workers call it, and
 // so does a consumer that cannot wait for them. One Fetcher per thread; what they share is passed
 // in.
@@ -24,6 +24,14 @@ class Fetcher {
 
   // Range is cut to whole pages outwards. A file found shorter than `range` gives ENODATA.
   FetchResult fetch(const File& file, ByteRange range);
+  // Whether what lies behind a range is to come as well, so that readahead there is of use.
+  enum class Beyond { wanted, unwanted };
+
+  // The same for several, in order, that share no page. All are on their way before the first is
+  // waited for, so that they cost one round trip and not one each. Ends with the first that is
+  // cancelled.
+  std::vector<FetchResult> fetch(const File& file, const std::vector<ByteRange>& ranges,
+                                 Beyond beyond);
 
   // The same for a range of any length, in pieces, the next one advised before the last is waited
   // for, and for one who uses the bytes: every page is looked at, not only those that are touched.
@@ -38,15 +46,26 @@ class Fetcher {
   // of processor time per GiB; who uses them may not.
   enum class Untouched { trusted, looked_at };
 
-  // Brings the range in, after an error once more with pread, and counts what was there before.
-  FetchResult bring_in(const File& file, ByteRange range, Untouched untouched);
-  // One attempt at it, in the way that works on this device.
-  FetchResult bring_in_once(const File& file, ByteRange range,
-                            std::optional<std::uint64_t> resident_bytes);
-  // Where nothing of it is there, and no one has asked for any of it, `absent`.
-  void advise_and_touch(const File& file, ByteRange range, bool absent, FetchResult& result);
+  // A range between its beginning and its end.
+  struct Fetch {
+    ByteRange range;
+    std::optional<std::uint64_t> resident_bytes;  // before; nothing where that is not known
+    std::uint64_t step_bytes = 0;                 // of what was started; 0: nothing was
+    FetchResult result = {};
+  };
+
+  // Looks at what is there of it.
+  Fetch look_at(const File& file, ByteRange range);
+  // Has what is missing on its way, in the way that works on this device; does not wait for it.
+  void start(const File& file, Fetch& fetch);
+  // Waits for it, tries once more with pread after an error, and counts what was there before.
+  FetchResult finish(const File& file, Fetch fetch, Untouched untouched,
+                     Beyond beyond = Beyond::wanted);
+  void wait_for_reads(const File& file, ByteRange range, std::uint64_t step_bytes,
+                      FetchResult& result);
   // Has the whole range on its way: each window of kPopulateBytes by one fault where the strategy
-  // allows that and it works, the rest by advice.
+  // allows that and it works, the rest by advice. Where nothing of it is there, and no one has
+  // asked for any of it, `absent`.
   bool start_reads(const File& file, ByteRange range, std::uint64_t step_bytes, bool absent,
                    FetchResult& result);
   bool bring_in_window(const File& file, ByteRange window, bool absent, FetchResult& result);
@@ -58,7 +77,7 @@ class Fetcher {
   // Reads with pread what is not up to date: pages on their way, and those whose read failed.
   void wait_for_all(const File& file, ByteRange range, std::uint64_t step_bytes,
                     FetchResult& result);
-  bool read(const File& file, ByteRange range, FetchResult& result);
+  bool read(const File& file, ByteRange range, FetchResult& result, Beyond beyond = Beyond::wanted);
   bool measure_step(const File& file, ByteRange range);
   bool advise_once(const File& file, ByteRange range, int& errno_value);
   [[nodiscard]] std::optional<std::uint64_t> resident(const File& file, ByteRange range);

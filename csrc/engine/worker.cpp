@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/fetch.h"
+#include "plan/request_cost.h"
 
 namespace shardahead {
 namespace {
@@ -52,7 +53,7 @@ bool Worker::work_once() {
   lookout_.look();
   const std::uint32_t seen = doorbell_seen(claims_.doorbell());
   if (state_.crew.is_cancelled() || state_.trial.is_in_vain(&claims_)) return false;
-  state_.ahead.look_at_memory();
+  state_.ahead.look_at_memory(claims_);
   const std::uint64_t end = state_.ahead.limit(claims_);
   const auto pause = state_.pace.pay(claims_);
   if (pause == pause.zero() && take_and_bring_in(end)) return true;
@@ -109,26 +110,27 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   const Block& block = plan_.blocks()[claim.block];
   FileTable& files = *state_.job.files;
   const std::shared_ptr<const File> file = files.acquire(block.file);
-  const auto ranges = claim.whole ? std::vector{block.range} : plan_.wanted(block);
+  const auto requests =
+      requests_for(claims_.ranges(claim), std::max(state_.requests.gap_bytes(), page_bytes()));
   std::uint64_t tried_bytes = 0;
-  if (!try_mount(*file, ranges, tried_bytes)) return Outcome::released;
+  if (!try_mount(*file, requests, tried_bytes)) return Outcome::released;
   Outcome outcome = Outcome::done;
-  std::vector<FetchResult> results;
-  std::uint64_t wanted_bytes = plan_.wanted_bytes(block);
-  for (const ByteRange& range : ranges) {
-    FetchResult result = fetcher_.fetch(*file, range);
+  const auto began = state_.job.runtime.now();
+  const bool whole = requests == std::vector{block.range};
+  std::vector<FetchResult> results =
+      fetcher_.fetch(*file, requests, whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted);
+  const auto took = state_.job.runtime.now() - began;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    FetchResult& result = results[i];
     count_tried(result, tried_bytes);
     if (result.advice_dropped) files.renew(block.file, *file);
     read_bytes += result.read_bytes;
-    // The plan counts what this participant asked for, range by range.
-    const std::uint64_t counted = std::min(wanted_bytes, range.length);
-    wanted_bytes -= counted;
-    count_at_most(result, counted);
+    // The plan counts what this participant asked for.
+    count_at_most(result, plan_.wanted_bytes({block.file, requests[i]}));
     if (result.error) outcome = Outcome::failed;
     if (result.cancelled) outcome = Outcome::released;
-    results.push_back(std::move(result));
-    if (outcome == Outcome::released) break;
   }
+  if (outcome == Outcome::done) state_.requests.note(read_bytes, took);
   state_.stalls.note_change(state_.job.runtime.now());
   state_.tally.add(claim.block, std::move(results), outcome);
   return outcome;
@@ -138,7 +140,11 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
 bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges,
                        std::uint64_t& tried_bytes) {
   if (!state_.job.options.tries_mounts || ranges.empty()) return true;
-  return state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
+  const auto began = state_.job.runtime.now();
+  const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
+  // A page by itself, where it was read: what a request costs.
+  state_.requests.note(tried_bytes, state_.job.runtime.now() - began);
+  return useful;
 }
 
 }  // namespace

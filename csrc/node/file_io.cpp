@@ -214,6 +214,10 @@ class SystemFileIo final : public FileIo {
                             static_cast<off_t>(range.length), POSIX_FADV_DONTNEED);
   }
 
+  int fadvise_random(int descriptor) noexcept override {
+    return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
+  }
+
   int readahead(int descriptor, ByteRange range) noexcept override {
     const ssize_t result = ::readahead(descriptor, static_cast<off_t>(range.offset), range.length);
     return result < 0 ? -errno : 0;

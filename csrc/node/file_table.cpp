@@ -107,6 +107,7 @@ int File::fault_descriptor() const {
       fault_descriptor_ = -ESTALE;
       return;
     }
+    if (descriptor >= 0) io_.fadvise_random(descriptor);
     fault_descriptor_ = descriptor;
   });
   return fault_descriptor_;

@@ -33,7 +33,8 @@ class File {
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   // The same file opened once more, at the first call, or -errno. The kernel keeps the state of
   // readahead with the open file, and FUSE, when congested, takes advice for a part of the window
-  // that the last fault left there, and drops it: so faults have a descriptor to themselves.
+  // that the last fault left there, and drops it: so faults have a descriptor to themselves. Where
+  // none are of use it is for reads of parts, which bring in nothing ahead of them.
   [[nodiscard]] int fault_descriptor() const;
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] const FileStatus& status() const noexcept { return status_; }

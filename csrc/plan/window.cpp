@@ -23,11 +23,6 @@ constexpr auto kBeforeDoubling = std::chrono::seconds(10);
 
 }  // namespace
 
-std::uint64_t window_end(std::uint64_t window_bytes, const ConsumerPosition& consumer) noexcept {
-  if (window_bytes == 0 || consumer.consumed_bytes > kNoEnd - window_bytes) return kNoEnd;
-  return std::max(consumer.consumed_bytes + window_bytes, consumer.needed_bytes);
-}
-
 ConsumerPosition slower_of(const ConsumerPosition& one, const ConsumerPosition& other) noexcept {
   ConsumerPosition slower = one.consumed_bytes <= other.consumed_bytes ? one : other;
   slower.released_bytes = std::min(one.released_bytes, other.released_bytes);

@@ -17,10 +17,6 @@ struct ConsumerPosition {
   friend bool operator==(const ConsumerPosition&, const ConsumerPosition&) = default;
 };
 
-// Blocks that begin before this position may be claimed. A window too small for the next tensor
-// grows to it, or its consumer would wait for ever.
-std::uint64_t window_end(std::uint64_t window_bytes, const ConsumerPosition& consumer) noexcept;
-
 // What two consumers together allow: the slower one counts.
 ConsumerPosition slower_of(const ConsumerPosition& one, const ConsumerPosition& other) noexcept;
 
@@ -62,12 +58,15 @@ class WindowControl {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // `given_bytes`: 0 is no limit, nothing lets memory decide. `wanted_bytes`: of the whole load.
+  // `given_bytes`: 0 is no limit, nothing lets memory decide. `wanted_bytes`: of the whole load, of
+  // all who share it.
   WindowControl(std::optional<std::uint64_t> given_bytes, std::uint64_t wanted_bytes,
                 Follows follows) noexcept;
 
   // At every look at the budget; nothing where it is not known.
   void set_budget(std::optional<std::uint64_t> budget_bytes, Time now) noexcept;
+  // More is wanted as others come.
+  void set_wanted(std::uint64_t wanted_bytes) noexcept { wanted_bytes_ = wanted_bytes; }
   // So much was evicted before it was consumed: memory is shorter than the budget says.
   void add_evicted(std::uint64_t bytes, Time now) noexcept;
   [[nodiscard]] Window window() const noexcept;

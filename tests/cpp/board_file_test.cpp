@@ -193,10 +193,12 @@ namespace {
 // A participant that only keeps the file there, and its view of the memory.
 struct Bystander {
   Bystander(const TemporaryFolder& folder, std::size_t blocks)
-      : file(BoardFile::join(folder.path(""), kName, BoardMemory::size_bytes(blocks), refusal)),
-        memory(file.value().memory(), blocks) {
+      : shape(*plan_of(blocks)),
+        file(BoardFile::join(folder.path(""), kName, shape.size_bytes(), refusal)),
+        memory(file.value().memory(), shape) {
     memory.begin();
   }
+  BoardShape shape;
   BoardRefusal refusal;
   std::optional<BoardFile> file;
   BoardMemory memory;

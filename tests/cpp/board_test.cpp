@@ -28,7 +28,7 @@ TEST_CASE("participants take each block once, in ascending order") {
   for (bool turn = false;; turn = !turn) {
     const auto claim = (turn ? a : b)->take(kNoLimit);
     if (!claim) break;
-    CHECK(claim->whole);
+    CHECK((turn ? a : b)->ranges(*claim) == std::vector{plan->blocks()[claim->block].range});
     taken.push_back(claim->block);
     CHECK_FALSE(a->settled(kNoLimit));
     (turn ? a : b)->settle(*claim, Outcome::done, 0);
@@ -113,19 +113,6 @@ TEST_CASE("what was done before one came is asked again by that one, and by no o
   CHECK(early->take(kNoLimit)->block == 2);
 }
 
-TEST_CASE("a block that several want in part is fetched whole, one that one wants is not") {
-  const TemporaryFolder folder;
-  const auto left = plan_of_spans(2, {{0, 100}, {kMinBlockBytes, 100}});
-  const auto right = plan_of_spans(2, {{2000, 100}});
-  const auto a = join(folder, left);
-  const auto b = join(folder, right);
-  const auto first = a->take(kNoLimit);
-  const auto second = a->take(kNoLimit);
-  CHECK(first.value().whole);
-  CHECK_FALSE(second.value().whole);
-  CHECK_FALSE(b->take(kNoLimit));  // it does not want the second, and the first is taken
-}
-
 TEST_CASE("a part that is wanted since another began with the block is fetched after that one") {
   const TemporaryFolder folder;
   const auto left = plan_of_spans(1, {{0, 100}});
@@ -133,15 +120,15 @@ TEST_CASE("a part that is wanted since another began with the block is fetched a
   const auto a = join(folder, left);
   const auto begun = a->take(kNoLimit);
   REQUIRE(begun);
-  CHECK_FALSE(begun->whole);
+  CHECK(a->ranges(*begun) == std::vector{ByteRange{0, 100}});
   const auto b = join(folder, right);
   CHECK_FALSE(b->take(kNoLimit));
   a->settle(*begun, Outcome::done, 0);
   CHECK_FALSE(b->settled(kNoLimit));
   const auto asked = b->take(kNoLimit);
   REQUIRE(asked);
-  CHECK(asked->whole);
   CHECK(asked->done_before);
+  CHECK(b->ranges(*asked) == std::vector{ByteRange{2000, 100}});
   CHECK(b->settled(kNoLimit));
 }
 
@@ -322,8 +309,10 @@ TEST_CASE("who comes while the first one still sweeps the folder is let in") {
   const TemporaryFolder folder;
   const auto plan = plan_of(4);
   BoardRefusal refusal;
-  const auto first = BoardFile::join(folder.path(""), kName, BoardMemory::size_bytes(4), refusal,
-                                     [](std::byte* memory) { BoardMemory(memory, 4).begin(); });
+  const BoardShape shape(*plan);
+  const auto first =
+      BoardFile::join(folder.path(""), kName, shape.size_bytes(), refusal,
+                      [&](std::byte* memory) { BoardMemory(memory, shape).begin(); });
   REQUIRE(first);
   REQUIRE(first->first());
   join(folder, plan);

@@ -41,6 +41,7 @@ class ToldClaims final : public Claims {
     return wanted_blocks;
   }
   std::optional<Claim> take(std::uint64_t) override { return std::nullopt; }
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim&) const override { return {}; }
   void settle(const Claim&, Outcome, std::uint64_t) override {}
   bool settled(std::uint64_t) override { return true; }
   void recover(bool) override { ++recoveries; }
@@ -52,6 +53,15 @@ class ToldClaims final : public Claims {
     return found;
   }
   [[nodiscard]] SharedFigures shared() const override { return others; }
+  [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
+                                         const ConsumerPosition& consumer) const override {
+    return sums.window_end(window_bytes, consumer);
+  }
+  [[nodiscard]] std::uint64_t behind(std::uint64_t position,
+                                     std::uint64_t wanted_bytes) const override {
+    return sums.behind(position, wanted_bytes);
+  }
+  [[nodiscard]] std::uint64_t node_wanted_bytes() const override { return node_wanted; }
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override { return inflight; }
   bool end_consumer() override { return consumer_ended = true; }
   std::optional<ConsumerPosition> slowest_consumer(std::chrono::steady_clock::time_point) override {
@@ -71,6 +81,9 @@ class ToldClaims final : public Claims {
   }
   DoorbellWord& doorbell() noexcept override { return bell; }
 
+  const Plan nothing{{}, {}};
+  WantedSums sums{nothing};  // everything is wanted, of whatever plan
+  std::uint64_t node_wanted = 0;
   std::vector<std::uint32_t> wanted_blocks;
   std::optional<std::uint32_t> unsettled;
   std::uint32_t failed_block = ~std::uint32_t{0};

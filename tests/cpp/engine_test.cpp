@@ -173,7 +173,21 @@ TEST_CASE("a block that comes back to the same engine is counted once") {
       if (again_) return std::exchange(again_, std::nullopt);
       return again_ = inner_.take(limit_bytes);
     }
+    [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
+      return inner_.ranges(claim);
+    }
     void settle(const Claim&, Outcome, std::uint64_t) override {}
+    [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
+                                           const ConsumerPosition& consumer) const override {
+      return inner_.window_end(window_bytes, consumer);
+    }
+    [[nodiscard]] std::uint64_t behind(std::uint64_t position,
+                                       std::uint64_t wanted_bytes) const override {
+      return inner_.behind(position, wanted_bytes);
+    }
+    [[nodiscard]] std::uint64_t node_wanted_bytes() const override {
+      return inner_.node_wanted_bytes();
+    }
     bool settled(std::uint64_t limit_bytes) override { return inner_.settled(limit_bytes); }
     DoorbellWord& doorbell() noexcept override { return inner_.doorbell(); }
 

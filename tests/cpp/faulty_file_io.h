@@ -88,6 +88,8 @@ class FaultyFileIo : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
+  // Nothing is done where it fails, so no fault can be told from none.
+  int fadvise_random(int descriptor) noexcept override { return inner_.fadvise_random(descriptor); }
   int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;

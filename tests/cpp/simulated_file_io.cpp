@@ -174,7 +174,8 @@ std::int64_t SimulatedFileIo::pread(int descriptor, std::byte* buffer, ByteRange
   for (std::size_t page = pages.begin; page < pages.end && !kernel_.uncached; ++page) {
     if (file->pages[page].state != PageState::absent) continue;
     const std::uint64_t at = page * page_bytes();
-    load(*file, {at, std::max(kernel_.read_window_bytes, cut.end() - at)});
+    const std::uint64_t window_bytes = random_.contains(descriptor) ? 0 : kernel_.read_window_bytes;
+    load(*file, {at, std::max(window_bytes, cut.end() - at)});
   }
   for (std::size_t page = 0; page < pages.end; ++page) {
     PageState& state = file->pages[page].state;
@@ -211,6 +212,12 @@ int SimulatedFileIo::fadvise_willneed(int descriptor, ByteRange range) noexcept 
 
 int SimulatedFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return advise(Operation::readahead, descriptor, range);
+}
+
+int SimulatedFileIo::fadvise_random(int descriptor) noexcept {
+  const std::lock_guard lock(mutex_);
+  random_.insert(descriptor);
+  return 0;
 }
 
 int SimulatedFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {

@@ -86,6 +86,7 @@ class SimulatedFileIo final : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
+  int fadvise_random(int descriptor) noexcept override;
   int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
@@ -128,6 +129,7 @@ class SimulatedFileIo final : public FileIo {
   std::deque<SimulatedFile> files_;
   std::map<int, SimulatedFile*> open_;
   std::set<int> spoiled_;
+  std::set<int> random_;        // without readahead
   int next_descriptor_ = 1000;  // far from real ones, so that a mix-up shows
   std::uint64_t advices_ = 0;
   std::uint64_t served_bytes_ = 0;

@@ -140,6 +140,15 @@ bool PageCache::has_come(std::uint32_t file, ByteRange range) const {
                      [](const Folio& folio) { return folio.loaded_before; });
 }
 
+std::optional<ByteRange> PageCache::first_come(std::uint32_t file, ByteRange range) const {
+  const auto [begin, end] = folios_of(file, range);
+  for (std::uint32_t index = begin; index < end; ++index) {
+    if (!folios_[index].loaded_before) continue;
+    return ByteRange{(index - first_folios_[file]) * kFolioBytes, kFolioBytes};
+  }
+  return std::nullopt;
+}
+
 bool PageCache::is_there(std::uint32_t file, ByteRange range) const {
   const auto [begin, end] = folios_of(file, range);
   return std::all_of(folios_.begin() + begin, folios_.begin() + end,
@@ -249,7 +258,7 @@ std::int64_t RankFileIo::pread(int descriptor, std::byte* buffer, ByteRange rang
     if (threads_.burying()) return -EIO;
   } else {
     ByteRange window = range;
-    if (!cache_.is_there(file, range)) {
+    if (!cache_.is_there(file, range) && !without_readahead_.contains(descriptor)) {
       window.length = std::max(window.length, cache_.options().read_window_bytes);
     }
     if (!wait_for(file, range, window)) return -EIO;
@@ -273,6 +282,12 @@ int RankFileIo::fadvise_willneed(int descriptor, ByteRange range) noexcept {
 
 int RankFileIo::readahead(int descriptor, ByteRange range) noexcept {
   return advise("readahead", descriptor, range);
+}
+
+// Takes no time, as open().
+int RankFileIo::fadvise_random(int descriptor) noexcept {
+  without_readahead_.insert(descriptor);
+  return 0;
 }
 
 int RankFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {

@@ -69,6 +69,8 @@ class PageCache {
   // Whether all of the range was there, or on its way, at some time.
   [[nodiscard]] bool has_come(std::uint32_t file, ByteRange range) const;
   [[nodiscard]] bool is_there(std::uint32_t file, ByteRange range) const;
+  // The first folio of the range of which that is true, if any.
+  [[nodiscard]] std::optional<ByteRange> first_come(std::uint32_t file, ByteRange range) const;
   [[nodiscard]] std::uint64_t read_bytes() const noexcept { return loads_ * kFolioBytes; }
   [[nodiscard]] std::uint64_t evicted_bytes() const noexcept { return evictions_ * kFolioBytes; }
   [[nodiscard]] std::uint64_t first_loaded_bytes() const noexcept {
@@ -143,6 +145,7 @@ class RankFileIo final : public FileIo {
   int fadvise_willneed(int descriptor, ByteRange range) noexcept override;
   int fadvise_dontneed(int descriptor, ByteRange range) noexcept override;
   int readahead(int descriptor, ByteRange range) noexcept override;
+  int fadvise_random(int descriptor) noexcept override;
   int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;
@@ -177,6 +180,7 @@ class RankFileIo final : public FileIo {
   std::uint32_t rank_;
   Random random_;
   std::map<int, std::uint32_t> open_;  // descriptor, file
+  std::set<int> without_readahead_;
   int next_descriptor_ = 1000;
   std::uint64_t calls_ = 0;
   std::set<std::uint64_t> stalls_;

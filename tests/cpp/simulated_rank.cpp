@@ -188,7 +188,7 @@ std::unique_ptr<Claims> SimulatedRank::make_claims() {
         plan_, share_of(*plan_, Partition::block, static_cast<std::int64_t>(index_), ranks));
     board_descriptor_ = -1;
   }
-  return watched(std::move(claims), node_.ledger, index_, node_.options.bug);
+  return watched(std::move(claims), *plan_, node_.ledger, index_, node_.options.bug);
 }
 
 std::vector<SimulatedRank::Tensor> SimulatedRank::tensors(Random& random) const {

@@ -84,6 +84,7 @@ SimulationResult simulate(const SimulationOptions& options) {
   }
   if (node.ledger.violations().empty()) {
     for (SimulatedRank& rank : ranks) rank.check_left();
+    if (!scenario.reads()) node.ledger.check_fetched(scenario.warm);
     node.shared_reading.check();
   }
   const auto ended = node.threads.now();

@@ -45,9 +45,10 @@ void Ledger::joined(std::uint32_t rank, const Claims& claims) {
   Participant& self = ranks_[rank];
   self.present = self.locks = true;
   trace_.add(threads_.now(), rank, "join", self.joining.on_board ? 1 : 0, claims.wanted().size());
-  if (!self.joining.on_board) return;
   const auto others = std::ranges::count_if(
       ranks_, [](const Participant& each) { return each.locks && each.joining.on_board; });
+  wants_.join(self.joining.plan, self.joining.on_board, others == 1);
+  if (!self.joining.on_board) return;
   // An empty board is begun anew.
   if (others == 1) {
     records_.assign(self.joining.plan->blocks().size(), {});
@@ -175,8 +176,7 @@ bool Ledger::is_claimed(std::uint32_t block, const Claims& claims) const {
 
 void Ledger::take(std::uint32_t rank, const Claim& claim, std::uint64_t limit_bytes,
                   const Claims& claims) {
-  trace_.add(threads_.now(), rank, "take", claim.block, limit_bytes,
-             (claim.whole ? 1U : 0U) + (claim.done_before ? 2U : 0U));
+  trace_.add(threads_.now(), rank, "take", claim.block, limit_bytes, claim.done_before ? 1U : 0U);
   if (closed_) return;
   Participant& self = ranks_[rank];
   const std::string block = "block " + std::to_string(claim.block);
@@ -223,8 +223,11 @@ void Ledger::check_window(std::uint32_t rank, std::uint64_t position, std::uint6
   const Joining& joining = ranks_[rank].joining;
   const std::uint64_t window_bytes = joining.window_bytes();
   if (window_bytes == 0) return;
+  const auto wanted_between = [&](std::uint64_t from) {
+    return wants_.between(*joining.plan, joining.on_board, from, position);
+  };
   if (!joining.consumer) {
-    if (position >= window_bytes) broken(rank, "a claim beyond the window");
+    if (wanted_between(0) >= window_bytes) broken(rank, "a claim beyond the window");
     return;
   }
   std::uint64_t consumed = std::numeric_limits<std::uint64_t>::max() - window_bytes;
@@ -236,9 +239,25 @@ void Ledger::check_window(std::uint32_t rank, std::uint64_t position, std::uint6
     }
   }
   // Its own end may have been said already: then it waits for no one.
-  if (position >= std::max(consumed + window_bytes, needed)) {
+  if (position >= needed && wanted_between(consumed) >= window_bytes) {
     broken(rank, "a claim beyond the window of the slowest consumer");
   }
+}
+
+void Ledger::fetch(std::uint32_t rank, const Claim& claim, const std::vector<ByteRange>& ranges) {
+  if (closed_) return;
+  Participant& self = ranks_[rank];
+  const auto wrong = wants_.wrong_with(*self.joining.plan, claim, ranges, self.joining.on_board);
+  if (wrong) broken(rank, "block " + std::to_string(claim.block) + " " + *wrong);
+  self.asked[claim.block] = ranges;
+}
+
+void Ledger::check_fetched(const std::vector<FileRange>& known) {
+  if (closed_) return;
+  const auto found = wants_.fetched_for_no_one(cache_, known);
+  if (!found) return;
+  broken(0, "file " + std::to_string(found->file) + " has come from " +
+                std::to_string(found->range.offset) + " on, where no one wants it");
 }
 
 void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome, const Claims& claims) {
@@ -251,7 +270,8 @@ void Ledger::settle(std::uint32_t rank, const Claim& claim, Outcome outcome, con
   const Block& block = plan.blocks()[claim.block];
   const std::string name = "block " + std::to_string(claim.block);
   if (outcome == Outcome::done && !is_exempt(plan, block)) {
-    const auto ranges = claim.whole ? std::vector{block.range} : plan.wanted(block);
+    const auto asked = ranks_[rank].asked.find(claim.block);
+    const auto ranges = asked != ranks_[rank].asked.end() ? asked->second : plan.wanted(block);
     const bool came = std::ranges::all_of(
         ranges, [&](const ByteRange& range) { return cache_.has_come(block.file, range); });
     if (!came) broken(rank, name + " is done, and has not come");

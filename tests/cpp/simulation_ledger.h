@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "board/claims.h"
 #include "simulated_node.h"
 #include "simulation_trace.h"
+#include "wants_ledger.h"
 
 namespace shardahead::testing {
 
@@ -62,11 +64,15 @@ class Ledger {
   // that does may look like that where memory is so short that a page goes as soon as it comes.
   void tell_keeping(std::uint32_t rank);
   [[nodiscard]] bool is_in_vain() const noexcept { return in_vain_; }
+  // At the end: nothing has come that no one wanted; `known` was there from the start.
+  void check_fetched(const std::vector<FileRange>& known);
   // From now on nothing is judged.
   void close() { closed_ = true; }
 
   void take(std::uint32_t rank, const Claim& claim, std::uint64_t limit_bytes,
             const Claims& claims);
+  // It is told to fetch these of the block.
+  void fetch(std::uint32_t rank, const Claim& claim, const std::vector<ByteRange>& ranges);
   void settle(std::uint32_t rank, const Claim& claim, Outcome outcome, const Claims& claims);
   // Of a block that it has settled: no more on the board than the rate limit and a burst.
   void read(std::uint32_t rank, std::uint64_t bytes);
@@ -99,7 +105,8 @@ class Ledger {
       std::chrono::nanoseconds waited_for{0};
     };
     std::vector<Seen> seen_by;
-    std::vector<bool> taken;   // without a board
+    std::map<std::uint32_t, std::vector<ByteRange>> asked;  // by block: what it is to fetch
+    std::vector<bool> taken;                                // without a board
     std::vector<bool> failed;  // its own part of what was done before: on no board, in its report
   };
 
@@ -115,6 +122,7 @@ class Ledger {
   Trace& trace_;
   std::vector<Participant> ranks_;
   std::vector<Record> records_;  // of the board, by block
+  WantsLedger wants_;
   std::vector<FileRange> exempt_;
   bool all_exempt_ = false;
   bool in_vain_ = false;

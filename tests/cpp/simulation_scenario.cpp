@@ -31,6 +31,8 @@ Scenario::Scenario(std::uint64_t seed) {
   while (ranks.size() < count) ranks.push_back(draw_rank(random, faulty));
   if (random.chance(30)) warm.push_back(draw_range(random));
   if (reads_) draw_reading(for_reading);
+  Random for_wants(seed + 0x7f4a7c15);  // and these
+  if (for_wants.chance(30) && !reads_) draw_wants(for_wants);
   Random for_rate(seed + 0x51ed27);  // numbers of its own, too
   if (for_rate.chance(20)) rate_limit_bytes_per_s = for_rate.spread(2 * kMiB, 1 * kGiB);
   // Where residency is not told, what was advised and lost looks like what was not.
@@ -86,6 +88,32 @@ void Scenario::draw_node(Random& random) {
   if (random.chance(large_ ? 80 : 15)) {
     memory_is_short = true;
     node.memory_bytes = std::max(total * random.between(20, 90) / 100, 8 * plan.block_bytes);
+  }
+}
+
+// Ranks that want parts of the same blocks: a slice of each tensor, or some tensors of many; some
+// of them come when others have begun.
+void Scenario::draw_wants(Random& random) {
+  const std::uint64_t total =
+      std::accumulate(sizes_bytes.begin(), sizes_bytes.end(), std::uint64_t{0});
+  const std::uint64_t least = std::max(8 * kKiB, total / 64);
+  const std::uint64_t stretch = random.spread(least, std::max(least, 4 * plan.block_bytes));
+  const std::uint64_t slices = random.between(1, ranks.size() + 1);
+  const std::uint64_t overlap = random.chance(50) ? 0 : random.below(stretch / slices + 1);
+  const bool chosen = random.chance(40);
+  for (std::uint32_t rank = 0; rank < ranks.size(); ++rank) {
+    RankScenario& each = ranks[rank];
+    if (random.chance(40)) each.starts_after = microseconds_of(random.spread(1'000, 2'000'000));
+    if (random.chance(15)) continue;
+    each.spans.assign(sizes_bytes.size(), {});
+    for (std::uint32_t file = 0; file < sizes_bytes.size(); ++file) {
+      for (std::uint64_t at = 0; at < sizes_bytes[file]; at += stretch) {
+        const std::uint64_t slice = rank % slices * (stretch / slices);
+        if (chosen && !random.chance(35)) continue;
+        if (chosen) each.spans[file].push_back({at, stretch});
+        if (!chosen) each.spans[file].push_back({at + slice, stretch / slices + overlap});
+      }
+    }
   }
 }
 

@@ -77,17 +77,20 @@ struct Scenario {
   // Advice may be lost without anyone knowing.
   bool blind = false;
   bool memory_is_short = false;
+  // Some ranks read by themselves, or all.
+  [[nodiscard]] bool reads() const noexcept { return reads_; }
 
  private:
   void draw_files(Random& random);
   void draw_node(Random& random);
   [[nodiscard]] RankScenario draw_rank(Random& random, bool faulty);
   void draw_faults(Random& random, RankScenario& rank);
+  void draw_wants(Random& random);
   void draw_reading(Random& random);
   void draw_reading_faults(Random& random, RankScenario& rank) const;
   [[nodiscard]] FileRange draw_range(Random& random) const;
   bool large_ = false;
-  bool reads_ = false;  // some ranks, or all
+  bool reads_ = false;
 };
 
 }  // namespace shardahead::testing

@@ -17,6 +17,9 @@ class ForwardingClaims : public Claims {
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
     return inner_->take(limit_bytes);
   }
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
+    return inner_->ranges(claim);
+  }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
     inner_->settle(claim, outcome, read_bytes);
   }
@@ -28,6 +31,17 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] SharedFigures shared() const override { return inner_->shared(); }
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
     return inner_->inflight_bytes();
+  }
+  [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
+                                         const ConsumerPosition& consumer) const override {
+    return inner_->window_end(window_bytes, consumer);
+  }
+  [[nodiscard]] std::uint64_t behind(std::uint64_t position,
+                                     std::uint64_t wanted_bytes) const override {
+    return inner_->behind(position, wanted_bytes);
+  }
+  [[nodiscard]] std::uint64_t node_wanted_bytes() const override {
+    return inner_->node_wanted_bytes();
   }
   std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override {
     return inner_->rate_account(bytes_per_s);
@@ -58,12 +72,16 @@ class ForwardingClaims : public Claims {
 // Does what the canary asks for, and says nothing of it.
 class BuggyClaims final : public ForwardingClaims {
  public:
-  BuggyClaims(std::unique_ptr<Claims> claims, const Ledger& ledger, Bug bug)
-      : ForwardingClaims(std::move(claims)), ledger_(ledger), bug_(bug) {}
+  BuggyClaims(std::unique_ptr<Claims> claims, const Plan& plan, const Ledger& ledger, Bug bug)
+      : ForwardingClaims(std::move(claims)), plan_(plan), ledger_(ledger), bug_(bug) {}
 
   std::optional<Claim> take(std::uint64_t limit_bytes) override {
     if (bug_ == Bug::beyond_window) limit_bytes = std::numeric_limits<std::uint64_t>::max();
     auto claim = inner().take(limit_bytes);
+    if (claim && claim->done_before && bug_ == Bug::late_trusting) {
+      inner().settle(*claim, Outcome::done, 0);
+      return take(limit_bytes);
+    }
     if (!claim || claim->done_before) return claim;
     if (bug_ == Bug::taken_twice && claim->block % 4 == 3) {
       inner().settle(*claim, Outcome::released, 0);
@@ -73,6 +91,12 @@ class BuggyClaims final : public ForwardingClaims {
       return take(limit_bytes);
     }
     return claim;
+  }
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
+    const Block& block = plan_.blocks()[claim.block];
+    if (bug_ == Bug::others_forgotten) return plan_.wanted(block);
+    if (bug_ == Bug::all_fetched) return {block.range};
+    return inner().ranges(claim);
   }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
     if (bug_ == Bug::never_settled && claim.block % 4 == 3) return;
@@ -90,6 +114,7 @@ class BuggyClaims final : public ForwardingClaims {
   }
 
  private:
+  const Plan& plan_;
   const Ledger& ledger_;
   Bug bug_;
   std::atomic<RateLimit::PaidUntil> unpaid_{0};
@@ -110,6 +135,11 @@ class WatchedClaims final : public ForwardingClaims {
     auto claim = inner().take(limit_bytes);
     if (claim) ledger_.take(rank_, *claim, limit_bytes, inner());
     return claim;
+  }
+  [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
+    auto ranges = inner().ranges(claim);
+    ledger_.fetch(rank_, claim, ranges);
+    return ranges;
   }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
     ledger_.live(rank_);
@@ -162,16 +192,19 @@ class WatchedClaims final : public ForwardingClaims {
 
 const char* to_string(Bug bug) noexcept {
   constexpr std::array<const char*, kBugs> kNames = {
-      "none",           "taken_twice",   "beyond_window",  "dead_kept",
-      "done_unfetched", "never_settled", "failure_hidden", "stopped_kept",
-      "living_robbed",  "rate_ignored",  "misplaced",      "error_lost",
-      "fetched_twice",  "beyond_ahead",  "never_met",      "never_closed"};
+      "none",           "taken_twice",   "beyond_window",    "dead_kept",
+      "done_unfetched", "never_settled", "failure_hidden",   "stopped_kept",
+      "living_robbed",  "rate_ignored",  "others_forgotten", "all_fetched",
+      "late_trusting",  "misplaced",     "error_lost",       "fetched_twice",
+      "beyond_ahead",   "never_met",     "never_closed"};
   return kNames[static_cast<std::size_t>(bug)];
 }
 
-std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, Ledger& ledger, std::uint32_t rank,
-                                Bug bug) {
-  if (bug != Bug::none) claims = std::make_unique<BuggyClaims>(std::move(claims), ledger, bug);
+std::unique_ptr<Claims> watched(std::unique_ptr<Claims> claims, const Plan& plan, Ledger& ledger,
+                                std::uint32_t rank, Bug bug) {
+  if (bug != Bug::none) {
+    claims = std::make_unique<BuggyClaims>(std::move(claims), plan, ledger, bug);
+  }
   return std::make_unique<WatchedClaims>(std::move(claims), ledger, rank);
 }
 

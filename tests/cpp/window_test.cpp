@@ -3,8 +3,6 @@
 
 #include <doctest/doctest.h>
 
-#include <limits>
-
 #include "base/byte_range.h"
 
 using namespace shardahead;
@@ -14,7 +12,6 @@ TEST_SUITE_BEGIN("window");
 
 namespace {
 
-constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
 constexpr auto kNoOne = Follows::no_one;
 constexpr auto kReleasing = Follows::releasing_consumer;
 constexpr auto kHolding = Follows::holding_consumer;
@@ -29,24 +26,6 @@ Window window_of(std::optional<std::uint64_t> given, std::uint64_t wanted,
 }
 
 }  // namespace
-
-TEST_CASE("no window has no end") { CHECK(window_end(0, {}) == kMost); }
-
-TEST_CASE("the window ends its length after what was consumed") {
-  CHECK(window_end(100, {}) == 100);
-  CHECK(window_end(100, {1, 0, 0}) == 101);
-}
-
-TEST_CASE("the window reaches what is needed next, and no further") {
-  CHECK(window_end(100, {0, 500, 0}) == 500);
-  CHECK(window_end(100, {450, 500, 0}) == 550);
-}
-
-TEST_CASE("very large positions and windows do not wrap around") {
-  CHECK(window_end(kMost, {100, 0, 0}) == kMost);
-  CHECK(window_end(100, {kMost, 0, 0}) == kMost);
-  CHECK(window_end(100, {kMost, kMost, kMost}) == kMost);
-}
 
 TEST_CASE("of two consumers the slower one counts, and what both have released") {
   const ConsumerPosition fast = {100, 120, 10};
@@ -120,6 +99,14 @@ TEST_CASE("the window follows the budget") {
   CHECK(control.window().ahead_bytes == 100);
   control.set_budget(std::nullopt, kStart + 3s);
   CHECK(control.window().ahead_bytes == 0);
+}
+
+TEST_CASE("the window is there once what all want no longer fits") {
+  WindowControl control(std::nullopt, 500, kReleasing);
+  control.set_budget(1000, kStart);
+  CHECK(control.window().ahead_bytes == 0);
+  control.set_wanted(1001);
+  CHECK(control.window().ahead_bytes == 250);
 }
 
 TEST_CASE("what is evicted too early halves the window, once a second, and time doubles it") {

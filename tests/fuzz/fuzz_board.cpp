@@ -7,6 +7,8 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,11 +61,33 @@ class InputClock final : public Runtime {
   Time now_;
 };
 
+constexpr std::uint64_t kBlockBytes = 256 * kKiB;  // four grains
+
+// The same blocks, whatever is wanted of them.
+std::shared_ptr<const Plan> plan_of(std::size_t block_count,
+                                    std::optional<std::vector<ByteRange>> spans) {
+  PlanOptions options;
+  options.block_bytes = options.head_block_bytes = kBlockBytes;
+  return std::make_shared<const Plan>(
+      std::vector<PlannedFile>{{block_count * kBlockBytes, std::move(spans)}}, options);
+}
+
+std::vector<ByteRange> spans_of(fuzzing::FuzzInput& input) {
+  std::vector<ByteRange> spans;
+  for (std::uint8_t count = input.byte() % 8; count > 0; --count) {
+    const std::uint64_t offset = input.number(3);
+    spans.push_back({offset, input.number(3)});
+  }
+  return spans;
+}
+
 // Never more than a plan's share of it is wanted.
 std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::uint8_t every,
                                   std::uint64_t set_inflight_bytes, Runtime& clock) {
   std::vector<std::uint32_t> wanted;
-  for (std::uint32_t i = 0; i < plan->blocks().size(); i += every) wanted.push_back(i);
+  for (std::uint32_t i = 0; i < plan->blocks().size(); i += every) {
+    if (plan->wanted_bytes(plan->blocks()[i]) > 0) wanted.push_back(i);
+  }
   BoardRefusal refusal;
   return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal, set_inflight_bytes,
                            clock);
@@ -73,15 +97,24 @@ std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::
 void scribble(fuzzing::FuzzInput& input, std::span<std::byte> memory) {
   std::size_t at = static_cast<std::size_t>(input.number(2)) % memory.size();
   if (input.byte() % 4 != 0) {  // mostly where the blocks are
-    at = std::min(memory.size() - 1, sizeof(BoardHeader) + at % 256);
+    at = std::min(memory.size() - 1, sizeof(BoardHeader) + at % 320);
   }
   for (std::uint8_t count = input.byte() % 32; count > 0 && at < memory.size(); --count, ++at) {
     memory[at] = static_cast<std::byte>(input.byte());
   }
 }
 
-void check(const Claim& claim, const Plan& plan) {
+void check(const BoardClaims& board, const Claim& claim, const Plan& plan) {
   require(claim.block < plan.blocks().size(), "a claim is of a block of the plan");
+  const Block& block = plan.blocks()[claim.block];
+  const auto ranges = board.ranges(claim);
+  require(ranges == merge_ranges(ranges), "what is to be fetched is in order");
+  for (const ByteRange& range : ranges) {
+    require(intersect(range, block.range) == range, "what is to be fetched lies in the block");
+  }
+  for (const ByteRange& own : plan.wanted(block)) {
+    require(intersect(ranges, own) == std::vector{own}, "what its taker wants is to be fetched");
+  }
 }
 
 // Comes to an end within rounds, not within a time: nothing here waits.
@@ -89,7 +122,7 @@ void bring_to_the_end(BoardClaims& board, const Plan& plan, InputClock& clock) {
   for (std::size_t round = 0; round < 4 * plan.blocks().size() + 8; ++round) {
     if (board.settled(kNoLimit)) return;
     if (const auto claim = board.take(kNoLimit)) {
-      check(*claim, plan);
+      check(board, *claim, plan);
       board.settle(*claim, Outcome::done, 1);
     } else {
       board.recover(true);  // as after long without any change
@@ -105,22 +138,19 @@ void bring_to_the_end(BoardClaims& board, const Plan& plan, InputClock& clock) {
 int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   fuzzing::FuzzInput input(bytes, size);
   const std::size_t block_count = 1 + input.byte() % 64;
-  PlanOptions options;
-  options.block_bytes = options.head_block_bytes = kMinBlockBytes;
-  const auto plan = std::make_shared<const Plan>(
-      std::vector<PlannedFile>{{block_count * kMinBlockBytes, {}}}, options);
+  const auto plan = plan_of(block_count, std::nullopt);
 
   // The file stays while this participant, who does nothing, has it open.
   BoardRefusal refusal;
-  const auto file =
-      BoardFile::join(folder(), "board", BoardMemory::size_bytes(block_count), refusal);
+  const auto file = BoardFile::join(folder(), "board", BoardShape(*plan).size_bytes(), refusal);
   if (!file) std::abort();
-  const BoardMemory memory(file->memory(), block_count);
+  const BoardMemory memory(file->memory(), BoardShape(*plan));
   memory.begin();
-  const std::span whole(file->memory(), BoardMemory::size_bytes(block_count));
+  const std::span whole(file->memory(), BoardShape(*plan).size_bytes());
 
   std::vector<std::unique_ptr<BoardClaims>> participants(2);
-  std::vector<std::vector<Claim>> in_hand(2);  // of each
+  std::vector<std::shared_ptr<const Plan>> plans(2, plan);  // of each
+  std::vector<std::vector<Claim>> in_hand(2);               // of each
   InputClock clock;
   const auto no_time = std::chrono::steady_clock::time_point();
   while (!input.empty()) {
@@ -128,11 +158,13 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
     clock.pass(std::chrono::seconds(operation / 32));
     auto& board = participants[operation / 16 % 2];
     auto& claims = in_hand[operation / 16 % 2];
+    auto& own = plans[operation / 16 % 2];
     if (operation % 16 == 0) {
       board.reset();
       claims.clear();
       const std::uint8_t how = input.byte();
-      board = join(plan, 1 + how % 4, how / 4 * kKiB, clock);
+      own = how >= 128 ? plan_of(block_count, spans_of(input)) : plan;
+      board = join(own, 1 + how % 4, how / 4 * kKiB, clock);
       require(board || !memory.is_board(), "a board of this plan is joined");
     } else if (operation % 16 < 6) {
       scribble(input, whole);
@@ -165,15 +197,21 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
         }
         default:
           require(board->inflight_bytes() > 0, "something may be in flight");
+          require(board->node_wanted_bytes() <= plan->total_bytes(), "no more than there is");
+          require(board->window_end(number, {number * kKiB, number, 0}) >= number,
+                  "a window reaches what is needed");
+          require(board->behind(number * kKiB, number) <= number * kKiB, "behind is before");
           require(board->shared().done_bytes <= plan->total_bytes(), "done is what there is");
       }
     }
-    for (const Claim& claim : claims) check(claim, *plan);
+    for (const Claim& claim : claims) {
+      if (board) check(*board, claim, *own);
+    }
   }
   for (std::size_t i = 0; i < participants.size(); ++i) {
     if (!participants[i]) continue;
     for (const Claim& claim : in_hand[i]) participants[i]->settle(claim, Outcome::done, 0);
-    bring_to_the_end(*participants[i], *plan, clock);
+    bring_to_the_end(*participants[i], *plans[i], clock);
   }
   return 0;
 }
