@@ -21,11 +21,14 @@ std::uint64_t bytes_of(const std::vector<ByteRange>& ranges) {
 }
 
 // Small ones, one with a part of a window, one with a whole one.
-const std::vector<ByteRange> kRanges = {{0, 64 * kKiB},
-                                        {1 * kMiB, 320 * kKiB},
-                                        {6 * kMiB, 3 * kMiB},
-                                        {16 * kMiB, 4 * kMiB},
-                                        {31 * kMiB, 1 * kMiB}};
+const std::vector<ByteRange>& some_ranges() {
+  static const std::vector<ByteRange> ranges = {{0, 64 * kKiB},
+                                                {1 * kMiB, 320 * kKiB},
+                                                {6 * kMiB, 3 * kMiB},
+                                                {16 * kMiB, 4 * kMiB},
+                                                {31 * kMiB, 1 * kMiB}};
+  return ranges;
+}
 
 }  // namespace
 
@@ -36,17 +39,17 @@ TEST_CASE("nothing but the ranges is brought in, each page once, in every way") 
       CAPTURE(populate_bytes);
       FetchFixture fixture(strategy, kFile, {.populate_bytes = populate_bytes});
       for (int again = 0; again < 2; ++again) {
-        const auto results = fixture.fetcher.fetch(*fixture.file, kRanges, kAlone);
-        REQUIRE(results.size() == kRanges.size());
+        const auto results = fixture.fetcher.fetch(*fixture.file, some_ranges(), kAlone);
+        REQUIRE(results.size() == some_ranges().size());
         for (std::size_t i = 0; i < results.size(); ++i) {
           CAPTURE(i);
           CHECK_FALSE(results[i].error);
-          CHECK(results[i].read_bytes == (again == 0 ? kRanges[i].length : 0));
-          CHECK(results[i].resident_bytes == (again == 0 ? 0 : kRanges[i].length));
+          CHECK(results[i].read_bytes == (again == 0 ? some_ranges()[i].length : 0));
+          CHECK(results[i].resident_bytes == (again == 0 ? 0 : some_ranges()[i].length));
         }
       }
-      CHECK(fixture.resident_bytes() == bytes_of(kRanges));
-      CHECK(fixture.checkpoint.kernel.served_bytes() == bytes_of(kRanges));
+      CHECK(fixture.resident_bytes() == bytes_of(some_ranges()));
+      CHECK(fixture.checkpoint.kernel.served_bytes() == bytes_of(some_ranges()));
       CHECK(fixture.checkpoint.kernel.most_loads_of_a_page() == 1);
     }
   }
@@ -56,7 +59,7 @@ TEST_CASE("all are on their way before the first is waited for") {
   FetchFixture fixture(Strategy::fadvise, kFile);
   fixture.fetch({24 * kMiB, 1 * kMiB});  // the clip is measured
   const std::size_t before = fixture.checkpoint.kernel.requests().size();
-  fixture.fetcher.fetch(*fixture.file, kRanges, kAlone);
+  fixture.fetcher.fetch(*fixture.file, some_ranges(), kAlone);
   std::uint64_t advised_bytes = 0;
   const auto requests = fixture.checkpoint.kernel.requests();
   for (std::size_t i = before; i < requests.size(); ++i) {
@@ -65,21 +68,21 @@ TEST_CASE("all are on their way before the first is waited for") {
       advised_bytes += requests[i].range.length;
     }
   }
-  CHECK(advised_bytes == bytes_of(kRanges));
+  CHECK(advised_bytes == bytes_of(some_ranges()));
 }
 
 TEST_CASE("a range that cannot be read is told, and the others come") {
   for (const Strategy strategy : kStrategies) {
     CAPTURE(std::string(to_string(strategy)));
     FetchFixture fixture(strategy, kFile, {.read_window_bytes = 4096});
-    const std::uint64_t spoiled = kRanges[1].end() - page_bytes();  // a page that is touched
+    const std::uint64_t spoiled = some_ranges()[1].end() - page_bytes();  // a page that is touched
     fixture.checkpoint.kernel.spoil("0.shard", {spoiled, page_bytes()});
-    const auto results = fixture.fetcher.fetch(*fixture.file, kRanges, kAlone);
-    REQUIRE(results.size() == kRanges.size());
+    const auto results = fixture.fetcher.fetch(*fixture.file, some_ranges(), kAlone);
+    REQUIRE(results.size() == some_ranges().size());
     for (std::size_t i = 0; i < results.size(); ++i) {
       CAPTURE(i);
       CHECK(results[i].error.has_value() == (i == 1));
-      if (i != 1) CHECK(results[i].read_bytes == kRanges[i].length);
+      if (i != 1) CHECK(results[i].read_bytes == some_ranges()[i].length);
     }
     REQUIRE(results[1].error);
     CHECK(results[1].error->offset == spoiled);
@@ -89,7 +92,7 @@ TEST_CASE("a range that cannot be read is told, and the others come") {
 TEST_CASE("whoever is cancelled leaves the rest alone") {
   FetchFixture fixture(Strategy::automatic, kFile);
   fixture.cancelled = true;
-  const auto results = fixture.fetcher.fetch(*fixture.file, kRanges, kAlone);
+  const auto results = fixture.fetcher.fetch(*fixture.file, some_ranges(), kAlone);
   REQUIRE(results.size() == 1);
   CHECK(results[0].cancelled);
 }

@@ -1,5 +1,5 @@
-"""Ranks that want different parts of the same blocks, on a slow filesystem: what crosses the link is
-what any of them wants, once.
+"""Ranks that want different parts of the same blocks, on a slow filesystem: what crosses the link
+is what any of them wants, once.
 """
 
 from __future__ import annotations
