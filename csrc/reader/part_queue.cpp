@@ -30,16 +30,24 @@ std::optional<Piece> PartQueue::next_piece(bool& failed) {
       failed = true;
       continue;
     }
-    Piece piece{part, part->result.memory, {part->offset + part->begun_bytes, 0}};
+    Piece piece{part, part->result.memory, {part->begun_bytes, 0}};
     ++part->running;
     if (part->header) return piece;
-    // Small tensors are spread when all of them are there: at once.
-    const std::uint64_t left = part->length_bytes - part->begun_bytes;
-    piece.range.length = part->lengths_bytes.size() > 1 ? left : std::min(left, piece_bytes_);
+    piece.range.length = next_bytes(*part);
     part->begun_bytes += piece.range.length;
     return piece;
   }
   return std::nullopt;
+}
+
+std::uint64_t PartQueue::next_bytes(const PartState& part) const {
+  const std::uint64_t left = part.length_bytes - part.begun_bytes;
+  // Small tensors are spread when all of them are there: at once.
+  if (part.lengths_bytes.size() > 1) return left;
+  // Runs that are far from each other are several reads, which threads share.
+  const std::uint64_t share =
+      part.runs ? part.runs->share_bytes(piece_bytes_, reader_.gap_bytes()) : piece_bytes_;
+  return std::min(left, share);
 }
 
 // Failed where there is nothing to read, or no memory for it. Memory that is not there ahead may be

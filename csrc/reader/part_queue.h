@@ -40,6 +40,7 @@ class PartQueue {
 
   PartState* next_part();
   Allotted allot(PartState& part);
+  [[nodiscard]] std::uint64_t next_bytes(const PartState& part) const;
 
   const PieceReader& reader_;
   const std::uint64_t ahead_bytes_;

@@ -28,8 +28,9 @@ std::uint64_t little_endian(const std::byte* bytes) {
 }  // namespace
 
 PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings,
-                         const std::vector<FileStatus>& found)
+                         const std::vector<FileStatus>& found, Runtime& runtime)
     : io_(io),
+      runtime_(runtime),
       paths_(std::move(paths)),
       through_mappings_(through_mappings),
       files_(paths_.size()) {
@@ -40,7 +41,11 @@ PieceReader::PieceReader(FileIo& io, std::vector<std::string> paths, bool throug
 }
 
 PieceReader::PieceReader(const PieceReader& other, Alone)
-    : io_(other.io_), paths_(other.paths_), through_mappings_(false), files_(paths_.size()) {}
+    : io_(other.io_),
+      runtime_(other.runtime_),
+      paths_(other.paths_),
+      through_mappings_(false),
+      files_(paths_.size()) {}
 
 // Whatever it is opened for: bytes of two versions must not meet.
 std::shared_ptr<const File> PieceReader::open(std::size_t index, OpenFile& entry) {
@@ -174,7 +179,10 @@ PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to)
 PieceResult PieceReader::copy_mapped(std::size_t index, ByteRange range, std::byte* to) {
   try {
     const auto source = mapped(index);
-    return {source->copy(range, to), source->size_bytes(), nullptr, std::nullopt};
+    const auto began = runtime_.now();
+    const std::uint64_t copied_bytes = source->copy(range, to);
+    note(copied_bytes, began);
+    return {copied_bytes, source->size_bytes(), nullptr, std::nullopt};
   } catch (const std::exception&) {
     return {};
   }
@@ -185,8 +193,10 @@ PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte
   try {
     const auto file = acquire(index);
     result.file_bytes = file->status().size_bytes;
+    const auto began = runtime_.now();
     advise(*file, range);
     result.read_bytes = read_plainly(*file, range, to, result.error);
+    if (!result.error) note(result.read_bytes, began);
     look_at_cache(*file, {range.offset, result.read_bytes});
   } catch (const IoException& exception) {
     result.error = exception.error();
@@ -215,6 +225,57 @@ PieceResult PieceReader::read_each(std::size_t index, std::uint64_t offset,
   together.error.reset();  // it was of the moment
   together.read_bytes = total_bytes;
   return together;
+}
+
+PieceResult PieceReader::read_runs(std::size_t index, std::uint64_t offset, const ByteRuns& runs,
+                                   ByteRange packed, std::byte* to) {
+  PieceResult result;
+  RunReads reads(runs, packed);
+  while (const auto next = reads.next(gap_bytes(), kMostThroughGapsBytes)) {
+    std::byte* const landing = to + (next->packed.offset - packed.offset);
+    PieceResult one = next->has_gaps()
+                          ? read_through_gaps(index, offset, runs, *next, landing)
+                          : read(index, {offset + next->range.offset, next->range.length}, landing);
+    result.read_bytes += one.read_bytes;
+    result.file_bytes = std::max(result.file_bytes, one.file_bytes);
+    result.error = std::move(one.error);
+    if (result.error) break;
+  }
+  return result;
+}
+
+PieceResult PieceReader::read_through_gaps(std::size_t index, std::uint64_t offset,
+                                           const ByteRuns& runs, const RunRead& whole,
+                                           std::byte* to) {
+  PieceResult result;
+  const std::unique_ptr<std::byte[]> bounce(new (std::nothrow) std::byte[whole.range.length]);
+  if (bounce) {
+    result = read(index, {offset + whole.range.offset, whole.range.length}, bounce.get());
+    if (!result.error) copy_runs(runs, whole, bounce.get(), to);
+    if (!result.error || cancelled()) return result;
+  }
+  // No memory for the gaps, or what stands in the way may lie in one.
+  result.error.reset();
+  RunReads each(runs, whole.packed);
+  while (const auto run = each.next(0, whole.range.length)) {
+    PieceResult one = read(index, {offset + run->range.offset, run->range.length}, to);
+    result.read_bytes += one.read_bytes;
+    result.error = std::move(one.error);
+    if (result.error) break;
+    to += run->packed.length;
+  }
+  return result;
+}
+
+std::uint64_t PieceReader::gap_bytes() const {
+  const MutexLock lock(mutex_);
+  return cost_.gap_bytes();
+}
+
+void PieceReader::note(std::uint64_t read_bytes, Runtime::Time began) {
+  const auto duration = runtime_.now() - began;
+  const MutexLock lock(mutex_);
+  cost_.note(read_bytes, duration);
 }
 
 std::uint64_t PieceReader::file_bytes(std::size_t index) {

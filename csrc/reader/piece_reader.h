@@ -1,6 +1,7 @@
 // piece_reader: reads ranges of files into memory that is given: through short reads, with advice
 // where the page cache is used on the way, once more after an error; or through mappings, so that
-// the ranks of a node share what they read. It opens each file once and owns no thread. Any thread.
+// the ranks of a node share what they read. What is wanted with gaps between is read together where
+// that is faster. It opens each file once and owns no thread. Any thread.
 #pragma once
 
 #include <atomic>
@@ -11,10 +12,13 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/runtime.h"
 #include "base/thread_safety.h"
 #include "node/file_io.h"
 #include "node/file_table.h"
 #include "node/mapped_source.h"
+#include "plan/byte_runs.h"
+#include "plan/gap_cost.h"
 #include "reader/tensor_memory.h"
 
 namespace shardahead {
@@ -23,6 +27,8 @@ namespace shardahead {
 inline constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 // What tells the kind of a file where it is no safetensors file.
 inline constexpr std::uint64_t kPrefixBytes = 512;
+// What is read through gaps at once: the memory for that comes on top of the tensor's, by thread.
+inline constexpr std::uint64_t kMostThroughGapsBytes = 4 * kMiB;
 
 struct PieceResult {
   std::uint64_t read_bytes = 0;
@@ -35,7 +41,7 @@ class PieceReader {
  public:
   // `found`, where given: what the files were when they were looked at.
   PieceReader(FileIo& io, std::vector<std::string> paths, bool through_mappings = false,
-              const std::vector<FileStatus>& found = {});
+              const std::vector<FileStatus>& found = {}, Runtime& runtime = system_runtime());
   // For a forked child: the same files, none of the locks and nothing that is open.
   struct Alone {};
   PieceReader(const PieceReader& other, Alone);
@@ -54,6 +60,12 @@ class PieceReader {
   // first that cannot be read, whatever lies behind it.
   PieceResult read_each(std::size_t file, std::uint64_t offset,
                         const std::vector<std::uint64_t>& lengths_bytes, std::byte* to);
+  // Of runs whose first byte is at `offset`, the packed bytes. The gaps between them are of no
+  // account: what cannot be read there is no error.
+  PieceResult read_runs(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
+                        ByteRange packed, std::byte* to);
+  // Up to which length gaps are read through now.
+  [[nodiscard]] std::uint64_t gap_bytes() const;
   // See TensorReader::add_header().
   PieceResult read_header(std::size_t file);
   // Between two system calls of the reads in progress.
@@ -96,6 +108,9 @@ class PieceReader {
   // Throws IoException.
   std::uint64_t file_bytes(std::size_t file);
   PieceResult read_prefix(std::size_t file, std::byte* to);
+  PieceResult read_through_gaps(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
+                                const RunRead& read, std::byte* to);
+  void note(std::uint64_t read_bytes, Runtime::Time began);
   PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);
   PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
   void advise(const File& file, ByteRange range);
@@ -105,6 +120,7 @@ class PieceReader {
   void look_at_cache(const File& file, ByteRange range);
 
   FileIo& io_;
+  Runtime& runtime_;
   const std::vector<std::string> paths_;
   const bool through_mappings_;
   std::deque<OpenFile> files_;
@@ -113,8 +129,9 @@ class PieceReader {
   // Whether what was read is in the page cache: else advice would fetch it a second time.
   enum class Caches { untried, no, yes };
   std::atomic<Caches> caches_{Caches::untried};
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<std::shared_ptr<const File>> kept_ GUARDED_BY(mutex_);
+  GapCost cost_ GUARDED_BY(mutex_);
 };
 
 }  // namespace shardahead

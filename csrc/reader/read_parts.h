@@ -4,9 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/byte_range.h"
+#include "plan/byte_runs.h"
 #include "reader/piece_reader.h"
 #include "reader/tensor_reader.h"
 
@@ -18,13 +20,14 @@ struct AddedPart {
   std::uint64_t offset = 0;
   std::uint64_t length_bytes = 0;
   std::vector<std::uint64_t> lengths_bytes;
+  std::optional<ByteRuns> runs;  // of one tensor, where its bytes do not adjoin
   bool header = false;
 };
 
 struct PartState : AddedPart {
   bool allotted = false;
   bool taken = false;
-  std::uint64_t begun_bytes = 0;  // have been given to threads
+  std::uint64_t begun_bytes = 0;  // of length_bytes, have been given to threads
   std::uint32_t running = 0;      // threads
   TakenPart result;
 
@@ -40,7 +43,7 @@ struct PartState : AddedPart {
 struct Piece {
   PartState* part = nullptr;
   std::shared_ptr<TensorMemory> memory;
-  ByteRange range;  // of the file
+  ByteRange range;  // of the part's bytes, without gaps
 };
 
 // Whatever it meets, there is a result: someone may wait for it.

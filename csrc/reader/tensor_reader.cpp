@@ -47,7 +47,7 @@ class FilesToMap {
 struct TensorReader::State {
   State(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& options,
         Runtime& runtime)
-      : reader(io, std::move(paths), options.through_mappings, options.found),
+      : reader(io, std::move(paths), options.through_mappings, options.found, runtime),
         to_map(reader),
         more_work(runtime),
         settled(runtime),
@@ -111,6 +111,16 @@ TensorReader::Part TensorReader::add(std::size_t file, std::uint64_t offset,
   part.offset = offset;
   for (const std::uint64_t length : lengths_bytes) part.length_bytes += length;
   part.lengths_bytes = std::move(lengths_bytes);
+  return state_->add(std::move(part));
+}
+
+TensorReader::Part TensorReader::add_runs(std::size_t file, std::uint64_t offset, ByteRuns runs) {
+  PartState part;
+  part.file = file;
+  part.offset = offset;
+  part.length_bytes = runs.packed_bytes();
+  part.lengths_bytes = {part.length_bytes};
+  part.runs = std::move(runs);
   return state_->add(std::move(part));
 }
 

@@ -13,6 +13,7 @@
 #include "base/runtime.h"
 #include "base/waiting.h"
 #include "node/file_io.h"
+#include "plan/byte_runs.h"
 #include "reader/tensor_memory.h"
 
 namespace shardahead {
@@ -60,6 +61,9 @@ class TensorReader {
   void wait_opened(const Between& between = {});
   // Parts are read in the order in which they are added.
   Part add(std::size_t file, std::uint64_t offset, std::vector<std::uint64_t> lengths_bytes);
+  // A part of one tensor, whose first byte is at `offset`: it lands packed. An error leaves nothing
+  // of it readable.
+  Part add_runs(std::size_t file, std::uint64_t offset, ByteRuns runs);
   // The first kPrefixBytes of a file, or as many as it has, which tell what it is where it is no
   // safetensors file; and all of its header where there can be one.
   Part add_header(std::size_t file);

@@ -244,6 +244,80 @@ TEST_CASE("a file that is not what was found when it was looked at is not read")
   CHECK(code(another) == ESTALE);
 }
 
+namespace {
+
+// Every second KiB of 64, from byte 1000 on.
+const ByteRuns kRuns(1 * kKiB, {{64, 2 * kKiB}});
+constexpr std::uint64_t kRunsOffset = 1000;
+
+PieceResult read_runs(Reading& reading, ByteRange packed = {0, 64 * kKiB}) {
+  reading.bytes.assign(packed.length, std::byte{0});
+  return reading.reader.read_runs(0, kRunsOffset, kRuns, packed, reading.bytes.data());
+}
+
+bool has_run(const Reading& reading, std::uint64_t run) {
+  for (std::uint64_t i = 0; i < kKiB; ++i) {
+    const std::uint64_t at = kRunsOffset + run * 2 * kKiB + i;
+    if (reading.bytes[run * kKiB + i] != SimulatedFileIo::content("0.shard", at)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("runs with short gaps are read at once, and land packed") {
+  Reading reading(4 * kMiB, {.read_window_bytes = 4096});
+  const PieceResult result = read_runs(reading);
+  CHECK_FALSE(result.error);
+  CHECK(result.file_bytes == 4 * kMiB);
+  CHECK(result.read_bytes == kRuns.extent_bytes());
+  for (std::uint64_t run = 0; run < 64; ++run) CHECK(has_run(reading, run));
+  CHECK(reading.checkpoint.io.calls(Operation::pread) == 1);
+  // Any of the packed bytes.
+  const std::vector<std::byte> all = reading.bytes;
+  CHECK_FALSE(read_runs(reading, {1500, 3000}).error);
+  CHECK(std::equal(reading.bytes.begin(), reading.bytes.end(), all.begin() + 1500));
+}
+
+TEST_CASE("runs that are far are read by themselves") {
+  Reading reading(64 * kMiB, {.read_window_bytes = 4096});
+  const ByteRuns runs(8192, {{4, 8 * kMiB}});
+  std::vector<std::byte> bytes(runs.packed_bytes());
+  const PieceResult result =
+      reading.reader.read_runs(0, 4096, runs, {0, bytes.size()}, bytes.data());
+  CHECK_FALSE(result.error);
+  CHECK(result.read_bytes == 4 * 8192);
+  CHECK(reading.checkpoint.io.calls(Operation::pread) == 4);
+  CHECK(reading.checkpoint.kernel.served_bytes() == 4 * 8192);
+  CHECK(bytes[8192 + 5] == SimulatedFileIo::content("0.shard", 4096 + 8 * kMiB + 5));
+}
+
+TEST_CASE("what cannot be read between runs is no error, in a run it is, where that lies") {
+  Reading reading;
+  const std::uint64_t gap = kRunsOffset + 20 * 2 * kKiB + 1 * kKiB;
+  reading.checkpoint.io.add({.from_offset = gap, .to_offset = gap + 1 * kKiB});
+  CHECK_FALSE(read_runs(reading).error);
+  for (std::uint64_t run = 0; run < 64; ++run) CHECK(has_run(reading, run));
+  reading.checkpoint.io.add({.from_offset = gap + 1 * kKiB + 10, .to_offset = gap + 1 * kKiB + 11});
+  const PieceResult result = read_runs(reading);
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == EIO);
+  CHECK(result.error->path == "0.shard");
+  CHECK(result.error->offset == gap + 1 * kKiB);  // the run, which fails as one
+}
+
+TEST_CASE("a file that ends between runs, and within one") {
+  Reading reading;
+  CHECK_FALSE(reading.read({0, 10}).error);
+  reading.checkpoint.kernel.truncate("0.shard", kRunsOffset + 63 * 2 * kKiB + 1 * kKiB);
+  CHECK_FALSE(read_runs(reading).error);
+  reading.checkpoint.kernel.truncate("0.shard", kRunsOffset + 40 * 2 * kKiB + 100);
+  const PieceResult result = read_runs(reading);
+  REQUIRE(result.error);
+  CHECK(result.error->errno_value == ENODATA);
+  CHECK(result.error->offset == kRunsOffset + 40 * 2 * kKiB + 100);
+}
+
 TEST_CASE("through mappings: the same bytes, and the same errors") {
   const TemporaryFolder folder;
   const std::string path = folder.path("a");
@@ -271,6 +345,25 @@ TEST_CASE("through mappings: the same bytes, and the same errors") {
   CHECK(cut.error->errno_value == ENODATA);
   CHECK(cut.error->offset == 2 * page_bytes());
   CHECK(cut.read_bytes == page_bytes());
+}
+
+TEST_CASE("through mappings: runs, and the end of the file in one") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("a");
+  std::string text(6 * page_bytes(), 'x');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i / 3);
+  std::ofstream(path, std::ios::binary) << text;
+  PieceReader reader(system_file_io(), {path}, true);
+  const ByteRuns runs(100, {{6, page_bytes()}});
+  std::vector<std::byte> bytes(600);
+  CHECK_FALSE(reader.read_runs(0, 7, runs, {0, 600}, bytes.data()).error);
+  for (std::size_t run = 0; run < 6; ++run) {
+    CHECK(std::memcmp(bytes.data() + run * 100, text.data() + 7 + run * page_bytes(), 100) == 0);
+  }
+  REQUIRE(::truncate(path.c_str(), static_cast<off_t>(4 * page_bytes())) == 0);
+  const PieceResult cut = reader.read_runs(0, 7, runs, {0, 600}, bytes.data());
+  REQUIRE(cut.error);
+  CHECK(cut.error->errno_value == ENODATA);
 }
 
 TEST_CASE("what a mapping cannot give is not read from another version of the file") {

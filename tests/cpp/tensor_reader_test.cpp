@@ -138,6 +138,77 @@ TEST_CASE("of small tensors those before the bad one are there") {
   CHECK(has(taken, 1, 0, 100));
 }
 
+namespace {
+
+bool has_runs(const TakenPart& part, std::uint64_t offset, const ByteRuns& runs) {
+  std::uint64_t at = 0;
+  for (const ByteRange& range : runs.ranges()) {
+    for (std::uint64_t i = 0; i < range.length; ++i, ++at) {
+      const std::uint64_t from = offset + range.offset + i;
+      if (part.memory->tensor(0)[at] != SimulatedFileIo::content("0.shard", from)) return false;
+    }
+  }
+  return at == part.memory->length_bytes(0);
+}
+
+}  // namespace
+
+TEST_CASE("parts of tensors land packed, with any number of threads") {
+  const std::vector<ByteRuns> parts{ByteRuns(3, {{50'000, 20}}),
+                                    ByteRuns(300'000, {{2, 600'002}, {2, 300'001}}),
+                                    ByteRuns(70'000, {{4, 1 * kMiB}}), ByteRuns(200'000)};
+  for (const std::uint32_t threads : {1U, 2U, 8U}) {
+    CAPTURE(threads);
+    Reading reading({8 * kMiB}, {threads, 1 * kMiB, 64 * kKiB});
+    std::vector<TensorReader::Part> added;
+    for (const ByteRuns& runs : parts) added.push_back(reading.reader->add_runs(0, 1234, runs));
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const TakenPart taken = reading.reader->take(added[i]);
+      REQUIRE_FALSE(taken.error);
+      CHECK(taken.readable_bytes == parts[i].packed_bytes());
+      CHECK(taken.file_bytes == 8 * kMiB);
+      CHECK(has_runs(taken, 1234, parts[i]));
+    }
+  }
+}
+
+TEST_CASE("far runs of one part are read by several threads at once") {
+  Reading reading({64 * kMiB}, {4, 1 * kMiB, 64 * kKiB});
+  reading.checkpoint.io.add({.kind = FaultKind::stall});
+  const auto part = reading.reader->add_runs(0, 0, ByteRuns(4096, {{8, 8 * kMiB}}));
+  CHECK(reading.checkpoint.io.wait_until_stalled(4, kHangBound));
+  reading.checkpoint.io.release_stalled();
+  CHECK_FALSE(reading.reader->take(part).error);
+}
+
+TEST_CASE("an error in one run is that of the part, at the lowest offset; no gap has one") {
+  for (const std::uint32_t threads : {1U, 8U}) {
+    Reading reading({64 * kMiB}, {threads, 1 * kMiB, 64 * kKiB});
+    reading.checkpoint.io.add({.from_offset = 8192, .to_offset = 8193});  // between runs
+    reading.checkpoint.io.add({.from_offset = 16 * kMiB + 10, .to_offset = 16 * kMiB + 11});
+    reading.checkpoint.io.add({.from_offset = 40 * kMiB, .to_offset = 41 * kMiB});
+    const ByteRuns runs(4096, {{8, 8 * kMiB}});
+    const auto bad = reading.reader->add_runs(0, 0, runs);
+    const auto good = reading.reader->add_runs(0, 4096, ByteRuns(4096, {{8, 8192}}));
+    const TakenPart taken = reading.reader->take(bad);
+    REQUIRE(taken.error);
+    CHECK(taken.error->errno_value == EIO);
+    CHECK(taken.error->offset == 16 * kMiB);
+    CHECK(taken.readable_bytes == 0);
+    CHECK_FALSE(reading.reader->take(good).error);
+  }
+}
+
+TEST_CASE("a stalled run can be left, and closing ends the wait for it") {
+  Reading reading({64 * kMiB});
+  reading.checkpoint.io.add({.kind = FaultKind::stall});
+  const auto part = reading.reader->add_runs(0, 0, ByteRuns(4096, {{8, 8 * kMiB}}));
+  const auto interrupt = [] { throw std::runtime_error("interrupted"); };
+  CHECK_THROWS_AS(reading.reader->take(part, interrupt), std::runtime_error);
+  CHECK_THROWS_AS(reading.reader->take(part, [&] { reading.reader->close(); }), std::logic_error);
+  reading.checkpoint.io.release_stalled();
+}
+
 TEST_CASE("a file that ends early, and one that is not there") {
   Reading reading({1 * kMiB, 1 * kMiB});
   reading.checkpoint.kernel.truncate("0.shard", 5000);
@@ -212,8 +283,11 @@ TEST_CASE("a forked child reads by itself, and leaves the parent alone") {
     const TakenPart taken = reader.take(second);
     const bool good = !taken.error && taken.readable_bytes == 500 * kKiB && reader.ready(second);
     const TakenPart added = reader.take(reader.add(0, 0, {10, 20}));
+    const ByteRuns runs(100, {{300, 1000}});
+    const TakenPart narrowed = reader.take(reader.add_runs(0, 5, runs));
     reader.close();
-    ::_exit(good && !added.error ? 0 : 1);
+    const bool packed = !narrowed.error && narrowed.memory->length_bytes(0) == 30'000;
+    ::_exit(good && !added.error && packed ? 0 : 1);
   }
   int status = -1;
   CHECK(::waitpid(child, &status, 0) == child);
