@@ -27,8 +27,9 @@ FileMapping::~FileMapping() {
   if (file_) let_go_elsewhere(system_runtime(), std::move(file_));
 }
 
-HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, std::uint64_t length) const {
+HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, const ByteRuns& runs) const {
   if (alone_) {
+    const std::uint64_t length = runs.extent_bytes();
     if (offset > mapped_->size_bytes() || length > mapped_->size_bytes() - offset) {
       throw std::invalid_argument("bytes that are not in the file");
     }
@@ -36,7 +37,7 @@ HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, std::uint64_t leng
   }
   const auto engine = engine_.lock();
   if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
-  return HeldByMany<HeldBytes>(engine->hold(number_, mapped_, {offset, length}).release());
+  return HeldByMany<HeldBytes>(engine->hold(number_, mapped_, offset, runs).release());
 }
 
 namespace {
@@ -99,7 +100,13 @@ void bind_file_mapping(py::module_& module) {
       .def_property_readonly("size_bytes", &FileMapping::size_bytes)
       .def("read", &read_bytes, py::arg("offset"), py::arg("length"))
       .def("close", &close)
-      .def("hold", &FileMapping::hold, py::arg("offset"), py::arg("length"), NoGil());
+      .def(
+          "hold",
+          [](const FileMapping& mapping, std::uint64_t offset, std::uint64_t length) {
+            return mapping.hold(offset, ByteRuns(length));
+          },
+          py::arg("offset"), py::arg("length"), NoGil())
+      .def("hold_runs", &FileMapping::hold, py::arg("offset"), py::arg("runs"), NoGil());
   module.def("json_extent", &json_extent, py::arg("text"));
 }
 

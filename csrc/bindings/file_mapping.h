@@ -31,7 +31,8 @@ class FileMapping {
   [[nodiscard]] std::shared_ptr<const File> file() const noexcept { return file_; }
   // Gives up the descriptor, as file() is called; the mapping stays. Dropping it may wait.
   [[nodiscard]] std::shared_ptr<const File> close() noexcept { return std::move(file_); }
-  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, std::uint64_t length) const;
+  // From the first byte of the runs, which is at `offset`, to the last.
+  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, const ByteRuns& runs) const;
   [[nodiscard]] bool is_last() const noexcept { return file_ || mapped_.use_count() == 1; }
 
  private:

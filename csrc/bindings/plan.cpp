@@ -1,7 +1,9 @@
-// plan: the blocks of a plan, and how they are dealt out without a board.
+// plan: the blocks of a plan, and how they are dealt out without a board; where parts of tensors
+// lie.
 #include "plan/plan.h"
 
 #include "bindings/bindings.h"
+#include "plan/byte_runs.h"
 
 namespace shardahead {
 
@@ -23,7 +25,36 @@ std::shared_ptr<const Plan> make_plan(const std::vector<std::uint64_t>& sizes, c
   return std::make_shared<const Plan>(std::move(files), options);
 }
 
+namespace {
+
+ByteRuns make_byte_runs(std::uint64_t run_bytes,
+                        const std::vector<std::pair<std::uint64_t, std::uint64_t>>& levels) {
+  std::vector<RunLevel> made;
+  made.reserve(levels.size());
+  for (const auto& [count, stride_bytes] : levels) made.push_back({count, stride_bytes});
+  return {run_bytes, std::move(made)};
+}
+
+std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges_of(const ByteRuns& runs) {
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
+  for (const ByteRange& range : runs.ranges()) ranges.emplace_back(range.offset, range.length);
+  return ranges;
+}
+
+void bind_byte_runs(py::module_& module) {
+  py::class_<ByteRuns>(module, "ByteRuns")
+      .def(py::init(&make_byte_runs), py::arg("run_bytes"), py::arg("levels"))
+      .def_property_readonly("packed_bytes", &ByteRuns::packed_bytes)
+      .def_property_readonly("extent_bytes", &ByteRuns::extent_bytes)
+      .def("joined", &ByteRuns::joined, py::arg("max_gap_bytes"))
+      .def("ranges", &ranges_of);
+}
+
+}  // namespace
+
 void bind_plan(py::module_& module) {
+  module.attr("SHORT_GAP_BYTES") = kShortGapBytes;
+  bind_byte_runs(module);
   using Blocks = std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint64_t>>;
   module.def(
       "plan_blocks",

@@ -130,6 +130,12 @@ class Prefetch {
     return {engine_, file, std::move(opened), std::move(mapped)};
   }
 
+  void fetch_runs_now(std::uint32_t file, std::uint64_t offset, const ByteRuns& runs) {
+    if (auto error = engine_->make_resident(checked(file), offset, runs, check_signals)) {
+      throw IoException(std::move(*error));
+    }
+  }
+
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
     if (auto error = engine_->make_resident(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
@@ -225,6 +231,8 @@ void bind_prefetch(py::module_& module) {
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
+      .def("fetch_runs_now", &Prefetch::fetch_runs_now, py::arg("file"), py::arg("offset"),
+           py::arg("runs"), NoGil())
       .def_property_readonly("partition_used",
                              [](const Prefetch& prefetch) { return prefetch.sharing().partition; })
       .def_property_readonly(

@@ -78,6 +78,8 @@ void bind_tensor_reader(py::module_& module) {
           "wait_opened", [](TensorReader& reader) { reader.wait_opened(check_signals); }, NoGil())
       .def("add", &TensorReader::add, py::arg("file"), py::arg("offset"), py::arg("lengths"),
            NoGil())
+      .def("add_runs", &TensorReader::add_runs, py::arg("file"), py::arg("offset"), py::arg("runs"),
+           NoGil())
       .def("add_header", &TensorReader::add_header, py::arg("file"), NoGil())
       .def("ready", &TensorReader::ready, py::arg("part"), NoGil())
       .def(

@@ -75,6 +75,24 @@ struct Errand {
   std::optional<IoError> error;
 };
 
+constexpr std::uint64_t kMadeResidentAtOnceBytes = 64 * kMiB;  // between two looks of `between`
+
+// The first error.
+std::optional<IoError> for_each_range(
+    const ByteRuns& runs, std::uint64_t offset,
+    const std::function<std::optional<IoError>(ByteRange)>& call) {
+  std::optional<IoError> error;
+  for (const ByteRange& range : runs.ranges()) {
+    for_each_step({offset + range.offset, range.length}, kMadeResidentAtOnceBytes,
+                  [&](ByteRange step) {
+                    error = call(step);
+                    return !error;
+                  });
+    if (error) break;
+  }
+  return error;
+}
+
 // On a thread of its own, so that the caller can leave, by what `between` throws.
 template <typename Read>
 std::optional<IoError> read_beside(Runtime& runtime, const Read& read, const Between& between) {
@@ -278,10 +296,16 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
 
 std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
                                         ByteRange range) {
+  return hold(file, std::move(mapped), range.offset, ByteRuns(range.length));
+}
+
+std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                        std::uint64_t offset, const ByteRuns& runs) {
+  const ByteRange range{offset, runs.extent_bytes()};
   require_within(*mapped, range);
   const Job& job = state_->job;
   const bool forked = !job.process.is_here();
-  require_readable(job.io, *job.files, file, *mapped, range);
+  require_readable(job.io, *job.files, file, *mapped, offset, runs);
   return std::make_unique<HeldBytes>(
       std::move(mapped), range, forked ? nullptr : state_->behind.consumption(),
       job.plan->position(static_cast<std::uint32_t>(file), range.offset));
@@ -316,6 +340,16 @@ std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
   // What is not there may never come: then the caller must be able to leave.
   if (!between || (settled && !ready)) return read();
   return read_beside(job.runtime, read, between);
+}
+
+std::optional<IoError> Engine::make_resident(std::size_t file, std::uint64_t offset,
+                                             const ByteRuns& runs, const Between& between) {
+  const auto bring_in = [&](ByteRange range) { return make_resident(file, range, between); };
+  // As they were prefetched.
+  auto error = for_each_range(runs.joined(kShortGapBytes - 1), offset, bring_in);
+  if (!error) return error;
+  // What stands in the way may lie in a gap.
+  return for_each_range(runs.joined(page_bytes() - 1), offset, bring_in);
 }
 
 }  // namespace shardahead

@@ -19,6 +19,7 @@
 #include "node/file_table.h"
 #include "node/keeping.h"
 #include "node/mapped_file.h"
+#include "plan/byte_runs.h"
 #include "plan/plan.h"
 #include "plan/strategy.h"
 #include "plan/window.h"
@@ -91,6 +92,10 @@ class Engine {
   // of another user's file cannot be read: of those nothing else tells before they are used.
   std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
                                   ByteRange range);
+  // The same of runs, from the first byte, at `offset`, to the last: what lies between is not
+  // looked at.
+  std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
+                                  std::uint64_t offset, const ByteRuns& runs);
 
   // Comes back when the bytes of the range can be read without waiting, or with the error that
   // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by
@@ -98,6 +103,9 @@ class Engine {
   // and after cancel(). `between` is called while it waits, save while it touches what counts as
   // resident.
   std::optional<IoError> make_resident(std::size_t file, ByteRange range,
+                                       const Between& between = {});
+  // The same of runs whose first byte is at `offset`. What cannot be read between them is no error.
+  std::optional<IoError> make_resident(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
                                        const Between& between = {});
 
  private:

@@ -46,4 +46,12 @@ void require_readable(FileIo& io, const FileTable& files, std::size_t file,
   if (result.error) throw IoException(std::move(*result.error));
 }
 
+void require_readable(FileIo& io, const FileTable& files, std::size_t file,
+                      const MappedFile& mapped, std::uint64_t offset, const ByteRuns& runs) {
+  if (files.status(file).owned_or_writable) return;
+  for (const ByteRange& range : runs.joined(page_bytes() - 1).ranges()) {
+    require_readable(io, files, file, mapped, {offset + range.offset, range.length});
+  }
+}
+
 }  // namespace shardahead

@@ -10,6 +10,7 @@
 #include "base/process_mark.h"
 #include "node/file_table.h"
 #include "node/mapped_file.h"
+#include "plan/byte_runs.h"
 #include "plan/consumption.h"
 
 namespace shardahead {
@@ -45,5 +46,8 @@ void require_within(const MappedFile& mapped, ByteRange range);
 // which their use would do, but with a signal. Uses no open file of `files`, nor any mutex of it.
 void require_readable(FileIo& io, const FileTable& files, std::size_t file,
                       const MappedFile& mapped, ByteRange range);
+// The same of runs whose first byte is at `offset`, and of no page that lies between them.
+void require_readable(FileIo& io, const FileTable& files, std::size_t file,
+                      const MappedFile& mapped, std::uint64_t offset, const ByteRuns& runs);
 
 }  // namespace shardahead

@@ -3,8 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <stdexcept>
 
+#include "base/error.h"
 #include "test_support.h"
 
 using namespace shardahead;
@@ -68,6 +70,56 @@ TEST_CASE("what this process owns is not mapped page by page to see whether it c
   const FileTable files(system_file_io(), {fixture.path}, 1);
   const auto mapped = fixture.map();
   require_readable(system_file_io(), files, 0, *mapped, {0, 64 * kKiB});
+}
+
+namespace {
+
+// As if files were another user's.
+class NotOwned final : public FaultyFileIo {
+ public:
+  using FaultyFileIo::FaultyFileIo;
+  int status(const std::string& path, FileStatus& status) noexcept override {
+    const int result = FaultyFileIo::status(path, status);
+    status.owned_or_writable = false;
+    return result;
+  }
+  int status(int descriptor, FileStatus& status) noexcept override {
+    const int result = FaultyFileIo::status(descriptor, status);
+    status.owned_or_writable = false;
+    return result;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("of a part only the pages of its runs are mapped to see whether they can be read") {
+  const HeldFixture fixture;
+  NotOwned io(system_file_io());
+  const FileTable files(io, {fixture.path}, 1);
+  const auto mapped = std::make_shared<MappedFile>(*File::open(io, fixture.path));
+  const std::uint64_t page = page_bytes();
+  const ByteRuns runs(10, {{3, 4 * page}});  // the pages 1, 5 and 9
+  for (const std::uint64_t gap : {0U, 2U, 3U, 4U, 6U, 8U, 10U}) {
+    io.add({.operation = Operation::fault_in,
+            .from_offset = gap * page,
+            .to_offset = (gap + 1) * page,
+            .errno_value = EFAULT});
+  }
+  require_readable(io, files, 0, *mapped, page + 50, runs);
+  CHECK(io.calls(Operation::fault_in) == 3);
+  io.add({.operation = Operation::fault_in,
+          .from_offset = 5 * page,
+          .to_offset = 6 * page,
+          .errno_value = EFAULT});
+  io.add({.from_offset = 5 * page, .to_offset = 6 * page});
+  try {
+    require_readable(io, files, 0, *mapped, page + 50, runs);
+    FAIL("it is readable");
+  } catch (const IoException& exception) {
+    CHECK(exception.error().errno_value == EIO);
+    CHECK(exception.error().path == fixture.path);
+    CHECK(exception.error().offset / page == 5);
+  }
 }
 
 TEST_SUITE_END();
