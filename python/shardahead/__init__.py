@@ -9,6 +9,7 @@ done in the C++ core. Importing it needs neither torch nor safetensors; the weig
 from shardahead import main_interpreter  # noqa: F401
 from shardahead.about import BuildInfo, KernelInfo, build_info
 from shardahead.checkpoint.asked_names import Names
+from shardahead.checkpoint.asked_parts import Part, Slices
 from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.shards import Files, Shard
 from shardahead.node.launcher import LocalTopology
@@ -30,6 +31,7 @@ from shardahead.weights.iterators import (
     safetensors_weights_iterator,
 )
 from shardahead.weights.pt_iterator import pt_weights_iterator
+from shardahead.weights.stored_tensors import StoredTensor, tensor_ranges
 
 __all__ = [
     "BuildInfo",
@@ -45,10 +47,13 @@ __all__ = [
     "MountLayer",
     "Names",
     "Options",
+    "Part",
     "PrefetchHandle",
     "Progress",
     "Report",
     "Shard",
+    "Slices",
+    "StoredTensor",
     "Weight",
     "WeightsIterator",
     "__version__",
@@ -63,4 +68,5 @@ __all__ = [
     "pt_weights_iterator",
     "residency",
     "safetensors_weights_iterator",
+    "tensor_ranges",
 ]

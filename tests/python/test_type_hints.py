@@ -34,7 +34,7 @@ import test_type_hints
 print(json.dumps([test_type_hints.without_hints(), "torch" in sys.modules]))
 """
 #: They tell nothing of themselves: aliases of types, and a string.
-ALIASES = {"Files", "Names", "Weight", "__version__"}
+ALIASES = {"Files", "Names", "Part", "Slices", "Weight", "__version__"}
 SPECIAL = {"__init__", "__enter__", "__exit__", "__iter__", "__next__", "__await__"}
 
 

@@ -29,10 +29,13 @@ from shardahead import (
     MountLayer,
     Names,
     Options,
+    Part,
     PrefetchHandle,
     Progress,
     Report,
     Shard,
+    Slices,
+    StoredTensor,
     Weight,
     WeightsIterator,
     buffered_multi_thread_safetensors_weights_iterator,
@@ -46,6 +49,7 @@ from shardahead import (
     pt_weights_iterator,
     residency,
     safetensors_weights_iterator,
+    tensor_ranges,
 )
 
 
@@ -63,6 +67,25 @@ def names_of_any_kind(some: frozenset[str]) -> None:
         safetensors_weights_iterator("/models/m", names=names)
     wrong = [1]
     pt_weights_iterator("m", names=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def parts_of_any_kind(some: dict[str, tuple[int, int, int]]) -> None:
+    def of(name: str, shape: tuple[int, ...], dtype: str) -> Part:
+        if dtype == "BF16" and len(shape) == 2:
+            return (0, 0, shape[0] // 2)
+        return (slice(0, 4), slice(None, -1)) if name == "a" else None
+
+    kinds: list[Slices] = [of, some, {"a": None, "b": (0, 1, 2), "c": (slice(3),)}]
+    for slices in kinds:
+        safetensors_weights_iterator("/models/m", names=["a"], slices=slices)
+        buffered_multi_thread_safetensors_weights_iterator("/models/m", slices=slices)
+        pt_weights_iterator("/models/m", slices=slices)
+    wrong = {"a": (0, 1)}
+    pt_weights_iterator("m", slices=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    (found,) = tensor_ranges("/models/m", names=["a"], slices=of, strict=False)
+    assert_type(found, StoredTensor)
+    assert_type(found.shape, tuple[int, ...])
+    prefetch_files("/models/m", spans={found.file: found.ranges})
 
 
 def options_of_all_kinds() -> Options:

@@ -26,10 +26,11 @@ _MOST_MATCHED = 200
 
 class AskedNames:
     """`names`: None for all, a collection or a predicate. Raises TypeError for what is neither, or
-    holds what is no string.
+    holds what is no string. `argument`: what the caller calls it.
     """
 
-    def __init__(self, names: Names | None) -> None:
+    def __init__(self, names: Names | None, argument: str = "names") -> None:
+        self._argument = argument
         self.listed: tuple[str, ...] | None = None  # each once, as asked for
         if names is None:
             self._predicate: Callable[[str], bool] | None = None
@@ -59,7 +60,7 @@ class AskedNames:
             text = f"none of the {len(self.listed)} names is a tensor: {some(self.listed)}"
             alike = _alike(self.listed, held)
             text += f"; there are {', '.join(map(quoted, alike))}" if alike else ""
-        return ValueError(f"names: {text} (strict=False: not an error)")
+        return ValueError(f"{self._argument}: {text} (strict=False: not an error)")
 
 
 def some(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import isfinite
 from reprlib import repr as shortened
@@ -40,18 +40,56 @@ _LENGTH_BYTES = 8
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+class TensorPart(NamedTuple):
+    """How a part of a tensor lies between its first byte and its last; shared by all that lie so.
+
+    `strides` are those of the whole tensor, in elements. `runs`: None where the bytes adjoin.
+    `spans`: (offset from the first byte, length) of what is prefetched, with the short gaps.
+    """
+
+    strides: tuple[int, ...]
+    runs: _core.ByteRuns | None
+    wanted_bytes: int
+    spans: tuple[tuple[int, int], ...]
+
+
 class TensorRange(NamedTuple):
-    """One tensor's bytes in its file: [offset, offset + length). `dtype` as the file names it."""
+    """One tensor's bytes in its file: [offset, offset + length). `dtype` as the file names it.
+
+    Of a `part` it is from the first byte that is wanted to the last, and `shape` is the part's.
+    """
 
     name: str
     offset: int
     length: int
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    part: TensorPart | None = None
 
     @property
     def end(self) -> int:
         return self.offset + self.length
+
+    @property
+    def runs(self) -> _core.ByteRuns | None:
+        """Where not all bytes of the range are wanted: those that are."""
+        return None if self.part is None else self.part.runs
+
+    @property
+    def wanted_bytes(self) -> int:
+        return self.length if self.part is None else self.part.wanted_bytes
+
+
+def spans_of(tensors: Iterable[TensorRange]) -> list[tuple[int, int]]:
+    """(offset, length) of what is prefetched for them; nothing for empty ones."""
+    spans: list[tuple[int, int]] = []
+    for _, offset, length, _, _, part in tensors:
+        if part is None or len(part.spans) == 1:
+            if length:
+                spans.append((offset, length))
+        else:
+            spans.extend([(offset + at, length) for at, length in part.spans])
+    return spans
 
 
 @dataclass(frozen=True)

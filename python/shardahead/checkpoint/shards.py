@@ -32,6 +32,7 @@ Files: TypeAlias = PathLike | Iterable[PathLike]
 #: The largest index file that is read, in bytes. That of a million tensors has about 100 MB.
 MAX_INDEX_BYTES = 128 << 20
 
+SAFETENSORS_SUFFIXES = (".safetensors",)
 #: Of what torch.save wrote.
 PT_SUFFIXES = (".bin", ".pt", ".pth")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from shardahead.checkpoint.asked_names import AskedNames, Names, some
 from shardahead.checkpoint.errors import CheckpointError
@@ -19,14 +19,24 @@ logger = logging.getLogger("shardahead")
 
 
 class Wanted:
-    """Of one pass over `checkpoint`. `names`: only these, a collection or a predicate.
+    """Of one pass over `checkpoint`. `names`: only these, a collection or a predicate. `sliced`:
+    names of tensors of which a part is wanted; they leave out none.
 
     Raises TypeError for `names` that are neither, or that hold what is no string; where `strict`,
     ValueError for those that match no tensor of the index.
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Names | None, *, strict: bool) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        names: Names | None,
+        *,
+        strict: bool,
+        sliced: Sequence[str] | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._sliced = AskedNames(sliced or (), "slices")
+        self._not_seen = set(sliced or ())  # of them
         self._names = AskedNames(names)
         self._strict = strict
         self._seen: list[str] = []  # without an index: of all shards, while none was wanted
@@ -36,7 +46,9 @@ class Wanted:
         self._twice = itertools.count()
         owners = checkpoint.owners
         if owners is not None:
+            self._not_seen.difference_update(owners)
             self._settle(owners, any(map(self._names, owners)))
+            self._settle_sliced(owners)
 
     def __call__(self, shard: int, name: str) -> bool:
         """Whether the tensor `name` of this shard is wanted."""
@@ -56,7 +68,8 @@ class Wanted:
         """
         owners = self._checkpoint.owners
         if owners is None:
-            if not self._holder and self._names.must_match:
+            self._not_seen.difference_update(held)
+            if (not self._holder and self._names.must_match) or self._none_sliced():
                 self._seen += held
             return
         if self._of_shard is None:
@@ -80,6 +93,7 @@ class Wanted:
         """
         if self._checkpoint.owners is None:
             self._settle(self._holder or self._seen, bool(self._holder))
+            self._settle_sliced(self._seen)
 
     def _settle(self, held: Collection[str], any_wanted: bool) -> None:
         listed = self._names.listed
@@ -89,13 +103,29 @@ class Wanted:
             raise self._names.none_found(held)
         missing = self._names.missing(held if any_wanted else ())
         if listed and missing:
-            logger.warning(
-                "no shard holds %d of the %d names that were asked for: %s (%r)",
-                len(missing),
-                len(listed),
-                some(missing),
-                self._checkpoint.index or self._path(0),
-            )
+            text = "no shard holds %d of the %d names that were asked for: %s (%r)"
+            self._say_missing(text, missing, listed)
+
+    def _none_sliced(self) -> bool:
+        """Whether parts were asked for, and of no tensor that is there."""
+        return self._sliced.must_match and len(self._not_seen) == len(self._sliced.listed or ())
+
+    def _settle_sliced(self, held: Collection[str]) -> None:
+        if self._strict and self._none_sliced():
+            raise self._sliced.none_found(held)
+        missing = [name for name in self._sliced.listed or () if name in self._not_seen]
+        if missing:
+            text = "no shard holds %d of the %d tensors that slices names: %s (%r)"
+            self._say_missing(text, missing, self._sliced.listed or ())
+
+    def _say_missing(self, text: str, missing: Sequence[str], listed: Sequence[str]) -> None:
+        logger.warning(
+            text,
+            len(missing),
+            len(listed),
+            some(missing),
+            self._checkpoint.index or self._path(0),
+        )
 
     def _path(self, shard: int) -> str:
         return self._checkpoint.shards[shard].path

@@ -66,11 +66,16 @@ class PrefetchConsumer:
         self.handle.shards[file].require_unchanged(self._core.size_bytes(file))
         return self._core.map(file)
 
-    def fetch_now(self, file: int, offset: int, length: int) -> None:
-        """Returns when these bytes of `handle.shards[file]` are in the page cache, whoever brings
-        them. Raises OSError with errno, filename, operation and offset where they cannot be read.
-        The time spent is the report's `waited_seconds`.
+    def fetch_now(
+        self, file: int, offset: int, length: int, runs: _core.ByteRuns | None = None
+    ) -> None:
+        """Returns when these bytes of `handle.shards[file]`, or of them those of `runs`, are in the
+        page cache, whoever brings them. Raises OSError with errno, filename, operation and offset
+        where they cannot be read. The time spent is the report's `waited_seconds`.
         """
         with self._waited.measured():
+            if runs is not None:
+                self._core.fetch_runs_now(file, offset, runs)
+                return
             for at in range(offset, offset + length, _PIECE_BYTES):
                 self._core.fetch_now(file, at, min(_PIECE_BYTES, offset + length - at))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardahead.checkpoint.asked_names import Names
+from shardahead.checkpoint.asked_parts import AskedParts, Slices
 from shardahead.checkpoint.shards import Files, Shard, resolve_checkpoint
 from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.launcher import LocalTopology
@@ -69,6 +70,7 @@ class CheckpointPass:
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
+        slices: Slices | None = None,
         strict: bool = False,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
@@ -78,9 +80,10 @@ class CheckpointPass:
             raise TypeError(f"progress must be callable, not {type(progress).__name__}")
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
         self.options: PrefetchOptions = resolve_options(options)
+        self.parts: AskedParts = AskedParts(slices)
         checkpoint = resolve_checkpoint(files, suffixes)
         self.shards: tuple[Shard, ...] = checkpoint.shards
-        self.wants: Wanted = Wanted(checkpoint, names, strict=strict)
+        self.wants: Wanted = Wanted(checkpoint, names, strict=strict, sliced=self.parts.listed)
         self.prefetch: PrefetchConsumer | None = None
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])

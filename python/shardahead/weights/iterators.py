@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardahead.arguments import number_between
 from shardahead.checkpoint.asked_names import Names
+from shardahead.checkpoint.asked_parts import Slices
 from shardahead.checkpoint.safetensors_header import TensorRange
 from shardahead.checkpoint.shards import Files
 from shardahead.prefetch.handle import PrefetchHandle
@@ -94,6 +95,7 @@ def safetensors_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
@@ -115,8 +117,13 @@ def safetensors_weights_iterator(
     names: only these tensors, a collection or a predicate; only their bytes are prefetched. An
         empty collection asks for nothing, and gets it. Of others, names that no shard holds are
         said once in the log.
-    strict: names, or a predicate, that match no tensor at all are a ValueError; False: they give
-        nothing.
+    slices: only these parts of tensors, and only their bytes are prefetched: a mapping of names to
+        parts, or a callable that gives one for a name, a shape and a dtype, the last two as the
+        file has them, "BF16". A part is (dim, start, stop), a tuple of slices, or None for all of
+        the tensor, as for names that the mapping lacks: docs/parts.md. In mode "mmap" what is
+        yielded is a view with the strides of the whole tensor, in mode "pread" contiguous.
+    strict: names, or a predicate, that match no tensor at all, and slices of none that is there,
+        are a ValueError; False: they give nothing.
     mode: "mmap": tensors are views of a private mapping of the file. "pread": `threads` threads
         read them in parallel into memory of their own, up to `window_bytes` ahead (128 MiB by
         default, less where memory is short) or one tensor; no mapping, no prefetch, and every rank
@@ -130,11 +137,11 @@ def safetensors_weights_iterator(
     progress: called after each tensor with a LoadProgress.
     options: `Options`, which count where the keyword is not given.
 
-    Raises as `prefetch_files` does, ValueError for a folder without safetensors files, ImportError
-    where torch or safetensors is missing, and CheckpointError for what is wrong with the contents
-    of a file, before any of its tensors is handed out. While iterating: OSError with errno and
-    filename if the bytes of the tensor itself cannot be read; what else fails is in
-    `prefetch.report()`.
+    Raises as `prefetch_files` does, ValueError for a folder without safetensors files and for a
+    part that its tensor does not have, TypeError for what is no part, ImportError where torch or
+    safetensors is missing, and CheckpointError for what is wrong with the contents of a file,
+    before any of its tensors is handed out. While iterating: OSError with errno and filename if the
+    bytes of the tensor itself cannot be read; what else fails is in `prefetch.report()`.
     """
     load = Load(
         files,
@@ -142,6 +149,7 @@ def safetensors_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        slices=slices,
         strict=strict,
         drop_after=drop_after,
         progress=progress,
@@ -163,6 +171,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
@@ -180,6 +189,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        slices=slices,
         strict=strict,
         drop_after=drop_after,
         progress=progress,

@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from shardahead.checkpoint.asked_names import Names
+from shardahead.checkpoint.asked_parts import Slices
 from shardahead.checkpoint.errors import ContentsError
 from shardahead.checkpoint.pt_archive import (
     bases_of,
@@ -36,6 +37,7 @@ from shardahead.weights.checkpoint_pass import (
 )
 from shardahead.weights.iterators import WeightsIterator
 from shardahead.weights.pt_file import MapError, PtFile
+from shardahead.weights.pt_parts import dtype_name, narrowed, place_of
 from shardahead.weights.pt_tree import weights_of_tree
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def pt_weights_iterator(
     inflight_bytes: Size | None = None,
     window_bytes: Size | None = None,
     names: Names | None = None,
+    slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
     drop_after: bool = False,
@@ -87,9 +90,11 @@ def pt_weights_iterator(
     window_bytes: how far the prefetch may be ahead of this iterator; 0 is no limit. By default
         there is none where the files fit `memory_budget()`, else a sixteenth of it: torch holds
         what it has mapped, which cannot be dropped before.
-    names, strict: as for `safetensors_weights_iterator`. The files are fetched whole all the same:
-        where a tensor lies is not known before. Without an index, that nothing matches is known,
-        and raised, after the last file.
+    names, slices, strict: as for `safetensors_weights_iterator`. The files are fetched whole all
+        the same: where a tensor lies is not known before. Without an index, that nothing matches is
+        known, and raised, after the last file; that a tensor has no such part, when its file has
+        been loaded. A callable is given the dtype as safetensors files call it, "BF16", or what
+        they have no name for as torch does, "complex128". A part of what is not mapped is copied.
     mode: "mmap": tensors are views of a private mapping of the file, which lives as long as one of
         them. "pread": torch reads the file into memory, without a prefetch. "auto", the default:
         "mmap", but "pread" where the mount turns out to keep no pages. Read in any mode are files
@@ -113,6 +118,7 @@ def pt_weights_iterator(
         topology=(local_rank, local_size),
         prefetch=prefetch,
         names=names,
+        slices=slices,
         strict=strict,
         drop_after=drop_after,
         progress=progress,
@@ -131,6 +137,7 @@ class PtLoad(CheckpointPass):
         topology: tuple[int | None, int | None],
         prefetch: bool,
         names: Names | None,
+        slices: Slices | None = None,
         strict: bool = False,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
@@ -146,6 +153,7 @@ class PtLoad(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
+            slices=slices,
             strict=strict,
             drop_after=drop_after,
             progress=progress,
@@ -171,6 +179,7 @@ class PtLoad(CheckpointPass):
     def _weights_of(self, index: int) -> Iterator[Weight]:
         tensors, places = self._tensors_of(index)
         self.wants.require(index, tensors)
+        parts = self._narrow(index, tensors, places)
         passed = _passed_after(places)
         sizes = {n: _bytes_of(t) for n, t in tensors.items() if self.wants(index, n)}
         done, whole = 0, sum(sizes.values())
@@ -179,6 +188,8 @@ class PtLoad(CheckpointPass):
             if name in sizes:
                 for place in places[number] if places else ():
                     self._bring_in(index, *place)
+                if name in parts and not places:  # or the rest of it would stay with it
+                    tensor = tensor.clone(memory_format=self._torch.contiguous_format)
                 yield name, tensor
             del tensor
             if name in sizes:
@@ -188,6 +199,25 @@ class PtLoad(CheckpointPass):
             if passed_to is not None:
                 self._consumed(index, passed_to)
         self._consumed(index, self.shards[index].size_bytes)
+
+    def _narrow(
+        self, index: int, tensors: dict[str, torch.Tensor], places: list[list[Place]]
+    ) -> set[str]:
+        """Puts parts in the place of tensors of which no more is wanted, and gives their names."""
+        parts: set[str] = set()
+        for number, name in enumerate(tensors if self.parts else ()):
+            if not self.wants(index, name):
+                continue
+            whole = tensors[name]
+            shape = tuple(whole.shape)
+            bounds = self.parts.bounds(name, shape, dtype_name(whole.dtype))
+            if bounds is None or bounds == tuple((0, size) for size in shape):
+                continue
+            tensors[name] = narrowed(name, whole, bounds)
+            parts.add(name)
+            if places and places[number]:
+                places[number] = place_of(tensors[name], places[number][0])
+        return parts
 
     def _tell(self, index: int, name: str, done: int, whole: int) -> None:
         """`done` of `whole` bytes of a file's tensors stand for that part of the file."""

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 
 from shardahead import _core
 from shardahead.checkpoint.asked_names import Names
+from shardahead.checkpoint.asked_parts import AskedParts, Slices
 from shardahead.checkpoint.order import consumed_offsets, in_order, order_of
 from shardahead.checkpoint.safetensors_header import (
     Header,
     TensorRange,
     header_digest,
     parse_header,
+    spans_of,
 )
-from shardahead.checkpoint.shards import Files, was_replaced
+from shardahead.checkpoint.shards import SAFETENSORS_SUFFIXES, Files, was_replaced
 from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.memory import budget_in_force
 from shardahead.node.residency import evict
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
 
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
-SAFETENSORS_SUFFIXES = (".safetensors",)
-
 logger = logging.getLogger("shardahead")
 
 
@@ -62,6 +62,7 @@ class Load(CheckpointPass):
         names: Names | None,
         drop_after: bool,
         progress: Callable[[LoadProgress], None] | None,
+        slices: Slices | None = None,
         order: str = "offset",
         strict: bool = False,
     ) -> None:
@@ -75,6 +76,7 @@ class Load(CheckpointPass):
             topology=topology,
             prefetch=prefetch,
             names=names,
+            slices=slices,
             strict=strict,
             drop_after=drop_after,
             progress=progress,
@@ -83,15 +85,17 @@ class Load(CheckpointPass):
         self.reading: TensorReading | None = None
         self.headers: list[Header | None] = [None] * len(self.shards)
         # Not a method: the reading has it, and would keep what keeps the reading.
-        self._keep = partial(_keep_wanted, self.wants, self._orders(order), self.headers)
+        self._keep = partial(
+            _keep_wanted, self.wants, self.parts, self._orders(order), self.headers
+        )
         self._reads_instead = False  # of a mapping, which was refused
         self._tell_that = [True]  # emptied by the one that tells: pop() is atomic
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
-        if names is not None or progress is not None:
+        if names is not None or progress is not None or self.parts:
             self._read_headers()
-        if names is not None:
+        if names is not None or self.parts:
             spans = [self._spans(index) for index in range(len(self.shards))]
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, self.options, self._keep)
@@ -199,13 +203,13 @@ class Load(CheckpointPass):
             together = self._bring_in_group(index, group)
             for tensor in group:
                 if not together:
-                    where = (index, tensor.offset, tensor.length)
+                    where = (index, tensor.offset, tensor.length, tensor.runs)
                     naming(tensor, partial(self._bring_in, *where))
                 yield tensor, naming(tensor, partial(tensor_of, tensor))
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Generator[Weight, None, None]:
         """All weights, with the bookkeeping that belongs to the consumer's own pace."""
-        total = sum(t.length for header in self.headers if header for t in header.tensors)
+        total = sum(t.wanted_bytes for header in self.headers if header for t in header.tensors)
         consumed = 0
         try:
             for index, weights in shards:
@@ -214,7 +218,7 @@ class Load(CheckpointPass):
                 for number, (tensor, weight) in enumerate(weights):
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
-                    consumed += tensor.length
+                    consumed += tensor.wanted_bytes
                     self.figures.consumed_bytes = consumed
                     if consumed_to is None:
                         consumed_to = consumed_offsets(self.header(index).tensors)
@@ -234,7 +238,8 @@ class Load(CheckpointPass):
         if self.prefetch is None:
             return True
         try:
-            self._bring_in(index, group[0].offset, group[-1].end - group[0].offset)
+            length = group[-1].end - group[0].offset
+            self._bring_in(index, group[0].offset, length, group[0].runs)
         except OSError as error:
             # Ours only: what a signal handler raises, a TimeoutError say, is the caller's.
             if not hasattr(error, "operation"):
@@ -242,13 +247,15 @@ class Load(CheckpointPass):
             return False
         return True
 
-    def _bring_in(self, index: int, offset: int, length: int) -> None:
+    def _bring_in(
+        self, index: int, offset: int, length: int, runs: _core.ByteRuns | None = None
+    ) -> None:
         if self.prefetch is not None and length:
             # The window reaches to what the consumer needs next, not to what is prepared far ahead.
             self._needed[index] = offset + length
             if index == self._current:
                 self.prefetch.consumed(index, 0, offset + length)
-            self.prefetch.fetch_now(index, offset, length)
+            self.prefetch.fetch_now(index, offset, length, runs)
 
     def _begin(self, index: int) -> None:
         """The consumer comes to this shard, for which a worker may be waiting already."""
@@ -262,7 +269,7 @@ class Load(CheckpointPass):
 
     def _spans(self, index: int) -> list[tuple[int, int]]:
         header = self.header(index)
-        return [(0, header.data_offset), *((t.offset, t.length) for t in header.tensors)]
+        return [(0, header.data_offset), *spans_of(header.tensors)]
 
     def _read_headers(self) -> None:
         for index, whole in enumerate(read_headers(self.shards)):
@@ -272,6 +279,7 @@ class Load(CheckpointPass):
 
 def _keep_wanted(
     wants: Wanted,
+    parts: AskedParts,
     orders: Sequence[str],
     headers: list[Header | None],
     index: int,
@@ -279,10 +287,13 @@ def _keep_wanted(
 ) -> Header:
     """Keeps of a header what is wanted, in the order in which it is, and gives it.
 
-    Raises CheckpointError where it lacks what the index says that it has.
+    Raises CheckpointError where it lacks what the index says that it has, and as AskedParts does.
     """
+    known = headers[index]
+    if known is not None and known.digest == whole.digest:
+        return known  # whoever is asked for parts is asked once
     wants.require(index, {tensor.name for tensor in whole.tensors})
-    tensors = tuple(tensor for tensor in whole.tensors if wants(index, tensor.name))
-    ordered = in_order(tensors, orders[index])
+    wanted = (tensor for tensor in whole.tensors if wants(index, tensor.name))
+    ordered = in_order(tuple(parts.narrowed(wanted)), orders[index])
     header = headers[index] = Header(whole.data_offset, ordered, whole.digest)
     return header

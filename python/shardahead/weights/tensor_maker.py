@@ -49,6 +49,12 @@ _DTYPES = {
 _PACKED_DTYPES = {"F4": "float4_e2m1fn_x2"}
 
 
+def torch_dtypes() -> dict[str, torch.dtype]:
+    """Those of whole bytes that this version of torch has, by what a file calls them."""
+    found = {name: _dtype_of(name) for name in _DTYPES}
+    return {name: dtype for name, dtype in found.items() if dtype is not None}
+
+
 class TensorMaker:
     """Makes the tensors of the safetensors file `path` from its mapping."""
 
@@ -57,8 +63,12 @@ class TensorMaker:
         self._mapping = mapping
 
     def __call__(self, tensor: TensorRange) -> torch.Tensor:
-        held = self._mapping.hold(tensor.offset, tensor.length) if tensor.length else None
-        return tensor_from(self._path, tensor, held)
+        held: _core.HeldBytes | None = None
+        if tensor.runs is not None:
+            held = self._mapping.hold_runs(tensor.offset, tensor.runs)
+        elif tensor.length:
+            held = self._mapping.hold(tensor.offset, tensor.length)
+        return tensor_from(self._path, tensor, held, in_place=True)
 
 
 def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
@@ -78,30 +88,43 @@ def check_dtypes(path: str, tensors: Sequence[TensorRange]) -> None:
 
 
 def tensor_from(
-    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+    path: str,
+    tensor: TensorRange,
+    content: _core.HeldBytes | _core.TensorBytes | None,
+    *,
+    in_place: bool = False,
 ) -> torch.Tensor:
-    """The tensor of these bytes, None for none. Raises CheckpointError where
-    there is no such tensor; for what check_dtypes lets pass, there is.
+    """The tensor of these bytes, None for none. Of a part they are those that are wanted, packed,
+    or `in_place` all from the first to the last. Raises CheckpointError where there is no such
+    tensor; for what check_dtypes lets pass, there is.
     """
     import torch
 
     dtype = _dtype_of(tensor.dtype)
     if dtype is None:
-        return _by_the_library(path, tensor, content)
+        return _by_the_library(path, tensor, content, in_place=in_place)
     shape = tensor.shape
+    strides = tensor.part.strides if tensor.part is not None and in_place else None
     if tensor.dtype in _PACKED_DTYPES:
         shape = (*shape[:-1], shape[-1] // 2)
+        strides = strides and (*(stride // 2 for stride in strides[:-1]), 1)
     try:
         if content is None:
             # Not torch.empty(shape): sizes beside a 0 may be larger than it takes.
-            return torch.empty(0, dtype=torch.uint8).view(dtype).reshape(shape)
-        return torch.frombuffer(content, dtype=torch.uint8).view(dtype).reshape(shape)
+            flat = torch.empty(0, dtype=torch.uint8).view(dtype)
+        else:
+            flat = torch.frombuffer(content, dtype=torch.uint8).view(dtype)
+        return flat.reshape(shape) if strides is None else flat.as_strided(shape, strides)
     except RuntimeError as error:
         raise _cannot_be_made(path, tensor, _said_by(error)) from error
 
 
 def _by_the_library(
-    path: str, tensor: TensorRange, content: _core.HeldBytes | _core.TensorBytes | None
+    path: str,
+    tensor: TensorRange,
+    content: _core.HeldBytes | _core.TensorBytes | None,
+    *,
+    in_place: bool,
 ) -> torch.Tensor:
     """A dtype that is younger than this: the safetensors library makes it, of a file in memory that
     holds nothing else.
@@ -111,10 +134,12 @@ def _by_the_library(
     entry = {
         "dtype": tensor.dtype,
         "shape": list(tensor.shape),
-        "data_offsets": [0, tensor.length],
+        "data_offsets": [0, tensor.wanted_bytes],
     }
     text = json.dumps({tensor.name: entry}).encode()
     data = b"" if content is None else bytes(memoryview(content))
+    if tensor.runs is not None and in_place:
+        data = b"".join(data[at : at + length] for at, length in tensor.runs.ranges())
     try:
         return load(len(text).to_bytes(8, "little") + text + data)[tensor.name]
     except Exception as error:  # SafetensorError, KeyError, TypeError: whatever it meets
