@@ -93,6 +93,7 @@ auto parse_name(const char* argument, const std::string& name, const char* choic
 // In the order in which the module has them.
 void bind_plan(py::module_& module);
 void bind_file_mapping(py::module_& module);
+void bind_touched(py::module_& module);
 void bind_prefetch(py::module_& module);
 void bind_tensor_reader(py::module_& module);
 void bind_residency(py::module_& module);

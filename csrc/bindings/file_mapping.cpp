@@ -27,7 +27,8 @@ FileMapping::~FileMapping() {
   if (file_) let_go_elsewhere(system_runtime(), std::move(file_));
 }
 
-HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, const ByteRuns& runs) const {
+HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, const ByteRuns& runs,
+                                        const Expected& expected) const {
   if (alone_) {
     const std::uint64_t length = runs.extent_bytes();
     if (offset > mapped_->size_bytes() || length > mapped_->size_bytes() - offset) {
@@ -37,7 +38,12 @@ HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, const ByteRuns& ru
   }
   const auto engine = engine_.lock();
   if (!engine) throw std::runtime_error("the prefetch of this file has been dropped");
-  return HeldByMany<HeldBytes>(engine->hold(number_, mapped_, offset, runs).release());
+  std::optional<std::vector<ByteRange>> parts;
+  if (expected) {
+    parts.emplace();
+    for (const auto& [at, bytes] : *expected) parts->push_back({at, bytes});
+  }
+  return HeldByMany<HeldBytes>(engine->hold(number_, mapped_, offset, runs, parts).release());
 }
 
 namespace {
@@ -102,11 +108,13 @@ void bind_file_mapping(py::module_& module) {
       .def("close", &close)
       .def(
           "hold",
-          [](const FileMapping& mapping, std::uint64_t offset, std::uint64_t length) {
-            return mapping.hold(offset, ByteRuns(length));
+          [](const FileMapping& mapping, std::uint64_t offset, std::uint64_t length,
+             const FileMapping::Expected& expected) {
+            return mapping.hold(offset, ByteRuns(length), expected);
           },
-          py::arg("offset"), py::arg("length"), NoGil())
-      .def("hold_runs", &FileMapping::hold, py::arg("offset"), py::arg("runs"), NoGil());
+          py::arg("offset"), py::arg("length"), py::arg("expected") = py::none(), NoGil())
+      .def("hold_runs", &FileMapping::hold, py::arg("offset"), py::arg("runs"),
+           py::arg("expected") = py::none(), NoGil());
   module.def("json_extent", &json_extent, py::arg("text"));
 }
 

@@ -4,6 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "engine/engine.h"
@@ -31,8 +34,12 @@ class FileMapping {
   [[nodiscard]] std::shared_ptr<const File> file() const noexcept { return file_; }
   // Gives up the descriptor, as file() is called; the mapping stays. Dropping it may wait.
   [[nodiscard]] std::shared_ptr<const File> close() noexcept { return std::move(file_); }
-  // From the first byte of the runs, which is at `offset`, to the last.
-  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, const ByteRuns& runs) const;
+  // Ranges of the file, as offset and length.
+  using Expected = std::optional<std::vector<std::pair<std::uint64_t, std::uint64_t>>>;
+  // From the first byte of the runs, which is at `offset`, to the last. Of `expected`, where it is
+  // given, is known that it has been brought in.
+  [[nodiscard]] HeldByMany<HeldBytes> hold(std::uint64_t offset, const ByteRuns& runs,
+                                           const Expected& expected) const;
   [[nodiscard]] bool is_last() const noexcept { return file_ || mapped_.use_count() == 1; }
 
  private:

@@ -1,5 +1,6 @@
 // machine: what the kernel tells of mounts, of memory, and of a loader that is not ours.
 #include "bindings/bindings.h"
+#include "engine/touched_pages.h"
 #include "node/loader_progress.h"
 #include "node/memory_budget.h"
 #include "node/mount.h"
@@ -79,7 +80,13 @@ void bind_loader_progress(py::module_& module) {
             }
             return found;
           },
-          py::arg("scan_bytes"), NoGil());
+          py::arg("scan_bytes"), NoGil())
+      .def(
+          "mark_touched",
+          [](LoaderProgress& progress, TouchedPages& touched, bool anew) {
+            progress.mark_touched(touched.bytes(), anew);
+          },
+          py::arg("touched"), py::arg("anew"), NoGil());
 }
 
 }  // namespace shardahead

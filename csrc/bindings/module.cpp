@@ -33,6 +33,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   module.attr("DEFAULT_AHEAD_BYTES") = TensorReaderOptions{}.ahead_bytes;
   bind_plan(module);
   bind_file_mapping(module);
+  bind_touched(module);
   bind_prefetch(module);
   bind_tensor_reader(module);
   bind_residency(module);

@@ -58,7 +58,7 @@ class Prefetch {
            std::uint64_t rate_limit_bytes_per_s, const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
            std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
-           bool tries_mounts) {
+           bool tries_mounts, std::shared_ptr<TouchedPages> touched) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
@@ -68,6 +68,7 @@ class Prefetch {
     options.consumer = consumer;
     options.consumer_releases = consumer_releases;
     options.tries_mounts = tries_mounts;
+    options.touched = std::move(touched);
     options.memory_budget = [given = memory_budget_bytes] {
       return given ? given : memory_budget().budget_bytes;
     };
@@ -208,16 +209,17 @@ void bind_report(py::module_& module) {
 void bind_prefetch(py::module_& module) {
   bind_report(module);
   py::class_<Prefetch, Held<Prefetch>>(module, "Prefetch")
-      .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
-                    const std::string&, const std::string&, std::uint64_t, std::int64_t,
-                    std::int64_t, std::uint64_t, const std::string&, std::uint32_t,
-                    std::optional<std::uint64_t>, std::optional<std::uint64_t>, bool, bool, bool>(),
-           py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
-           py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
-           py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
-           py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
-           py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
-           py::arg("tries_mounts"), NoGil())
+      .def(
+          py::init<const std::vector<std::string>&, const Spans&, std::uint64_t, const std::string&,
+                   const std::string&, std::uint64_t, std::int64_t, std::int64_t, std::uint64_t,
+                   const std::string&, std::uint32_t, std::optional<std::uint64_t>,
+                   std::optional<std::uint64_t>, bool, bool, bool, std::shared_ptr<TouchedPages>>(),
+          py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
+          py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
+          py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
+          py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
+          py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
+          py::arg("tries_mounts"), py::arg("touched") = py::none(), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())

@@ -296,19 +296,29 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
 
 std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
                                         ByteRange range) {
-  return hold(file, std::move(mapped), range.offset, ByteRuns(range.length));
+  return hold(file, std::move(mapped), range.offset, ByteRuns(range.length), std::nullopt);
 }
 
 std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
-                                        std::uint64_t offset, const ByteRuns& runs) {
+                                        std::uint64_t offset, const ByteRuns& runs,
+                                        const std::optional<std::vector<ByteRange>>& expected) {
   const ByteRange range{offset, runs.extent_bytes()};
   require_within(*mapped, range);
   const Job& job = state_->job;
   const bool forked = !job.process.is_here();
-  require_readable(job.io, *job.files, file, *mapped, offset, runs);
+  const auto touched = forked ? nullptr : job.options.touched;
+  if (!job.files->status(file).owned_or_writable) {
+    for (const ByteRange& part : looked_at(offset, runs, expected)) {
+      if (touched) {
+        require_readable_untouched(*job.files, file, part);
+      } else {
+        require_readable(job.io, *job.files, file, *mapped, part);
+      }
+    }
+  }
   return std::make_unique<HeldBytes>(
       std::move(mapped), range, forked ? nullptr : state_->behind.consumption(),
-      job.plan->position(static_cast<std::uint32_t>(file), range.offset));
+      job.plan->position(static_cast<std::uint32_t>(file), range.offset), touched, file);
 }
 
 std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/error.h"
@@ -15,6 +16,7 @@
 #include "base/waiting.h"
 #include "board/claims.h"
 #include "engine/held_bytes.h"
+#include "engine/touched_pages.h"
 #include "node/file_io.h"
 #include "node/file_table.h"
 #include "node/keeping.h"
@@ -43,6 +45,8 @@ struct EngineOptions {
   bool tries_mounts = true;
   // Asked again and again, where it decides.
   BudgetBytes memory_budget = nullptr;
+  // Where given, it is told what the consumer uses of what it holds.
+  std::shared_ptr<TouchedPages> touched = nullptr;
 };
 
 struct EngineState;
@@ -89,13 +93,15 @@ class Engine {
   std::shared_ptr<MappedFile> map(std::size_t file);
   // A part of it, for the consumer: what lies behind it is not dropped before it has been let go.
   // Throws std::invalid_argument for a range that is not in the file, and IoException where a page
-  // of another user's file cannot be read: of those nothing else tells before they are used.
+  // of another user's file cannot be read: of those nothing else tells before they are used. That
+  // is found out for the parts of it that `expected` has, where it is given: what was brought in.
   std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
                                   ByteRange range);
   // The same of runs, from the first byte, at `offset`, to the last: what lies between is not
   // looked at.
   std::unique_ptr<HeldBytes> hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
-                                  std::uint64_t offset, const ByteRuns& runs);
+                                  std::uint64_t offset, const ByteRuns& runs,
+                                  const std::optional<std::vector<ByteRange>>& expected = {});
 
   // Comes back when the bytes of the range can be read without waiting, or with the error that
   // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by

@@ -33,6 +33,9 @@ class MappedPage {
   void* address_;
 };
 
+// The directory of a zip archive, at its end, lies in so much.
+constexpr std::uint64_t kDirectoryBytes = kMiB;
+
 // The numbers of this process's descriptors.
 std::vector<int> descriptors(const std::string& folder) {
   constexpr std::size_t kMostDescriptors = 1'000'000;
@@ -132,7 +135,24 @@ const std::vector<LoaderPosition>& LoaderProgress::look(std::uint64_t scan_bytes
   return positions_;
 }
 
+std::optional<std::vector<LoaderProgress::Mapping>> LoaderProgress::queried_mappings() const {
+  std::vector<Mapping> found;
+  const MapsQuery query(root_ + "/proc/self/maps");
+  bool works = false;
+  for (std::uint64_t address = 0;;) {
+    const auto line = query.next(address, works);
+    if (!works) return std::nullopt;
+    if (!line) return found;
+    address = line->end;
+    const Key key{line->device, line->inode};
+    if (!by_mapping_.contains(key) || is_own_mapping(*line)) continue;
+    const auto file = file_of(by_mapping_, key, query.name(line->begin));
+    if (file) found.push_back({*file, *line, 0});
+  }
+}
+
 std::vector<LoaderProgress::Mapping> LoaderProgress::mappings() {
+  if (auto queried = queried_mappings()) return std::move(*queried);
   std::vector<Mapping> found;
   ProcFile(root_ + "/proc/self/maps").read_all(text_);
   for_each_mapping(text_, [&](const MapsLine& line, std::string_view text) {
@@ -189,13 +209,9 @@ std::uint64_t LoaderProgress::touched_end(PageMap& pages, const Mapping& mapping
   return touched == 0 ? 0 : std::min(line.offset + (touched - line.begin), size_bytes);
 }
 
-// Our own descriptors of these files stay at 0: we only ever pread. One that has jumped further
-// than `scan_bytes` counts once the next look finds it there or beyond, and near the end of the
-// file only where something has been read before: the reader of a zip archive (torch.load) first
-// goes to the directory at its end, and comes back.
-void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
-  constexpr std::uint64_t kDirectoryBytes = kMiB;
-  std::map<std::size_t, std::uint64_t> seen;
+// Our own descriptors of these files stay at 0: we only ever pread.
+std::vector<LoaderProgress::Opened> LoaderProgress::opened() {
+  std::vector<Opened> seen;
   const std::string folder = root_ + "/proc/self/fd";
   for (const int descriptor : descriptors(folder)) {
     // By its name in /proc: other threads may close the number and open it anew at any time.
@@ -211,9 +227,17 @@ void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
     ProcFile(root_ + "/proc/self/fdinfo/" + std::to_string(descriptor)).read_all(text_);
     const auto position = parse_fdinfo_position(text_);
     // Meanwhile the number may have become another file's.
-    if (!position || find_file() != file) continue;
-    seen[*file] = std::max(seen[*file], *position);
+    if (position && find_file() == file) seen.push_back({descriptor, *file, *position});
   }
+  return seen;
+}
+
+// One that has jumped further than `scan_bytes` counts once the next look finds it there or beyond,
+// and near the end of the file only where something has been read before: the reader of a zip
+// archive (torch.load) first goes to the directory at its end, and comes back.
+void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
+  std::map<std::size_t, std::uint64_t> seen;
+  for (const Opened& each : opened()) seen[each.file] = std::max(seen[each.file], each.offset);
   for (std::size_t i = 0; i < files_.size(); ++i) {
     const auto found = seen.find(i);
     const std::uint64_t offset =
@@ -230,6 +254,59 @@ void LoaderProgress::look_at_descriptors(std::uint64_t scan_bytes) {
       jumped_bytes = offset;
     }
   }
+}
+
+void LoaderProgress::mark_touched(TouchedBytes& touched, bool anew) {
+  if (!anew) return mark_mapped(touched);
+  mapped_ = mappings();
+  mark_mapped(touched);
+  mark_read(touched);
+}
+
+void LoaderProgress::mark_mapped(TouchedBytes& touched) {
+  if (mapped_.empty()) return;
+  PageMap pages(root_ + "/proc/self/pagemap");
+  const MapsQuery query(root_ + "/proc/self/maps");
+  std::optional<std::vector<Mapping>> listed;
+  for (const Mapping& mapping : mapped_) {
+    const MapsLine& line = mapping.line;
+    std::vector<ByteRange> seen;
+    for (const ByteRange& open :
+         touched.untouched(mapping.file, {line.offset, line.end - line.begin})) {
+      const std::uint64_t begin = line.begin + (open.offset - line.offset);
+      const std::uint64_t end = align_up(begin + open.length, page_bytes());
+      for (const ByteRange& found : pages.touched(align_down(begin, page_bytes()), end)) {
+        seen.push_back({line.offset + (found.offset - line.begin), found.length});
+      }
+    }
+    // As in look_at_mappings().
+    if (seen.empty() || !is_still_mapped(line, query, listed)) continue;
+    for (const ByteRange& range : seen) touched.mark(mapping.file, range);
+  }
+}
+
+bool LoaderProgress::is_still_mapped(const MapsLine& line, const MapsQuery& query,
+                                     std::optional<std::vector<Mapping>>& listed) {
+  bool works = false;
+  const auto now = query.next(line.begin, works);
+  if (works) return now == line;
+  if (!listed) listed = mappings();
+  return std::ranges::any_of(*listed, [&](const Mapping& each) { return each.line == line; });
+}
+
+void LoaderProgress::mark_read(TouchedBytes& touched) {
+  std::map<int, Opened> now;
+  for (const Opened& each : opened()) {
+    now[each.descriptor] = each;
+    const auto known = opened_.find(each.descriptor);
+    const bool same = known != opened_.end() && known->second.file == each.file;
+    const std::uint64_t from = same ? known->second.offset : 0;
+    const bool directory = !same && each.offset + kDirectoryBytes > files_[each.file].size_bytes &&
+                           each.offset > kDirectoryBytes;
+    if (each.offset <= from || each.offset - from > kMostReadBytes || directory) continue;
+    touched.mark(each.file, {from, each.offset - from});
+  }
+  opened_ = std::move(now);
 }
 
 }  // namespace shardahead

@@ -1,6 +1,7 @@
 #include "node/proc_self.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -25,7 +26,61 @@ std::optional<std::uint64_t> take_number(std::string_view& text, int base, char 
   return value;
 }
 
-bool touched(std::uint64_t entry) { return (entry >> 62U) != 0; }  // present, or swapped
+bool is_touched(std::uint64_t entry) { return (entry >> 62U) != 0; }  // present, or swapped
+
+// Of linux/fs.h since Linux 6.7, which the headers of many distributions have not.
+struct ScanRegion {
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+  std::uint64_t categories = 0;
+};
+struct ScanRequest {
+  std::uint64_t size = 0;
+  std::uint64_t flags = 0;
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+  std::uint64_t walk_end = 0;
+  std::uint64_t vec = 0;
+  std::uint64_t vec_len = 0;
+  std::uint64_t max_pages = 0;
+  std::uint64_t category_inverted = 0;
+  std::uint64_t category_mask = 0;
+  std::uint64_t category_anyof_mask = 0;
+  std::uint64_t return_mask = 0;
+};
+constexpr auto kScanPages = _IOWR('f', 16, ScanRequest);
+constexpr std::uint64_t kPresentOrSwapped = (1U << 3U) | (1U << 4U);
+
+// Of linux/fs.h since Linux 6.11.
+struct MapsRequest {
+  std::uint64_t size = 0;
+  std::uint64_t query_flags = 0;
+  std::uint64_t query_addr = 0;
+  std::uint64_t vma_start = 0;
+  std::uint64_t vma_end = 0;
+  std::uint64_t vma_flags = 0;
+  std::uint64_t vma_page_size = 0;
+  std::uint64_t vma_offset = 0;
+  std::uint64_t inode = 0;
+  std::uint32_t dev_major = 0;
+  std::uint32_t dev_minor = 0;
+  std::uint32_t vma_name_size = 0;
+  std::uint32_t build_id_size = 0;
+  std::uint64_t vma_name_addr = 0;
+  std::uint64_t build_id_addr = 0;
+};
+constexpr auto kQueryMaps = _IOWR('f', 17, MapsRequest);
+constexpr std::uint64_t kCoveringOrNext = 0x10;
+constexpr std::uint64_t kOfAFile = 0x20;
+
+// Adjoining ones are one. They come in ascending order.
+void append(std::vector<ByteRange>& found, ByteRange range) {
+  if (!found.empty() && found.back().end() == range.offset) {
+    found.back().length += range.length;
+  } else {
+    found.push_back(range);
+  }
+}
 
 }  // namespace
 
@@ -88,6 +143,95 @@ std::size_t ProcFile::read_at(std::uint64_t offset, void* buffer, std::size_t le
   return count < 0 ? 0 : static_cast<std::size_t>(count);
 }
 
+std::optional<MapsLine> MapsQuery::next(std::uint64_t address, bool& works) const {
+  MapsRequest request;
+  request.size = sizeof request;
+  request.query_flags = kCoveringOrNext | kOfAFile;
+  request.query_addr = address;
+  int result = 0;
+  do {
+    result = ::ioctl(file_.descriptor(), kQueryMaps, &request);
+  } while (result < 0 && errno == EINTR);
+  works = result == 0 || errno == ENOENT;  // ENOENT: there is none
+  if (result < 0) return std::nullopt;
+  return MapsLine{.begin = request.vma_start,
+                  .end = request.vma_end,
+                  .offset = request.vma_offset,
+                  .device = makedev(request.dev_major, request.dev_minor),
+                  .inode = request.inode,
+                  .readable = (request.vma_flags & 1U) != 0,
+                  .writable = (request.vma_flags & 2U) != 0,
+                  .executable = (request.vma_flags & 4U) != 0,
+                  .shared = (request.vma_flags & 8U) != 0};
+}
+
+std::string MapsQuery::name(std::uint64_t address) const {
+  std::array<char, 4096> text{};
+  MapsRequest request;
+  request.size = sizeof request;
+  request.query_addr = address;
+  request.vma_name_size = text.size();
+  request.vma_name_addr = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(text.data()));
+  if (::ioctl(file_.descriptor(), kQueryMaps, &request) < 0) return {};
+  // A line of maps has one line break, and writes others so.
+  std::string found;
+  for (const char* at = text.data(); *at != '\0'; ++at) {
+    if (*at == '\n') {
+      found += "\\012";
+    } else {
+      found += *at;
+    }
+  }
+  return found;
+}
+
+bool PageMap::tells(const std::string& path) {
+  const std::uint64_t own = 1;  // on this stack, hence there
+  PageMap pages(path);
+  const auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&own));
+  return pages.read(address, 1) == 1 && is_touched(pages.entries_[0]);
+}
+
+std::vector<ByteRange> PageMap::touched(std::uint64_t begin, std::uint64_t end) {
+  std::vector<ByteRange> found;
+  if (scans_ && begin < end) {
+    if (scan(begin, end, found)) return found;
+    scans_ = false;
+    found.clear();
+  }
+  for (std::uint64_t at = begin; at < end;) {
+    const std::size_t count =
+        read(at, std::min<std::uint64_t>((end - at) / page_bytes(), entries_.size()));
+    if (count == 0) break;
+    for (std::size_t i = 0; i < count; ++i, at += page_bytes()) {
+      if (is_touched(entries_[i])) append(found, {at, page_bytes()});
+    }
+  }
+  return found;
+}
+
+bool PageMap::scan(std::uint64_t begin, std::uint64_t end, std::vector<ByteRange>& found) {
+  std::array<ScanRegion, 256> regions;
+  ScanRequest request;
+  request.size = sizeof request;
+  request.vec = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(regions.data()));
+  request.vec_len = regions.size();
+  request.end = end;
+  request.category_anyof_mask = kPresentOrSwapped;
+  request.return_mask = kPresentOrSwapped;
+  for (request.start = begin; request.start < end; request.start = request.walk_end) {
+    int count = 0;
+    do {
+      count = ::ioctl(file_.descriptor(), kScanPages, &request);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0 || request.walk_end <= request.start) return false;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+      append(found, {regions[i].start, regions[i].end - regions[i].start});
+    }
+  }
+  return true;
+}
+
 std::uint64_t PageMap::touched_end(std::uint64_t begin, std::uint64_t end,
                                    std::uint64_t scan_bytes) {
   std::uint64_t found = 0;
@@ -98,7 +242,7 @@ std::uint64_t PageMap::touched_end(std::uint64_t begin, std::uint64_t end,
     const std::size_t count = read(at, pages);
     if (count == 0) break;
     for (std::size_t i = count; i > 0; --i) {
-      if (!touched(entries_[i - 1])) continue;
+      if (!is_touched(entries_[i - 1])) continue;
       found = at + i * page_bytes();
       stop = found + std::min(scan_bytes, end - std::min(found, end));
       break;
@@ -116,7 +260,7 @@ std::uint64_t PageMap::probe(std::uint64_t begin, std::uint64_t end, std::uint64
   const std::uint64_t shift = (turn * 40503 % 65536) * stride_pages / 65536;
   for (std::uint64_t i = kProbes; i > 0; --i) {
     const std::uint64_t page = begin + ((i - 1) * stride_pages + shift) * page_bytes();
-    if (read(page, 1) == 1 && touched(entries_[0])) return page;
+    if (read(page, 1) == 1 && is_touched(entries_[0])) return page;
   }
   return 0;
 }

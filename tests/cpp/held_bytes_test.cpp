@@ -105,7 +105,12 @@ TEST_CASE("of a part only the pages of its runs are mapped to see whether they c
             .to_offset = (gap + 1) * page,
             .errno_value = EFAULT});
   }
-  require_readable(io, files, 0, *mapped, page + 50, runs);
+  const auto look = [&] {
+    for (const ByteRange& part : looked_at(page + 50, runs, std::nullopt)) {
+      require_readable(io, files, 0, *mapped, part);
+    }
+  };
+  look();
   CHECK(io.calls(Operation::fault_in) == 3);
   io.add({.operation = Operation::fault_in,
           .from_offset = 5 * page,
@@ -113,13 +118,24 @@ TEST_CASE("of a part only the pages of its runs are mapped to see whether they c
           .errno_value = EFAULT});
   io.add({.from_offset = 5 * page, .to_offset = 6 * page});
   try {
-    require_readable(io, files, 0, *mapped, page + 50, runs);
+    look();
     FAIL("it is readable");
   } catch (const IoException& exception) {
     CHECK(exception.error().errno_value == EIO);
     CHECK(exception.error().path == fixture.path);
     CHECK(exception.error().offset / page == 5);
   }
+}
+
+TEST_CASE("of a part that was brought in but for some of it only the rest is looked at") {
+  const std::uint64_t page = page_bytes();
+  const ByteRuns runs(page, {{3, 4 * page}});  // the pages 1, 5 and 9
+  using Ranges = std::vector<ByteRange>;
+  CHECK(looked_at(page, runs, Ranges{}).empty());
+  const Ranges expected{{0, page + 10}, {4 * page, 3 * page}};
+  CHECK(looked_at(page, runs, expected) == Ranges{{page, 10}, {5 * page, page}});
+  CHECK(looked_at(page, ByteRuns(9 * page), expected) ==
+        Ranges{{page, 10}, {4 * page, 3 * page}});
 }
 
 TEST_SUITE_END();

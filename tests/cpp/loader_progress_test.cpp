@@ -251,4 +251,51 @@ TEST_CASE("addresses that become another file's do not count for the one they we
   for (const LoaderPosition& position : last) CHECK(position.end_bytes <= kAroundBytes);
 }
 
+TEST_CASE("all that is touched of a mapping is marked, wherever it lies") {
+  if (!has_pagemap()) return;
+  const TemporaryFolder folder;
+  const std::vector<std::string> paths = {folder.write("a", kFileBytes),
+                                          folder.write("b", kFileBytes)};
+  LoaderProgress progress(paths);
+  TouchedBytes touched({kFileBytes, kFileBytes});
+  {
+    const Loader part(paths[1], kPrivateWritable, MAP_PRIVATE, {4 * kMiB, kFileBytes - 4 * kMiB});
+    part.touch(3 * kMiB);
+    progress.mark_touched(touched);
+    CHECK(touched.untouched(1, {7 * kMiB, 1}).empty());
+    CHECK(touched.bytes() <= kAroundBytes);
+    part.write(0);
+    progress.mark_touched(touched);
+    CHECK(touched.untouched(1, {4 * kMiB, 1}).empty());
+  }
+  progress.mark_touched(touched);
+  CHECK(touched.untouched(1, {7 * kMiB, 1}).empty());  // unmapped, and not forgotten
+  CHECK(touched.ranges(0).empty());
+}
+
+TEST_CASE("what a descriptor has read on is marked from where it was") {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a", kFileBytes);
+  LoaderProgress progress({path});
+  TouchedBytes touched({kFileBytes});
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(descriptor >= 0);
+  const auto seek_and_look = [&](std::uint64_t offset) {
+    ::lseek(descriptor, static_cast<off_t>(offset), SEEK_SET);
+    progress.mark_touched(touched);
+    return touched.ranges(0);
+  };
+  using Ranges = std::vector<ByteRange>;
+  // To the directory of a zip archive and back.
+  CHECK(seek_and_look(kFileBytes).empty());
+  CHECK(seek_and_look(4 * kMiB).empty());
+  CHECK(seek_and_look(5 * kMiB) == Ranges{{4 * kMiB, kMiB}});
+  CHECK(seek_and_look(5 * kMiB) == Ranges{{4 * kMiB, kMiB}});
+  CHECK(seek_and_look(2 * kMiB) == Ranges{{4 * kMiB, kMiB}});
+  CHECK(seek_and_look(3 * kMiB) == Ranges{{2 * kMiB, kMiB}, {4 * kMiB, kMiB}});
+  ::close(descriptor);
+  progress.mark_touched(touched);
+  CHECK(touched.bytes() == 2 * kMiB);
+}
+
 TEST_SUITE_END();
