@@ -169,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
             add_watching(residency)
     plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
     _add_sharing(plan)
+    plan.add_argument(
+        "--learned", metavar="FILE", help="also what the profile of a load with learn= wants"
+    )
     add_showing(plan)
     examine = _command(
         subparsers, "doctor", commands.doctor, "what limits loading it here, and what to change"

@@ -17,6 +17,7 @@ from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
 from shardahead.command.json_documents import json_text
+from shardahead.command.learned_screen import learned_document, learned_lines, profile_of
 from shardahead.command.plan_screen import plan_details, plan_line, planned_shards
 from shardahead.command.progress_shown import wait_showing
 from shardahead.command.results import DONE, finish
@@ -216,8 +217,11 @@ def _plan_text(options: argparse.Namespace) -> str:
         share = _core.plan_share(
             sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
         )
+    learned = profile_of(options.learned, shards) if options.learned else None
     if not options.json:
-        return _plan_page(options, shards, blocks, share, chosen, where)
+        page = _plan_page(options, shards, blocks, share, chosen, where)
+        lines = learned_lines(learned, shards, each=options.each) if learned else []
+        return "\n".join([page, *(["", *lines] if lines else [])])
     document = {
         "size_bytes": sum(sizes),
         "block_bytes": chosen.block_bytes,
@@ -230,6 +234,7 @@ def _plan_text(options: argparse.Namespace) -> str:
             {"file": file, "offset": offset, "length": length} for file, offset, length in blocks
         ],
         "share": share,
+        **({"learned": learned_document(options.learned, learned)} if learned else {}),
     }
     return json_text("plan", document)
 

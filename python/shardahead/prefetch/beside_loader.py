@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from shardahead import _core
-from shardahead.checkpoint.shards import Files, resolve_shards
+from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.node.memory import budget_in_force
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.learning import begin_learning
 from shardahead.prefetch.options import (
     Options,
     Partition,
@@ -29,6 +30,7 @@ from shardahead.prefetch.options import (
     resolve_options,
 )
 from shardahead.prefetch.start import start_prefetch
+from shardahead.prefetch.touch_follower import TouchFollower
 
 logger = logging.getLogger("shardahead")
 
@@ -168,6 +170,8 @@ def prefetching(
     partition: Partition | None = None,
     window_bytes: Size | None = None,
     inflight_bytes: Size | None = None,
+    learn: str | os.PathLike[str] | None = None,
+    learn_key: str | None = None,
     options: Options | None = None,
 ) -> Iterator[PrefetchHandle]:
     """Prefetches `checkpoint` while the body of the `with` statement loads it by whatever means.
@@ -183,12 +187,20 @@ def prefetching(
     what is mapped cannot be dropped. Files that all local ranks have passed and unmapped are
     dropped then.
 
+    With `learn`, a folder, the bytes that the body touched are kept there for the next load of a
+    checkpoint with the same files, by the same rank of a job of the same size, or with the same
+    `learn_key`; that one brings in only those. What it touches beside them is read as ever. See
+    docs/learned.md for what cannot be seen.
+
     Gives the PrefetchHandle; the prefetch ends with the body. Arguments and errors as for
     `prefetch_files`; what goes wrong later is in the handle's report and never raises.
     """
     resolved = resolve_options(asked_by(locals()))
-    shards = resolve_shards(checkpoint)
+    shards: Sequence[Shard] = resolve_shards(checkpoint)
     topology = local_topology(local_rank=local_rank, local_size=local_size)
+    learning = begin_learning(shards, resolved, topology, reorder=True)
+    if learning is not None:
+        shards = learning.shards
     handle = start_prefetch(
         shards,
         resolved,
@@ -197,11 +209,18 @@ def prefetching(
         consumer=True,
         consumer_releases=False,
         entry="prefetching",
+        learning=learning,
     )
     follower = _follow(handle, budget_in_force(resolved.memory_budget_bytes))
+    touches = None if learning is None else TouchFollower(learning, handle)
     try:
         yield handle
+        if touches is not None and learning is not None:
+            touches.end()
+            learning.end(complete=True)
     finally:
         if follower is not None:
             follower.stop()
+        if touches is not None:
+            touches.stop()
         handle.stop(timeout=0)

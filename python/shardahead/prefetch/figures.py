@@ -7,6 +7,7 @@ from __future__ import annotations
 from shardahead import _core
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.page_keeping import keeping_reason, keeps_pages
+from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.report import Report, make_report
 from shardahead.prefetch.series import Sample
@@ -18,9 +19,15 @@ class PrefetchFigures:
     """Of one prefetch. `path` is that of its first file."""
 
     def __init__(
-        self, core: _core.Prefetch, options: PrefetchOptions, topology: LocalTopology, path: str
+        self,
+        core: _core.Prefetch,
+        options: PrefetchOptions,
+        topology: LocalTopology,
+        path: str,
+        learning: Learning | None = None,
     ) -> None:
         self.core = core
+        self.learning = learning
         self.options = options
         self.topology = topology
         self.waited: Waited = Waited()
@@ -30,8 +37,11 @@ class PrefetchFigures:
     def report(self) -> Report:
         """The figures so far."""
         figures = self.core.report()
+        learned = self.learning.figures() if self.learning is not None else None
         return make_report(
             figures,
+            learned=learned.learned if learned is not None else "no",
+            touched_bytes=learned.touched_bytes if learned is not None else None,
             waited_seconds=self.waited.seconds,
             keeps_pages=keeps_pages(figures.keeping),
             keeps_pages_reason=self._reason_of(figures.keeping),
@@ -57,6 +67,7 @@ class LoadFigures:
 
     def __init__(self) -> None:
         self.prefetch: PrefetchFigures | None = None
+        self.learning: Learning | None = None
         self.reader: _core.TensorReader | None = None
         self.mode: str | None = None  # of a weight iterator
         self.consumed_bytes: int = 0

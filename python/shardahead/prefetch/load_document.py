@@ -82,8 +82,33 @@ def load_document(
         "versions": _versions(),
         "settings": dataclasses.asdict(start.options),
         "report": report.to_dict() if report is not None else None,
+        "learned": _learned(figures),
         "files": [{"path": s.path, "size_bytes": s.size_bytes} for s in start.shards],
         "series": series.to_dict(),
+    }
+
+
+def _learned(figures: LoadFigures) -> dict[str, Any] | None:
+    """None where nothing is learned. What was brought in for nothing, as a part of it, is not known
+    before something was touched.
+    """
+    if figures.learning is None:
+        return None
+    learned = figures.learning.figures()
+    brought_in_bytes = None
+    share = None
+    if figures.prefetch is not None and figures.mode != "pread":
+        report = figures.prefetch.report()
+        brought_in_bytes = report.resident_bytes + report.read_bytes + report.shared_bytes
+        if learned.touched_bytes and brought_in_bytes:
+            share = max(0.0, 1 - learned.touched_bytes / brought_in_bytes)
+    return {
+        "learned": learned.learned,
+        "profile": learned.profile,
+        "wanted_bytes": learned.wanted_bytes,
+        "brought_in_bytes": brought_in_bytes,
+        "touched_bytes": learned.touched_bytes,
+        "for_nothing_share": share,
     }
 
 

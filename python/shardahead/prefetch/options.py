@@ -32,6 +32,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 DEFAULT_PARTITION: Partition = "dynamic"
 DEFAULT_BOARD_FOLDER = "/dev/shm"
 MOST_BYTES = 2**63 - 1
+MOST_KEY_CHARACTERS = 200
 
 logger = logging.getLogger("shardahead")
 
@@ -74,10 +75,16 @@ class Options:
     rate_limit: bytes per second that prefetching may take from storage on average, "200MB"; 0, the
         default, is no limit. What a consumer reads by itself is not held up.
     report: a folder in which each load writes a file about itself at its end; by default none does.
+    learn: a folder in which each load leaves what it has touched of its checkpoint, and finds what
+        the last one like it has left: only that is brought in then. By default none does. Of the
+        weight iterators and `prefetching`.
+    learn_key: loads of a checkpoint are alike where this is equal; by default where they are of the
+        same rank of a job of the same size.
 
-    The last four are of the node rather than of a load, and no keywords of the entries. In full:
-    docs/settings.md. Raises ValueError with the field and its value where that is out of range or
-    no choice, and TypeError where it is no number, no size or no path.
+    `memory_budget_bytes`, `board_folder`, `rate_limit` and `report` are of the node rather than of
+    a load, and no keywords of the entries. In full: docs/settings.md. Raises ValueError with the
+    field and its value where that is out of range or no choice, and TypeError where it is no
+    number, no size, no text or no path.
     """
 
     threads: int | None = None
@@ -91,6 +98,8 @@ class Options:
     board_folder: str | os.PathLike[str] | None = None
     rate_limit: Rate | None = None
     report: str | os.PathLike[str] | None = None
+    learn: str | os.PathLike[str] | None = None
+    learn_key: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -119,7 +128,7 @@ class PrefetchOptions:
     of the files (fitted_blocks.py). `window_bytes` 0 means no limit, None that memory decides;
     `inflight_bytes` 0 that it is found by measuring; `rate_limit_bytes_per_s` 0 that there is none;
     `memory_budget_bytes` None that the machine and its cgroups are asked; `report` None that no
-    file is written.
+    file is written, `learn` None that nothing is learned; without a `learn_key` the rank counts.
     """
 
     threads: int
@@ -133,6 +142,8 @@ class PrefetchOptions:
     memory_budget_bytes: int | None
     rate_limit_bytes_per_s: int = 0
     report: str | None = None
+    learn: str | None = None
+    learn_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +234,8 @@ def resolve_options(
         memory_budget_bytes=found["memory_budget_bytes"],
         rate_limit_bytes_per_s=_or(found["rate_limit"], 0),
         report=found["report"],
+        learn=found["learn"],
+        learn_key=found["learn_key"],
     )
 
 
@@ -268,8 +281,10 @@ def _checked(option: str, value: object, name: str) -> object:
     """The value of this option as it is kept. Errors call it `name`."""
     if option in _CHOICES:
         return _choice(name, value, _CHOICES[option])
-    if option in ("board_folder", "report"):
+    if option in ("board_folder", "report", "learn"):
         return _folder(name, value)
+    if option == "learn_key":
+        return _key(name, value)
     if option == "threads":
         return number_between(name, value, 1, _core.MAX_THREADS)
     return _size(name, value, *{**_SIZES, **_RATES}[option], _PARSERS[option])
@@ -302,6 +317,16 @@ def _folder(name: str, value: object) -> str:
     if not folder or "\0" in folder:
         raise ValueError(f"{name} must be a path, not {shown(value)}")
     return folder
+
+
+def _key(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {shown(value)}")
+    if not 0 < len(value) <= MOST_KEY_CHARACTERS:
+        raise ValueError(
+            f"{name} must have 1 to {MOST_KEY_CHARACTERS} characters, not {len(value)}"
+        )
+    return str(value)
 
 
 def _warn_of_unread(environ: Mapping[str, str]) -> None:

@@ -32,7 +32,10 @@ class Report:
     `partition` is how the work was shared; where that is not as asked for, `partition_reason` says
     why. `keeps_pages` is whether the mounts leave in the page cache what was brought in, None where
     that is not known; where they do not, the prefetch has ended by itself, and `keeps_pages_reason`
-    has the remedy. `errors` holds the first of `error_count` errors, as OSError with errno,
+    has the remedy. `learned` is "no" without `learn=`, "recorded" where there was no profile to go
+    by, "used" where there was, and "wrong" where bytes were touched that are not in it;
+    `touched_bytes` is what the consumer was seen to have touched so far, in grains of 64 KiB, None
+    where nobody looks. `errors` holds the first of `error_count` errors, as OSError with errno,
     filename and the attributes operation and offset.
     """
 
@@ -63,6 +66,8 @@ class Report:
     partition_reason: str
     keeps_pages: bool | None
     keeps_pages_reason: str
+    learned: str
+    touched_bytes: int | None
     local_rank: int
     local_size: int
     topology_source: str

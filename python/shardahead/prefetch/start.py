@@ -17,6 +17,7 @@ from shardahead.node.topology import local_topology
 from shardahead.prefetch.figures import LoadFigures, PrefetchFigures
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.load_record import begin_record
 from shardahead.prefetch.options import (
     Options,
@@ -113,14 +114,18 @@ def start_prefetch(
     even_disabled: bool = False,
     logs_end: bool = True,
     entry: str = "",
+    learning: Learning | None = None,
 ) -> PrefetchHandle:
     """The prefetch of resolved shards with resolved options; `spans` as the core takes them. A
     consumer that does not release may hold what it has passed, which cannot be dropped then.
     `even_disabled`: SHARDAHEAD_DISABLE does not count. Without `logs_end` the caller tells how it
     ended. `entry`: whose load this prefetch is; "" of one that is a part of a load, or of none.
+    `learning`, of the same shards, narrows the spans, and is told what is touched of its mappings.
     """
     if not even_disabled and is_disabled():
         spans = [[] for _ in shards]
+    elif learning is not None:
+        spans = learning.narrowed(spans)
     options = fit_blocks(options, shards)
     core = _core.Prefetch(
         paths=[os.fsencode(shard.path) for shard in shards],
@@ -139,12 +144,14 @@ def start_prefetch(
         consumer=consumer,
         consumer_releases=consumer_releases,
         tries_mounts=tries_mounts,
+        touched=learning.touched if learning is not None else None,
     )
-    figures = PrefetchFigures(core, options, topology, shards[0].path)
+    figures = PrefetchFigures(core, options, topology, shards[0].path, learning)
     record = None
     if entry:
         load = LoadFigures()
         load.prefetch = figures
+        load.learning = learning
         load.wanted_bytes = sum(shard.size_bytes for shard in shards) if consumer else 0
         record = begin_record(entry, shards, options, topology, load)
     return PrefetchHandle(figures, shards, record, logs_end=logs_end)

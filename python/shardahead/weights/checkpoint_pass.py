@@ -20,6 +20,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.figures import LoadFigures
+from shardahead.prefetch.learning import Learning, begin_learning
 from shardahead.prefetch.load_record import LoadRecord, begin_record
 from shardahead.prefetch.options import (
     Options,
@@ -96,6 +97,10 @@ class CheckpointPass:
         self._finished = False
         self.figures: LoadFigures = LoadFigures()
         self.figures.mode = self.mode
+        self.learning: Learning | None = None
+        if self._prefetches:
+            self.learning = begin_learning(self.shards, self.options, self._where)
+            self.figures.learning = self.learning
         self._entry = entry
         self._record: LoadRecord | None = None
 
@@ -106,6 +111,9 @@ class CheckpointPass:
         if self._record is not None:
             self.figures.mode = self.mode
             self._record.end("done" if self._finished else "closed")
+        if self.learning is not None:
+            # Tensors of their own tell less: what is known of mappings is not replaced by it.
+            self.learning.end(complete=self._finished, only_if_none=self.mode == "pread")
 
     def _start(self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool) -> None:
         """If one is wanted; then the record, whose thread no error of a file may find begun.
@@ -131,6 +139,7 @@ class CheckpointPass:
             spans=spans,
             consumer=True,
             consumer_releases=releases,
+            learning=self.learning,
         )
         self.prefetch = PrefetchConsumer(handle)
         self.figures.prefetch = self.prefetch.figures

@@ -98,6 +98,8 @@ def safetensors_weights_iterator(
     slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
+    learn: str | os.PathLike[str] | None = None,
+    learn_key: str | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,
@@ -131,6 +133,11 @@ def safetensors_weights_iterator(
         out to keep no pages, or not to be mappable; the log says so once. There the ranks of a node
         that read the same at about the same time share what is read. In both, shards for whose
         mapping there is no address space are read; the log says so once.
+    learn, learn_key: as for `prefetching`: what was touched of the tensors that were handed out.
+        Where the last load like this one has left that, only that is waited for before a tensor is
+        handed out; the rest of it comes in as it is touched, as through any mapping, and what
+        cannot be read of it raises SIGBUS. In mode "pread" tensors are read, and count as touched,
+        as a whole.
     drop_after: drop the files from the page cache at the end, when no local rank is at them any
         more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
         without.
@@ -174,6 +181,8 @@ def buffered_multi_thread_safetensors_weights_iterator(
     slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
+    learn: str | os.PathLike[str] | None = None,
+    learn_key: str | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,

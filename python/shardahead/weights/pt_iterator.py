@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import mmap
-from collections.abc import Callable, Generator, Iterator, Mapping
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from shardahead.checkpoint.pt_archive import (
 from shardahead.checkpoint.shards import PT_SUFFIXES, Files
 from shardahead.node.residency import evict
 from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
+from shardahead.prefetch.touch_follower import TouchFollower
 from shardahead.units import quoted
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
@@ -65,6 +67,8 @@ def pt_weights_iterator(
     slices: Slices | None = None,
     strict: bool = True,
     mode: Mode | None = None,
+    learn: str | os.PathLike[str] | None = None,
+    learn_key: str | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,
@@ -101,6 +105,8 @@ def pt_weights_iterator(
         that cannot be mapped: those of before torch 1.6; archives with compressed, unaligned or
         doubled records, in the other byte order, or with sparse or quantized tensors; and those of
         which memory, or a missing /proc, allows no mapping, which is said once.
+    learn, learn_key: as for `safetensors_weights_iterator`; what is touched of a tensor counts as
+        long as the iteration goes on.
     drop_after: as for `safetensors_weights_iterator`; what is still held of a file keeps all of it.
     progress: called after each tensor with a LoadProgress, in bytes of files: which tensors there
         are is not known before. Those of one file that are wanted share its bytes by their size.
@@ -162,6 +168,16 @@ class PtLoad(CheckpointPass):
         self._before = [0, *accumulate(shard.size_bytes for shard in self.shards)]
         # torch maps the files; when it lets go is not known.
         self._start([None] * len(self.shards), releases=False)
+        self._touches: TouchFollower | None = None
+        if self.learning is not None and self.prefetch is not None:
+            self._touches = TouchFollower(self.learning, self.prefetch.handle)
+
+    def close(self) -> None:
+        if self._touches is not None:
+            if self._finished:
+                self._touches.end()
+            self._touches.stop()
+        super().close()
 
     def weights(self) -> Generator[Weight, None, None]:
         """All wanted tensors, file after file."""
@@ -187,7 +203,8 @@ class PtLoad(CheckpointPass):
             tensor = tensors.pop(name)  # the consumer decides how long it lives
             if name in sizes:
                 for place in places[number] if places else ():
-                    self._bring_in(index, *place)
+                    for part in self._expected(index, *place):
+                        self._bring_in(index, *part)
                 if name in parts and not places:  # or the rest of it would stay with it
                     tensor = tensor.clone(memory_format=self._torch.contiguous_format)
                 yield name, tensor
@@ -242,6 +259,8 @@ class PtLoad(CheckpointPass):
                 if mapped is not None:
                     return mapped
             self._bring_in(index, 0, file.size_bytes)
+            if self.learning is not None:
+                self.learning.touched.mark(index, 0, file.size_bytes)
             return self._weights_in(file, file.load()), []
 
     def _plain_records(self, index: int, file: PtFile) -> dict[int, int] | None:
@@ -311,6 +330,11 @@ class PtLoad(CheckpointPass):
         if text not in self._said:
             self._said.add(text)
             logger.warning(text, path, what)
+
+    def _expected(self, index: int, offset: int, length: int) -> Iterable[Place]:
+        """What of these bytes of a tensor is to be there before it is handed out."""
+        parts = None if self.learning is None else self.learning.expected(index, offset, length)
+        return ((offset, length),) if parts is None else parts
 
     def _bring_in(self, index: int, offset: int, length: int) -> None:
         if self._mapped is not None and length:

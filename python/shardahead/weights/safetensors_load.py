@@ -166,6 +166,8 @@ class Load(CheckpointPass):
         """The same, read from the file that is mapped. Waits for its bytes."""
         path = self.shards[index].path
         content = content_of(mapping, partial(self._bring_in, index))
+        if self.learning is not None:
+            self.learning.touched.mark(index, 0, len(content))
         known = self.headers[index]
         if known is None:
             return self._keep(index, parse_header(path, content, mapping.size_bytes))
@@ -198,13 +200,13 @@ class Load(CheckpointPass):
         wanted = self._header_of(index, mapping).tensors
         mapping.close()
         check_dtypes(path, wanted)
-        tensor_of = TensorMaker(path, mapping)
+        tensor_of = TensorMaker(path, mapping, partial(self._expected, index))
         for group in neighbours(wanted):
             together = self._bring_in_group(index, group)
             for tensor in group:
                 if not together:
                     where = (index, tensor.offset, tensor.length, tensor.runs)
-                    naming(tensor, partial(self._bring_in, *where))
+                    naming(tensor, partial(self._bring_in_expected, *where))
                 yield tensor, naming(tensor, partial(tensor_of, tensor))
 
     def iterate(self, shards: Generator[ShardWeights, None, None]) -> Generator[Weight, None, None]:
@@ -218,6 +220,9 @@ class Load(CheckpointPass):
                 for number, (tensor, weight) in enumerate(weights):
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
+                    if self.learning is not None and self.mode == "pread":
+                        for place in spans_of([tensor]):
+                            self.learning.touched.mark(index, *place)
                     consumed += tensor.wanted_bytes
                     self.figures.consumed_bytes = consumed
                     if consumed_to is None:
@@ -239,13 +244,30 @@ class Load(CheckpointPass):
             return True
         try:
             length = group[-1].end - group[0].offset
-            self._bring_in(index, group[0].offset, length, group[0].runs)
+            self._bring_in_expected(index, group[0].offset, length, group[0].runs)
         except OSError as error:
             # Ours only: what a signal handler raises, a TimeoutError say, is the caller's.
             if not hasattr(error, "operation"):
                 raise
             return False
         return True
+
+    def _expected(self, index: int, offset: int, length: int) -> Sequence[tuple[int, int]] | None:
+        """What of these bytes of a tensor is to be there before it is handed out; None for all."""
+        return None if self.learning is None else self.learning.expected(index, offset, length)
+
+    def _bring_in_expected(
+        self, index: int, offset: int, length: int, runs: _core.ByteRuns | None = None
+    ) -> None:
+        if self.prefetch is not None and self.learning and self.learning.is_in_the_way():
+            self.prefetch.handle.cancel()
+        # Of runs the caller has said that it wants them.
+        expected = self._expected(index, offset, length) if runs is None else None
+        if expected is None:
+            self._bring_in(index, offset, length, runs)
+            return
+        for part in expected:
+            self._bring_in(index, *part)
 
     def _bring_in(
         self, index: int, offset: int, length: int, runs: _core.ByteRuns | None = None

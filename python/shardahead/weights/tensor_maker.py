@@ -9,7 +9,7 @@ path, and maps them so that memory for all of them is set aside: it is not asked
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shardahead import _core
@@ -56,18 +56,28 @@ def torch_dtypes() -> dict[str, torch.dtype]:
 
 
 class TensorMaker:
-    """Makes the tensors of the safetensors file `path` from its mapping."""
+    """Makes the tensors of the safetensors file `path` from its mapping. `expected(offset, length)`
+    is what of these bytes has been brought in, so that it can be found out whether it can be read;
+    None for all of them.
+    """
 
-    def __init__(self, path: str, mapping: _core.FileMapping) -> None:
+    def __init__(
+        self,
+        path: str,
+        mapping: _core.FileMapping,
+        expected: Callable[[int, int], Sequence[tuple[int, int]] | None],
+    ) -> None:
         self._path = path
         self._mapping = mapping
+        self._expected = expected
 
     def __call__(self, tensor: TensorRange) -> torch.Tensor:
         held: _core.HeldBytes | None = None
         if tensor.runs is not None:
             held = self._mapping.hold_runs(tensor.offset, tensor.runs)
         elif tensor.length:
-            held = self._mapping.hold(tensor.offset, tensor.length)
+            expected = self._expected(tensor.offset, tensor.length)
+            held = self._mapping.hold(tensor.offset, tensor.length, expected)
         return tensor_from(self._path, tensor, held, in_place=True)
 
 

@@ -1,0 +1,310 @@
+"""What one load makes of `learn=`: it begins with what the last one like it has touched, and leaves
+behind what it has touched itself.
+
+Looking is done by the core; what is read and written lies in profile_file.py, what is kept of two
+profiles is decided in profile.py. Nothing here ever fails a load: what goes wrong is said once, in
+the log. A forked child learns nothing. Any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from shardahead import _core
+from shardahead.checkpoint.shards import Shard
+from shardahead.node.job_rank import job_rank
+from shardahead.node.launcher import LocalTopology
+from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
+from shardahead.prefetch.options import PrefetchOptions, is_disabled
+from shardahead.prefetch.profile import LEAST_GRAIN_BYTES, Profile, ProfileError, next_profile
+from shardahead.prefetch.profile_file import named_files, profile_name, read_profile, write_profile
+from shardahead.units import format_bytes, printable
+from shardahead.version import __version__
+
+Learned: TypeAlias = Literal["no", "recorded", "used", "wrong"]
+Spans: TypeAlias = Sequence[Sequence[tuple[int, int]] | None]
+
+logger = logging.getLogger("shardahead")
+
+# A prefetch of what is not touched is in the way of what is: more than so much, and more than half.
+_GIVES_UP_BYTES = 1024**2
+# A file of which no more than this was touched may have been looked at only, for its header.
+_LARGE_BYTES = 64 * 1024**2
+_LEAST_TRACE_BYTES = LEAST_GRAIN_BYTES
+_LEAST_TRACE_OF_LARGE_BYTES = 4 * 1024**2
+_EXIT_SECONDS = 2.0
+_FIRST_WAIT_SECONDS = 0.05
+_MOST_WAIT_SECONDS = 2.0
+
+_said: set[str] = set()
+_waiting: set[_Conclusion] = set()  # add, discard and a copy are atomic
+_concluding_process = 0
+
+
+@dataclass(frozen=True)
+class LearnedFigures:
+    """Of one load, so far: `wanted_bytes` by its profile, None without one, and `touched_bytes`."""
+
+    learned: Learned
+    profile: str
+    wanted_bytes: int | None
+    touched_bytes: int
+
+
+class Learning:
+    """Of one load of `shards`, which may be reordered: by its profile, where it has one.
+
+    `touched` is told, or finds out, what the consumer uses of them, by their place in `shards`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        who: str,
+        shards: Sequence[Shard],
+        profile: Profile | None,
+        *,
+        reorder: bool,
+    ) -> None:
+        self.path = path
+        self._who = who
+        self._files = named_files(shards)
+        self._profile = profile
+        places = list(range(len(shards)))
+        if profile is not None and reorder:
+            places = [*profile.order, *(i for i in places if i not in set(profile.order))]
+        self._places = places  # of `shards` here, in the checkpoint
+        self.shards: tuple[Shard, ...] = tuple(shards[place] for place in places)
+        self.touched: _core.TouchedPages = _core.TouchedPages([s.size_bytes for s in self.shards])
+        self._wanted: list[Ranges] | None = None
+        if profile is not None:
+            self._wanted = [profile.ranges[place] for place in places]
+            for index, ranges in enumerate(self._wanted):
+                self.touched.expect(index, ranges)
+        self.given_up: bool = False
+        self._process = os.getpid()
+        self._ends = [True]  # emptied by the one that ends it: pop() is atomic
+
+    def narrowed(self, spans: Spans) -> list[Sequence[tuple[int, int]] | None]:
+        """Of what is wanted by itself, what is wanted by the profile as well."""
+        if self._wanted is None:
+            return [*spans]
+        return [
+            wanted if own is None else common(merged(own), wanted)
+            for own, wanted in zip(spans, self._wanted, strict=True)
+        ]
+
+    def expected(self, index: int, offset: int, length: int) -> Ranges | None:
+        """What of a range is to be brought in before it is used; None for all of it."""
+        if self._wanted is None:
+            return None
+        return () if self.given_up else common(((offset, length),), self._wanted[index])
+
+    def is_in_the_way(self) -> bool:
+        """Whether the greater part of what is touched is not in the profile: what that wants is not
+        to be brought in any more. True once: then it is given up.
+        """
+        if self._wanted is None or self.given_up:
+            return False
+        unexpected = self.touched.unexpected_bytes
+        if unexpected < _GIVES_UP_BYTES or 2 * unexpected < self.touched.touched_bytes:
+            return False
+        self.given_up = True
+        return True
+
+    def figures(self) -> LearnedFigures:
+        wanted = None if self._wanted is None else sum(map(total, self._wanted))
+        return LearnedFigures(self._state(), self.path, wanted, self.touched.touched_bytes)
+
+    def end(self, *, complete: bool, only_if_none: bool = False) -> None:
+        """The load is over. Where it is `complete`, what was touched is kept, once nothing of what
+        was handed out is held any more, or at the exit of the process. `only_if_none`: nothing is
+        replaced. Returns at once.
+        """
+        if os.getpid() != self._process or not self._ends:
+            return
+        try:
+            self._ends.pop()
+        except IndexError:
+            return
+        if not complete or (only_if_none and self._profile is not None):
+            return
+        try:
+            _Conclusion(self).start()
+        except RuntimeError as error:  # no more threads
+            _say_once(f"nothing is learned from a load: {error}")
+
+    def keep(self) -> None:
+        """Writes what is to be kept, which may wait for the folder's server."""
+        self.touched.look()
+        touched = self._touched()
+        if not self._is_trace(touched):
+            _say_once(
+                "nothing is learned from a load: it left no trace that this process sees, as with "
+                "pread(2), O_DIRECT or another process"
+            )
+            return
+        kept = next_profile(self._profile, touched)
+        self._say_wrong()
+        if kept is None:
+            return
+        try:
+            write_profile(self.path, kept)
+        except (OSError, ProfileError) as error:
+            _say_once(f"no profile is written to {printable(self.path)}: {error}")
+            return
+        logger.info("learned: %s is recorded in %s", format_bytes(kept.touched_bytes), self.path)
+
+    def _state(self) -> Learned:
+        if self._wanted is None:
+            return "recorded"
+        return "wrong" if self.touched.unexpected_bytes else "used"
+
+    def _touched(self) -> Profile:
+        ranges: list[Ranges] = [()] * len(self._files)
+        for index, place in enumerate(self._places):
+            ranges[place] = tuple(self.touched.ranges(index))
+        order = tuple(self._places[index] for index in self.touched.order())
+        return Profile(self._files, self._who, LEAST_GRAIN_BYTES, tuple(ranges), order, __version__)
+
+    def _is_trace(self, touched: Profile) -> bool:
+        """Headers alone are read by those, too, that read the rest in ways that are not seen."""
+        return any(
+            ranges and sum(ranges[-1]) > _most_header_bytes(size)
+            for ranges, (_, size) in zip(touched.ranges, self._files, strict=True)
+        )
+
+    def _say_wrong(self) -> None:
+        unexpected, touched = self.touched.unexpected_bytes, self.touched.touched_bytes
+        if self._wanted is None or not unexpected:
+            return
+        level = logging.WARNING if 16 * unexpected > touched else logging.INFO
+        logger.log(
+            level,
+            "the profile %s is wrong: %s of %s that the load touched is not in it%s; it is "
+            "recorded anew",
+            printable(self.path),
+            format_bytes(unexpected),
+            format_bytes(touched),
+            ", and prefetching was given up" if self.given_up else "",
+        )
+
+
+def begin_learning(
+    shards: Sequence[Shard],
+    options: PrefetchOptions,
+    where: LocalTopology,
+    *,
+    reorder: bool = False,
+) -> Learning | None:
+    """For a load that begins; None where none is asked for, or none can be had. Reads a file.
+
+    `reorder`: the files may come in the order in which the last load touched them. All ranks of a
+    node must have the same order, so they do only where there is one.
+    """
+    if options.learn is None or is_disabled():
+        return None
+    who = f"key {options.learn_key}" if options.learn_key else job_rank(where)
+    files = named_files(shards)
+    folder = os.path.abspath(options.learn)
+    path = os.path.join(folder, profile_name(files, who))
+    profile = None
+    try:
+        if not os.path.isdir(folder):
+            _say_once(f"nothing is learned: {printable(folder)} is no folder")
+            return None
+        profile = read_profile(path, files)
+    except (OSError, ProfileError) as error:
+        _say_once(f"the profile {printable(path)} is passed over: {error}")
+    learning = Learning(path, who, shards, profile, reorder=reorder and where.size == 1)
+    if not learning.touched.can_look:
+        _say_once("nothing is learned: /proc/self/pagemap of this process cannot be read")
+        return None
+    return learning
+
+
+def _most_header_bytes(size_bytes: int) -> int:
+    return _LEAST_TRACE_BYTES if size_bytes < _LARGE_BYTES else _LEAST_TRACE_OF_LARGE_BYTES
+
+
+def _say_once(text: str) -> None:
+    """A warning, once in this process."""
+    if text not in _said:
+        _said.add(text)
+        logger.warning("%s", text)
+
+
+class _Conclusion:
+    """The thread that keeps what a load has touched, when that is known. It holds no tensor."""
+
+    def __init__(self, learning: Learning) -> None:
+        self.process: int = os.getpid()
+        self._learning = learning
+        self._exits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="shardahead-learn", daemon=True)
+
+    def start(self) -> None:
+        """Raises RuntimeError where no thread is to be had."""
+        _conclude_at_exit()
+        _waiting.add(self)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            _waiting.discard(self)
+            raise
+
+    def exit(self) -> None:
+        self._exits.put(None)
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self._wait()
+            self._learning.keep()
+        except Exception as error:
+            _say_once(f"nothing is learned from a load: {error!r}")
+        finally:
+            _waiting.discard(self)
+
+    def _wait(self) -> None:
+        """Until no tensor of the load is held any more, or the process exits."""
+        wait_seconds = _FIRST_WAIT_SECONDS
+        while self._learning.touched.held:
+            try:
+                self._exits.get(timeout=wait_seconds)
+            except queue.Empty:
+                wait_seconds = min(2 * wait_seconds, _MOST_WAIT_SECONDS)
+                continue
+            return
+
+
+def _conclude_at_exit() -> None:
+    global _concluding_process
+    if _concluding_process == os.getpid():
+        return
+    if not _concluding_process:
+        atexit.register(_conclude_all)
+    _concluding_process = os.getpid()
+    multiprocessing: Any = sys.modules.get("multiprocessing.util")
+    if multiprocessing is not None:  # which ends a child without what atexit has
+        multiprocessing.Finalize(None, _conclude_all, exitpriority=0)
+
+
+def _conclude_all() -> None:
+    deadline = time.monotonic() + _EXIT_SECONDS
+    conclusions = [each for each in _waiting.copy() if each.process == os.getpid()]
+    for conclusion in conclusions:
+        conclusion.exit()
+    for conclusion in conclusions:
+        conclusion.join(max(0.0, deadline - time.monotonic()))

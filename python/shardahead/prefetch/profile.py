@@ -1,0 +1,238 @@
+"""What a load of a checkpoint has touched, as it is kept for the next one: a value, how it becomes
+the bytes of a file, and how it is made of bytes that anyone may have written. No I/O, any thread.
+
+JSON, so that people can look at it; the ranges, of which there may be many, are in it as numbers of
+grains, each of few bytes (LEB128), packed by zlib and written in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shardahead import _core
+from shardahead.prefetch.byte_ranges import Ranges, common, in_grains, merged, total
+
+SCHEMA = "shardahead/profile/1"
+#: Of its file: no more is read, and none is written that is larger.
+MAX_PROFILE_BYTES = 1024**2
+#: Of all files together, for they are more in memory than here.
+MAX_RANGES = 2**18
+LEAST_GRAIN_BYTES = _core.TOUCHED_GRAIN_BYTES
+_MOST_GRAIN_BYTES = 2**40
+_MAX_UNPACKED_BYTES = 4 * 1024**2
+_MOST_NUMBER_BYTES = 9  # of seven bits each: no file has more than 2**63 bytes
+
+# What two profiles that mean the same may differ by, as a part of the older one.
+_SUPERFLUOUS_SHARE = 8
+
+
+class ProfileError(ValueError):
+    """Why bytes are no profile, or one of something else."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`files` are names and sizes of the shards of a checkpoint, `ranges` what was touched of each,
+    in grains of `grain_bytes`, and `order` the files in the order in which that began. `who` read,
+    with which `version` of this package.
+    """
+
+    files: tuple[tuple[str, int], ...]
+    who: str
+    grain_bytes: int
+    ranges: tuple[Ranges, ...]
+    order: tuple[int, ...]
+    version: str
+
+    @property
+    def touched_bytes(self) -> int:
+        return sum(total(ranges) for ranges in self.ranges)
+
+    def coarser(self, grain_bytes: int) -> Profile:
+        """The same in larger grains."""
+        sizes = [size for _, size in self.files]
+        grown = [in_grains(r, grain_bytes, s) for r, s in zip(self.ranges, sizes, strict=True)]
+        return replace(self, grain_bytes=grain_bytes, ranges=tuple(grown))
+
+
+def encoded(profile: Profile) -> bytes | None:
+    """The bytes of its file, in larger grains where it would be too large; None where it is too
+    large in any: of a hundred thousand files, say.
+    """
+    while profile.grain_bytes <= _MOST_GRAIN_BYTES:
+        if sum(map(len, profile.ranges)) <= MAX_RANGES:
+            content = _encoded(profile)
+            if content is not None and len(content) <= MAX_PROFILE_BYTES:
+                return content
+        profile = profile.coarser(2 * profile.grain_bytes)
+    return None
+
+
+def decoded(content: bytes) -> Profile:
+    """The profile of these bytes. Raises ProfileError where they are not those of one."""
+    if len(content) > MAX_PROFILE_BYTES:
+        raise ProfileError(f"it has more than {MAX_PROFILE_BYTES} bytes")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"it is no JSON ({type(error).__name__})") from None
+    if not isinstance(document, dict):
+        raise ProfileError("it is no object")
+    schema = document.get("schema")
+    if schema != SCHEMA:
+        raise ProfileError("it is of another version" if schema else "it does not say what it is")
+    grain_bytes: Any = document.get("grain_bytes")
+    if not _is_number(grain_bytes, LEAST_GRAIN_BYTES, _MOST_GRAIN_BYTES):
+        raise ProfileError("grain_bytes is out of range")
+    files = tuple(_file(entry) for entry in _list(document, "files"))
+    order = tuple(_list(document, "order"))
+    if not all(_is_number(at, 0, len(files) - 1) for at in order) or len(set(order)) != len(order):
+        raise ProfileError("order names no file, or one twice")
+    return Profile(
+        files=files,
+        who=_text(document, "who"),
+        grain_bytes=grain_bytes,
+        ranges=_ranges(_text(document, "ranges"), grain_bytes, [size for _, size in files]),
+        order=order,
+        version=_text(document, "version"),
+    )
+
+
+def next_profile(before: Profile | None, touched: Profile) -> Profile | None:
+    """What is to be kept after a load that began with `before` and touched `touched`; None where
+    that is what there is.
+
+    Where nearly all of `before` was touched the need is the same, and both are kept together: how a
+    loader was looked at may have missed something. Else the need has changed, and only what was
+    touched counts.
+    """
+    if before is None:
+        return touched
+    grain_bytes = max(before.grain_bytes, touched.grain_bytes)
+    old, new = before.coarser(grain_bytes), touched.coarser(grain_bytes)
+    pairs = list(zip(old.ranges, new.ranges, strict=True))
+    both = sum(total(common(a, b)) for a, b in pairs)
+    if (old.touched_bytes - both) * _SUPERFLUOUS_SHARE > old.touched_bytes:
+        return touched
+    if new.touched_bytes == both:
+        return None
+    together = tuple(merged((*a, *b)) for a, b in pairs)
+    return replace(new, ranges=together)
+
+
+def _encoded(profile: Profile) -> bytes | None:
+    numbers = bytearray()
+    for ranges in profile.ranges:
+        _put(numbers, len(ranges))
+        at = 0
+        for offset, length in ranges:
+            begin = offset // profile.grain_bytes
+            count = -(-length // profile.grain_bytes)
+            _put(numbers, begin - at)
+            _put(numbers, count)
+            at = begin + count
+    if len(numbers) > _MAX_UNPACKED_BYTES:
+        return None
+    document = {
+        "schema": SCHEMA,
+        "version": profile.version,
+        "who": profile.who,
+        "grain_bytes": profile.grain_bytes,
+        "touched_bytes": profile.touched_bytes,
+        "order": profile.order,
+        "files": profile.files,
+        "ranges": base64.b64encode(zlib.compress(bytes(numbers), 6)).decode(),
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _put(numbers: bytearray, value: int) -> None:
+    while value > 0x7F:
+        numbers.append(value & 0x7F | 0x80)
+        value >>= 7
+    numbers.append(value)
+
+
+def _numbers(text: str) -> Iterator[int]:
+    try:
+        unpacking = zlib.decompressobj()
+        packed = base64.b64decode(text, validate=True)
+        content = unpacking.decompress(packed, _MAX_UNPACKED_BYTES)
+    except (ValueError, zlib.error) as error:
+        raise ProfileError(f"its ranges cannot be unpacked ({type(error).__name__})") from None
+    if not unpacking.eof:
+        raise ProfileError("its ranges end early, or are too many")
+    value = shift = 0
+    for byte in content:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+        elif shift >= 7 * _MOST_NUMBER_BYTES:
+            raise ProfileError("a number in its ranges is out of range")
+    if shift:
+        raise ProfileError("its ranges end within a number")
+
+
+def _ranges(text: str, grain_bytes: int, sizes: Sequence[int]) -> tuple[Ranges, ...]:
+    numbers = _numbers(text)
+    found = []
+    left = MAX_RANGES
+    for size_bytes in sizes:
+        count = next(numbers, None)
+        if count is None or count > left:
+            raise ProfileError("its ranges are not as many as it says, or too many")
+        left -= count
+        found.append(_ranges_of_file(numbers, count, grain_bytes, size_bytes))
+    if next(numbers, None) is not None:
+        raise ProfileError("it has more ranges than files")
+    return tuple(found)
+
+
+def _ranges_of_file(
+    numbers: Iterator[int], count: int, grain_bytes: int, size_bytes: int
+) -> Ranges:
+    ranges = []
+    at = 0
+    for number in range(count):
+        gap, grains = next(numbers, None), next(numbers, None)
+        if gap is None or not grains or (number and not gap):
+            raise ProfileError("a range is missing, empty or not apart from the one before")
+        begin = (at + gap) * grain_bytes
+        at += gap + grains
+        if at > -(-size_bytes // grain_bytes):
+            raise ProfileError("a range lies beyond the end of its file")
+        ranges.append((begin, min(at * grain_bytes, size_bytes) - begin))
+    return tuple(ranges)
+
+
+def _file(entry: object) -> tuple[str, int]:
+    if isinstance(entry, list) and len(entry) == 2:
+        name, size = entry
+        if isinstance(name, str) and _is_number(size, 0, 2**63 - 1):
+            return name, size
+    raise ProfileError("an entry of files is no name and size")
+
+
+def _is_number(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most  # not isinstance: True is an int
+
+
+def _list(document: dict[str, Any], name: str) -> list[Any]:
+    found = document.get(name)
+    if not isinstance(found, list):
+        raise ProfileError(f"{name} is no list")
+    return found
+
+
+def _text(document: dict[str, Any], name: str) -> str:
+    found = document.get(name)
+    if not isinstance(found, str):
+        raise ProfileError(f"{name} is no text")
+    return found

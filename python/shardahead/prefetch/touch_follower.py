@@ -1,0 +1,93 @@
+"""Sees what a loader that is not ours touches of the files of a load, for `learn=`: pages of its
+mappings, and offsets of its descriptors (csrc/node/loader_progress.h).
+
+A daemon thread looks again and again, so often that looking takes a hundredth of a processor. What
+is unmapped between two looks is seen as the first of them found it. It must not hold up the exit; a
+forked child has none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+
+from shardahead import _core
+from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.learning import Learning
+
+logger = logging.getLogger("shardahead")
+
+_LEAST_PAUSE_SECONDS = 0.005
+_MOST_PAUSE_SECONDS = 1.0
+# Of what a look takes: together they take less than a hundredth of a processor.
+_PAUSES_ANEW = 150.0
+_PAUSES = 400.0
+_END_SECONDS = 1.0
+
+
+class TouchFollower:
+    """Of the loader of the load that `learning` belongs to, and whose prefetch `handle` is: that is
+    cancelled where the profile is in the way. Ends with the handle at the latest.
+    """
+
+    def __init__(self, learning: Learning, handle: PrefetchHandle) -> None:
+        self._learning = learning
+        self._prefetch = weakref.ref(handle)
+        self._progress: _core.LoaderProgress | None = None
+        self._looking = threading.Lock()
+        self._stopped = threading.Event()
+        self._process = os.getpid()
+        try:
+            threading.Thread(target=self._run, name="shardahead-touch", daemon=True).start()
+        except RuntimeError as error:  # no more threads: what is there at the end is seen
+            logger.info("what the loader touches is looked at once, at the end: %s", error)
+
+    def stop(self) -> None:
+        """Ends, and waits for nothing."""
+        if os.getpid() == self._process:  # what the thread holds stays locked in a forked child
+            self._stopped.set()
+
+    def end(self) -> None:
+        """The load is over: looks once more, and ends."""
+        if os.getpid() != self._process:
+            return
+        self._stopped.set()
+        # A look that sits in open(), on a server that does not answer, is not waited for.
+        if self._looking.acquire(timeout=_END_SECONDS):
+            try:
+                self._look()
+            finally:
+                self._looking.release()
+
+    def _look(self, anew: bool = True) -> None:
+        if self._progress is None:  # opens every file
+            paths = [os.fsencode(shard.path) for shard in self._learning.shards]
+            self._progress = _core.LoaderProgress(paths)
+        self._progress.mark_touched(self._learning.touched, anew)
+
+    def _run(self) -> None:
+        pause_seconds = _LEAST_PAUSE_SECONDS
+        anew_at = time.monotonic()
+        try:
+            while not self._stopped.wait(pause_seconds):
+                anew = time.monotonic() >= anew_at
+                began = time.thread_time()
+                with self._looking:
+                    self._look(anew)
+                handle = self._prefetch()
+                if handle is None:
+                    return
+                if self._learning.is_in_the_way():
+                    handle.cancel()
+                del handle
+                spent = time.thread_time() - began
+                if anew:
+                    anew_at = time.monotonic() + min(_PAUSES_ANEW * spent, _MOST_PAUSE_SECONDS)
+                else:
+                    pause = max(_LEAST_PAUSE_SECONDS, _PAUSES * spent)
+                    pause_seconds = min(pause, _MOST_PAUSE_SECONDS)
+        except Exception as error:
+            logger.info("what the loader touches is not looked at any more: %s", error)

@@ -1,0 +1,155 @@
+"""Fuzzes what is read of a profile, which lies in a folder that others may write to.
+
+Inputs are drawn from well-formed ones, by changes to their JSON, to their packed numbers and to
+their bytes; the same seed draws the same. Of every input:
+
+- it is read, or refused with a ProfileError that is short;
+- what is read lies in its files, sorted and apart, in no more ranges than the limit;
+- what is read can be written again, and is the same then.
+
+An input that breaks one of these is kept in the folder of findings; replay it by giving its path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import random
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from shardahead.prefetch.byte_ranges import merged
+from shardahead.prefetch.profile import MAX_RANGES, Profile, ProfileError, decoded, encoded
+
+GRAIN = 64 * 1024
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**16,
+    2**40,
+    2**63,
+    2**64,
+    1e308,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    "\ud800",
+]
+
+
+def draw_profile(rng: random.Random) -> bytes:
+    files = []
+    ranges = []
+    for number in range(rng.randrange(5)):
+        size = rng.choice([0, 1, GRAIN, GRAIN + 1, rng.randrange(2**20), rng.randrange(2**40)])
+        grains = -(-size // GRAIN)
+        drawn = [
+            (rng.randrange(grains), rng.randrange(1, 9))
+            for _ in range(rng.randrange(9) if grains else 0)
+        ]
+        clipped = [(at * GRAIN, min((at + n) * GRAIN, size) - at * GRAIN) for at, n in drawn]
+        files.append((f"model-{number}.safetensors", size))
+        ranges.append(merged(clipped))
+    order = tuple(rng.sample(range(len(files)), rng.randrange(len(files) + 1)))
+    content = encoded(Profile(tuple(files), "rank 0 of 2", GRAIN, tuple(ranges), order, "0"))
+    assert content is not None
+    return content
+
+
+def draw(rng: random.Random) -> bytes:
+    content = draw_profile(rng)
+    kind = rng.randrange(4)
+    if kind == 1:
+        made: dict[str, Any] = json.loads(content)
+        for _ in range(rng.randrange(1, 3)):
+            name = rng.choice([*made, "ranges", "more"])
+            made[name] = rng.choice([*VALUES, made.get(name)])
+        content = json.dumps(made).encode()
+    elif kind == 2:
+        made = json.loads(content)
+        numbers = bytearray(zlib.decompress(base64.b64decode(made["ranges"])))
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(numbers) + 1)
+            numbers[at : at + rng.randrange(2)] = rng.randbytes(rng.randrange(3))
+        made["ranges"] = base64.b64encode(zlib.compress(bytes(numbers))).decode()
+        content = json.dumps(made).encode()
+    elif kind == 3:
+        changed = bytearray(content)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(changed) + 1)
+            changed[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+        content = bytes(changed)
+    return content
+
+
+class BrokenPropertyError(AssertionError):
+    pass
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise BrokenPropertyError(what)
+
+
+def check(content: bytes) -> None:
+    try:
+        found = decoded(content)
+    except ProfileError as error:
+        require(len(str(error)) < 200, "an error is short")
+        return
+    require(len(found.ranges) == len(found.files), "each file has ranges")
+    require(sum(map(len, found.ranges)) <= MAX_RANGES, "no more ranges than the limit")
+    for (_, size), ranges in zip(found.files, found.ranges, strict=True):
+        require(ranges == merged(ranges), "ranges are sorted and apart")
+        require(not ranges or sum(ranges[-1]) <= size, "ranges lie in their file")
+        require(all(offset >= 0 for offset, _ in ranges), "ranges begin in their file")
+    again = encoded(found)
+    require(again is not None and decoded(again) == found, "it can be written again")
+
+
+def fuzz(seconds: float, runs: int, seed: int, findings: Path) -> int:
+    rng = random.Random(seed)
+    until = time.monotonic() + seconds
+    executions = 0
+    while executions < runs if runs else time.monotonic() < until:
+        content = draw(rng)
+        executions += 1
+        try:
+            check(content)
+        except BaseException as error:
+            kept = findings / f"profile-{seed}-{executions}"
+            kept.write_bytes(content)
+            print(f"{kept}: {error!r}\n{content[:500]!r}")
+            if not isinstance(error, BrokenPropertyError):
+                raise
+            return 1
+    print(f"{executions} executions")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runs", type=int, default=0, help="instead of seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--findings", type=Path, default=Path())
+    parser.add_argument("inputs", nargs="*", type=Path, help="findings to replay")
+    arguments = parser.parse_args()
+    for path in arguments.inputs:
+        check(path.read_bytes())
+    if arguments.inputs:
+        return 0
+    return fuzz(arguments.seconds, arguments.runs, arguments.seed, arguments.findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""What a profile holds, what of two is kept, and that no bytes that anyone may write do harm."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KIB, MIB, NOBODY, REPOSITORY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardahead.prefetch.byte_ranges import common, in_grains, merged, total
+from shardahead.prefetch.profile import (
+    MAX_PROFILE_BYTES,
+    MAX_RANGES,
+    Profile,
+    ProfileError,
+    decoded,
+    encoded,
+    next_profile,
+)
+from shardahead.prefetch.profile_file import profile_name, read_profile, write_profile
+
+GRAIN = 64 * KIB
+RANGES = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 20)), max_size=12)
+
+
+def bytes_of(ranges: Any) -> set[int]:
+    return {at for offset, length in ranges for at in range(offset, offset + length)}
+
+
+def profile(*ranges: Any, size: int = 100 * GRAIN, **changes: Any) -> Profile:
+    files = tuple((f"model-{i}.safetensors", size) for i in range(len(ranges)))
+    made = Profile(files, "rank 0 of 8", GRAIN, tuple(map(merged, ranges)), (), "1.2.3")
+    return replace(made, **changes)
+
+
+@given(RANGES, RANGES)
+def test_the_arithmetic_on_ranges(some: Any, others: Any) -> None:
+    a, b = merged(some), merged(others)
+    assert bytes_of(a) == bytes_of(some)
+    assert total(a) == len(bytes_of(some))
+    assert all(begin + length < then for (begin, length), (then, _) in pairwise(a))
+    assert bytes_of(common(a, b)) == bytes_of(a) & bytes_of(b)
+    grown = in_grains(a, 16, 225)
+    assert bytes_of(grown) == {
+        at for at in range(225) if {at // 16} & {x // 16 for x in bytes_of(a)}
+    }
+
+
+@given(st.lists(RANGES, max_size=4))
+def test_a_profile_is_read_as_it_was_written(lists: Any) -> None:
+    ranges = [in_grains(merged((GRAIN * o, GRAIN * n) for o, n in r), GRAIN, 10**8) for r in lists]
+    made = profile(*ranges, size=10**8, order=tuple(range(len(lists)))[::-1])
+    content = encoded(made)
+    assert content is not None
+    assert decoded(content) == made
+
+
+def test_two_tebibytes_fit_into_a_mebibyte() -> None:
+    """500 files, 90,000 tensors, of each an eighth."""
+    rng = random.Random(1)
+    size = 4 * 1024**3
+    files = [
+        merged((at, 4 * MIB) for at in sorted(rng.sample(range(0, size - 8 * MIB, GRAIN), 180)))
+        for _ in range(500)
+    ]
+    content = encoded(profile(*files, size=size))
+    assert content is not None
+    assert len(content) <= MAX_PROFILE_BYTES
+    assert decoded(content).grain_bytes == GRAIN
+
+
+def test_what_is_too_large_is_kept_in_larger_grains() -> None:
+    every_other = merged((at, GRAIN) for at in range(0, 4 * MAX_RANGES * GRAIN, 2 * GRAIN))
+    content = encoded(profile(every_other, size=4 * MAX_RANGES * GRAIN))
+    assert content is not None
+    found = decoded(content)
+    assert found.grain_bytes == 2 * GRAIN
+    assert found.touched_bytes == 4 * MAX_RANGES * GRAIN
+
+
+def test_what_fits_in_no_grain_is_not_kept() -> None:
+    many = tuple((f"{'x' * 200}-{i}", 1) for i in range(6000))
+    assert encoded(Profile(many, "", GRAIN, ((),) * 6000, (), "")) is None
+
+
+def test_what_was_needed_again_is_kept_together_and_what_was_not_is_replaced() -> None:
+    before = profile([(0, 80 * GRAIN)])
+    assert next_profile(None, before) == before
+    assert next_profile(before, profile([(0, 79 * GRAIN)])) is None
+    more = next_profile(before, profile([(0, 78 * GRAIN), (90 * GRAIN, GRAIN)]))
+    assert more is not None
+    assert more.ranges == (((0, 80 * GRAIN), (90 * GRAIN, GRAIN)),)
+    less = profile([(0, 60 * GRAIN)])
+    assert next_profile(before, less) == less
+    other = profile([(70 * GRAIN, 20 * GRAIN)])
+    assert next_profile(before, other) == other
+
+
+def test_a_coarser_profile_is_compared_in_its_own_grains() -> None:
+    before = profile([(0, 10 * GRAIN)]).coarser(8 * GRAIN)
+    assert next_profile(before, profile([(0, 10 * GRAIN)])) is None
+
+
+def document(**changes: Any) -> bytes:
+    content = encoded(profile([(0, GRAIN)], [(GRAIN, 2 * GRAIN)], order=(1, 0)))
+    assert content is not None
+    made = {**json.loads(content), **changes}
+    return json.dumps({k: v for k, v in made.items() if v is not None}).encode()
+
+
+def packed(*numbers: int) -> str:
+    content = bytearray()
+    for number in numbers:
+        while number > 0x7F:
+            content.append(number & 0x7F | 0x80)
+            number >>= 7
+        content.append(number)
+    return base64.b64encode(zlib.compress(bytes(content))).decode()
+
+
+HOSTILE = {
+    "empty": b"",
+    "no JSON": b"\x00\xff",
+    "half of one": document()[:100],
+    "deep": b"[" * 500_000,
+    "a long number": b'{"schema": ' + b"9" * 100_000 + b"}",
+    "another version": document(schema="shardahead/profile/2"),
+    "no schema": document(schema=None),
+    "a list": b"[]",
+    "no grain": document(grain_bytes=0),
+    "true for a grain": document(grain_bytes=True),
+    "a huge grain": document(grain_bytes=2**70),
+    "no files": document(files=None),
+    "files of numbers": document(files=[1, 2]),
+    "a negative size": document(files=[["a", -1], ["b", 5]]),
+    "order beyond": document(order=[0, 2]),
+    "order twice": document(order=[0, 0]),
+    "order of text": document(order=["0"]),
+    "no ranges": document(ranges=None),
+    "ranges of nothing": document(ranges=""),
+    "no base64": document(ranges="\u00e9"),
+    "no zlib": document(ranges="AAAA"),
+    "cut": document(ranges=base64.b64encode(zlib.compress(b"\1\0\1\0")[:-3]).decode()),
+    "a bomb": document(ranges=base64.b64encode(zlib.compress(bytes(300 * MIB), 9)).decode()),
+    "a bomb of ranges": document(ranges=packed(2**40)),
+    "a range too few": document(ranges=packed(1, 0, 1)),
+    "a range too many": document(ranges=packed(1, 0, 1, 0, 7)),
+    "an empty range": document(ranges=packed(1, 0, 0, 0)),
+    "ranges that adjoin": document(ranges=packed(2, 0, 1, 0, 1, 0)),
+    "beyond the end": document(ranges=packed(1, 100, 1, 0)),
+    "far beyond the end": document(ranges=packed(1, 2**62, 2**62, 0)),
+    "a number without end": document(
+        ranges=base64.b64encode(zlib.compress(b"\xff" * 1000)).decode()
+    ),
+    "who is no text": document(who=7),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=list(HOSTILE))
+def test_what_is_no_profile_is_refused_in_short(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        decoded(content)
+    assert len(str(caught.value)) < 200
+    path = tmp_path / "p"
+    path.write_bytes(content)
+    with pytest.raises(ProfileError):
+        read_profile(str(path))
+
+
+def test_only_a_file_of_this_user_is_read_and_no_more_than_its_limit(tmp_path: Path) -> None:
+    good = encoded(profile([(0, GRAIN)]))
+    assert good is not None
+    path = tmp_path / "profile"
+    assert read_profile(str(path)) is None
+    path.write_bytes(good)
+    assert read_profile(str(path)) is not None
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    huge = tmp_path / "huge"
+    huge.touch()
+    os.truncate(huge, 1024**3)
+    for other in (link, fifo, huge, tmp_path):
+        with pytest.raises(ProfileError):
+            read_profile(str(other))
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+        with pytest.raises(ProfileError, match="another user"):
+            read_profile(str(path))
+        os.chown(path, 0, 0)
+    with pytest.raises(ProfileError, match="another checkpoint"):
+        read_profile(str(path), [("other", 1)])
+
+
+def test_a_profile_is_written_whole_and_for_its_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    old = tmp_path / ".p.host-1-1.unfinished"
+    young = tmp_path / ".p.host-2-1.unfinished"
+    for left in (old, young):
+        left.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    write_profile(str(path), profile([(0, GRAIN)]))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path)) == [young.name, "p"]
+    with pytest.raises(FileNotFoundError):
+        write_profile(str(tmp_path / "missing" / "p"), profile([(0, GRAIN)]))
+
+
+def test_names_of_profiles() -> None:
+    files = [("a", 1)]
+    names = {
+        profile_name(files, who)
+        for who in (
+            "rank 0 of 8",
+            "rank_0 of 8",
+            "rank 1 of 8",
+            "key a/b",
+            "key a_b",
+            "key " + "x" * 200,
+        )
+    }
+    assert len(names) == 6
+    assert all(name.endswith(".profile") and "/" not in name and len(name) < 200 for name in names)
+    assert profile_name([("a", 2)], "rank 0 of 8") not in names
+
+
+def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
+    program = REPOSITORY / "tests" / "fuzz" / "fuzz_profile.py"
+    done = subprocess.run(
+        [sys.executable, program, "--runs", "3000", "--findings", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
