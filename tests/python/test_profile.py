@@ -109,6 +109,18 @@ def test_what_was_needed_again_is_kept_together_and_what_was_not_is_replaced() -
     assert next_profile(before, other) == other
 
 
+def test_what_was_looked_at_from_time_to_time_only_adds_but_where_the_profile_was_given_up() -> (
+    None
+):
+    before, less = profile([(0, 80 * GRAIN)]), profile([(0, 8 * GRAIN)])
+    assert next_profile(before, less, sampled=True) is None
+    other = profile([(80 * GRAIN, 10 * GRAIN)])
+    both = next_profile(before, other, sampled=True)
+    assert both is not None
+    assert both.ranges == (((0, 90 * GRAIN),),)
+    assert next_profile(before, other, sampled=True, given_up=True) == other
+
+
 def test_a_coarser_profile_is_compared_in_its_own_grains() -> None:
     before = profile([(0, 10 * GRAIN)]).coarser(8 * GRAIN)
     assert next_profile(before, profile([(0, 10 * GRAIN)])) is None

@@ -91,6 +91,8 @@ class Learning:
             for index, ranges in enumerate(self._wanted):
                 self.touched.expect(index, ranges)
         self.given_up: bool = False
+        #: The consumer is looked at from time to time, and may touch what is not seen.
+        self.sampled: bool = False
         self._process = os.getpid()
         self._ends = [True]  # emptied by the one that ends it: pop() is atomic
 
@@ -153,7 +155,7 @@ class Learning:
                 "pread(2), O_DIRECT or another process"
             )
             return
-        kept = next_profile(self._profile, touched)
+        kept = next_profile(self._profile, touched, sampled=self.sampled, given_up=self.given_up)
         self._say_wrong()
         if kept is None:
             return

@@ -103,21 +103,25 @@ def decoded(content: bytes) -> Profile:
     )
 
 
-def next_profile(before: Profile | None, touched: Profile) -> Profile | None:
+def next_profile(
+    before: Profile | None, touched: Profile, *, sampled: bool = False, given_up: bool = False
+) -> Profile | None:
     """What is to be kept after a load that began with `before` and touched `touched`; None where
     that is what there is.
 
-    Where nearly all of `before` was touched the need is the same, and both are kept together: how a
-    loader was looked at may have missed something. Else the need has changed, and only what was
-    touched counts.
+    Where nearly all of `before` was touched the need is the same, and both are kept together. Else
+    the need has changed, and only what was touched counts. `sampled`: the loader was looked at from
+    time to time, so what was not seen may have been touched all the same: then the need has changed
+    only where the profile was `given_up`, for most of what was touched was not in it.
     """
-    if before is None:
+    if before is None or (sampled and given_up):
         return touched
     grain_bytes = max(before.grain_bytes, touched.grain_bytes)
     old, new = before.coarser(grain_bytes), touched.coarser(grain_bytes)
     pairs = list(zip(old.ranges, new.ranges, strict=True))
     both = sum(total(common(a, b)) for a, b in pairs)
-    if (old.touched_bytes - both) * _SUPERFLUOUS_SHARE > old.touched_bytes:
+    superfluous = old.touched_bytes - both
+    if not sampled and superfluous * _SUPERFLUOUS_SHARE > old.touched_bytes:
         return touched
     if new.touched_bytes == both:
         return None

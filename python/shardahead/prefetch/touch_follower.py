@@ -35,6 +35,7 @@ class TouchFollower:
 
     def __init__(self, learning: Learning, handle: PrefetchHandle) -> None:
         self._learning = learning
+        learning.sampled = True
         self._prefetch = weakref.ref(handle)
         self._progress: _core.LoaderProgress | None = None
         self._looking = threading.Lock()
