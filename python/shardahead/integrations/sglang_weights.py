@@ -21,6 +21,7 @@ from sglang.srt.model_loader import weight_utils
 
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
+from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
@@ -43,6 +44,13 @@ _KNOWN = {
     "prefetch",
     "prefetch_num_threads",
     "drop_cache_after_load",
+}
+_STATE = "sglang.srt.distributed.parallel_state"
+_GROUPS = {
+    "tp": "get_tp_group",
+    "pp": "get_pp_group",
+    "ep": "get_moe_ep_group",
+    "attention tp": "get_attn_tp_group",
 }
 _MULTITHREAD_KEYS = {"enable_multithread_load", "num_threads"}
 
@@ -142,7 +150,7 @@ def _takes(original: Function, given: Mapping[str, Any], files: Sequence[str]) -
 def _load(files: Sequence[str], given: Mapping[str, Any]) -> Load:
     return Load(
         list(files),
-        options=_options(given["prefetch_num_threads"]),
+        options=keyed(_options(given["prefetch_num_threads"]), "sglang", _STATE, _GROUPS),
         topology=(None, None),
         prefetch=True,
         names=None,

@@ -21,6 +21,7 @@ from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
+from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.node.mounts import mounts_of
@@ -48,6 +49,14 @@ _KNOWN = {
     "safetensors_prefetch_block_size",
     "max_workers",
     "pt_load_map_location",
+}
+
+_STATE = "vllm.distributed.parallel_state"
+_GROUPS = {
+    "tp": "get_tp_group",
+    "pp": "get_pp_group",
+    "ep": "get_ep_group",
+    "dp": "get_dp_group",
 }
 
 logger = logging.getLogger("shardahead")
@@ -179,7 +188,7 @@ def _weights(
     try:
         load = Load(
             list(files),
-            options=options(),
+            options=_keyed(options()),
             topology=(None, None),
             prefetch=True,
             names=None if ids is None else lambda name: not should_skip_weight(name, ids),
@@ -203,7 +212,7 @@ def _weights(
 def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
     with closing(weights), ExitStack() as beside:
         try:
-            beside.enter_context(prefetching(list(files), options=asked.options))
+            beside.enter_context(prefetching(list(files), options=_keyed(asked.options)))
         except (OSError, ValueError) as error:
             logger.warning("vLLM loads by itself: %s", error)
         yield from weights
@@ -227,6 +236,10 @@ def _takes(
     if [shard.path for shard in shards] != absolute_paths(in_vllms_order):
         return False  # a file that is named twice, or an order of which ours is another
     return wants_prefetch(strategy, asked, mount_classes)
+
+
+def _keyed(options: Options) -> Options:
+    return keyed(options, "vllm", _STATE, _GROUPS)
 
 
 def _strategy() -> str | None:
