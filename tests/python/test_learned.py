@@ -331,7 +331,7 @@ def test_plan_shows_a_profile(
     assert "learned: rank 0 of 8 touched" in shown
     assert cli.main(["plan", "--json", "--learned", str(path), str(checkpoint)]) == 0
     document = json.loads(capsys.readouterr().out)
-    found = document["learned"]
+    [found] = document["learned"]
     assert found["wanted_bytes"] == profile_in(profiles).touched_bytes
     assert len(found["ranges"]) == len(document["files"]) == SHARDS
     for wrong, status in ((tmp_path / "missing", 1), (checkpoint / "model-0.safetensors", 2)):

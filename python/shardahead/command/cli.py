@@ -170,7 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
     _add_sharing(plan)
     plan.add_argument(
-        "--learned", metavar="FILE", help="also what the profile of a load with learn= wants"
+        "--learned",
+        metavar="PATH",
+        help="also what the profile of a load with learn= wants, or each in a folder",
+    )
+    plan.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="with --learned: draw it into FILE too, x.svg say; takes matplotlib",
     )
     add_showing(plan)
     examine = _command(

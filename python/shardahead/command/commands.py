@@ -17,7 +17,8 @@ from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
 from shardahead.command.json_documents import json_text
-from shardahead.command.learned_screen import learned_document, learned_lines, profile_of
+from shardahead.command.learned_picture import draw
+from shardahead.command.learned_screen import learned_document, learned_page, profiles_of
 from shardahead.command.plan_screen import plan_details, plan_line, planned_shards
 from shardahead.command.progress_shown import wait_showing
 from shardahead.command.results import DONE, finish
@@ -202,6 +203,8 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def _plan_text(options: argparse.Namespace) -> str:
+    if options.picture is not None and not (options.picture and options.learned):
+        raise ValueError("--picture takes the name of a file, and goes with --learned")
     shards = shards_of(options)
     chosen = fit_blocks(
         resolve_options(Options(block_size=options.block_size, partition=options.partition)),
@@ -217,10 +220,12 @@ def _plan_text(options: argparse.Namespace) -> str:
         share = _core.plan_share(
             sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
         )
-    learned = profile_of(options.learned, shards) if options.learned else None
+    learned = profiles_of(options.learned, shards) if options.learned else []
+    if options.picture is not None:
+        draw([profile for _, profile in learned], options.picture)
     if not options.json:
         page = _plan_page(options, shards, blocks, share, chosen, where)
-        lines = learned_lines(learned, shards, each=options.each) if learned else []
+        lines = learned_page([p for _, p in learned], shards, each=options.each)
         return "\n".join([page, *(["", *lines] if lines else [])])
     document = {
         "size_bytes": sum(sizes),
@@ -234,7 +239,7 @@ def _plan_text(options: argparse.Namespace) -> str:
             {"file": file, "offset": offset, "length": length} for file, offset, length in blocks
         ],
         "share": share,
-        **({"learned": learned_document(options.learned, learned)} if learned else {}),
+        **({"learned": [learned_document(*each) for each in learned]} if learned else {}),
     }
     return json_text("plan", document)
 
