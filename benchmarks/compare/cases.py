@@ -24,6 +24,8 @@ class Case:
     keep_cache: bool = True
     direct_io: bool = False
     slices: bool = False
+    job_ranks: int | None = None
+    experts: int | None = None
     work_s_per_gib: float = 0.0
     kill_rank: int | None = None
     kill_after: float = 0.33
@@ -56,6 +58,10 @@ class Case:
         parts = [f"{self.ranks} ranks"]
         if self.slices:
             parts.append("slices")
+        if self.job_ranks is not None:
+            parts.append(f"the first of {self.job_ranks} in all")
+        if self.experts is not None:
+            parts.append(f"of the experts the first {self.experts} alone")
         if self.work_s_per_gib:
             parts.append(f"{self.work_s_per_gib:g} s/GiB of work")
         if self.memory_mib is not None:
@@ -80,6 +86,8 @@ PRESETS = {
         Case("one-file", shards=1, size_mib=2048, round_trip_ms=10),
         replace(_LARGE, name="work", work_s_per_gib=1.5),
         replace(_LARGE, name="slices", slices=True),
+        replace(_RANKS, name="node-slices", slices=True, job_ranks=8),
+        replace(_RANKS, name="node-experts", ranks=2, experts=2),
         replace(_RANKS, name="kill", kill_rank=0),
         replace(_RANKS, name="queue", max_background=12, congestion_threshold=9),
         Case("disk", size_mib=64, rate_mb_per_s=100, round_trip_ms=0.1, seek_ms=8),

@@ -22,16 +22,16 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "demo"), str(HERE.parent / "slowfs"
 import resident  # noqa: E402
 from cases import MIB, Case  # noqa: E402
 from cgroup import memory_group  # noqa: E402
-from cut import sliced  # noqa: E402
+from cut import of_experts, sliced  # noqa: E402
 from hog import hog  # noqa: E402
-from job import Job  # noqa: E402
+from job import LEARNED, Job  # noqa: E402
 from launch import Outcome, Ranks, probe  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from options import Options, parse, shardahead_variables  # noqa: E402
 from picture import draw  # noqa: E402
 from records import CaseResult, MethodResult, link_seconds, make_load  # noqa: E402
 from slowfs import unavailable_reason  # noqa: E402
-from source import checksums_of, make_checkpoint, shards_of, tensors_of  # noqa: E402
+from source import checksums_of, make_checkpoint, shards_of, tensors_of, union_of  # noqa: E402
 from storage import FolderStorage, NotColdError, SlowStorage, Storage  # noqa: E402
 from tables import show, summary  # noqa: E402
 
@@ -60,9 +60,10 @@ class Comparison:
             return resident.measure(case, command, methods, self.options.rounds, self.scratch)
         with ExitStack() as stack:
             storage, source = self._storage(case, stack)
-            result = self._described(case, command, storage, source)
+            job = self._job(case, storage, source)
+            result = self._described(case, command, storage, source, job)
             group = stack.enter_context(memory_group(case.memory_mib))
-            job = replace(self._job(case, storage, source), memory_group=group)
+            job = replace(job, memory_group=group)
             present = [method for method in result.methods if not method.not_installed]
             for number in range(self.options.rounds):
                 for method in present:
@@ -83,16 +84,24 @@ class Comparison:
         mountpoint.mkdir(exist_ok=True)
         return stack.enter_context(SlowStorage(source, mountpoint, case)), source
 
-    def _described(self, case: Case, command: str, storage: Storage, source: Path) -> CaseResult:
+    def _described(
+        self, case: Case, command: str, storage: Storage, source: Path, job: Job
+    ) -> CaseResult:
         """The result without its loads: what is loaded, and which methods there are."""
         file_bytes = sum(path.stat().st_size for path in shards_of(source))
+        partly = case.slices or case.experts is not None
+        wanted_bytes = union_of(shards_of(source), job) if partly else file_bytes
         if self.options.folder is None:
             conditions = case.text()
-            link = link_seconds(file_bytes, case.rate_mb_per_s, case.round_trip_ms)
+            link = link_seconds(wanted_bytes, case.rate_mb_per_s, case.round_trip_ms)
         else:
             conditions = f"{case.behaviour()} from {source}, {file_bytes / MIB:.0f} MiB"
-            link = link_seconds(file_bytes, self.options.link_mb_per_s, 0)
-        result = CaseResult(case, command, conditions, file_bytes, link, storage.counted)
+            link = link_seconds(wanted_bytes, self.options.link_mb_per_s, 0)
+        if wanted_bytes != file_bytes:
+            conditions += f", {wanted_bytes / MIB:.0f} MiB wanted of {file_bytes / MIB:.0f}"
+        result = CaseResult(
+            case, command, conditions, file_bytes, wanted_bytes, link, storage.counted
+        )
         for name in self.options.methods:
             found = self._probe(name.split()[0])
             result.methods.append(MethodResult(name, found["missing"], found["versions"]))
@@ -110,11 +119,16 @@ class Comparison:
     def _job(self, case: Case, storage: Storage, source: Path) -> Job:
         files = shards_of(source)
         tensors = tensors_of(files)
+        if case.experts is not None:
+            tensors = of_experts(tensors, case.experts)
+        if case.slices:
+            tensors = sliced(tensors, case.job_ranks or case.ranks)
         return Job(
             method="",
             files=[str(storage.folder / path.relative_to(source)) for path in files],
-            tensors=sliced(tensors, case.ranks) if case.slices else tensors,
+            tensors=tensors,
             size=case.ranks,
+            job_ranks=case.job_ranks or 0,
             folder="",
             work_s_per_gib=case.work_s_per_gib,
             kill_rank=case.kill_rank,
@@ -124,18 +138,28 @@ class Comparison:
         )
 
     def _load(self, result: CaseResult, method: MethodResult, storage: Storage, job: Job) -> None:
-        outcome, note = self._outcome(method, storage, job)
+        with tempfile.TemporaryDirectory(dir=self.scratch) as learned:
+            if method.method in LEARNED:
+                first, _ = self._outcome(method, storage, job, learned)
+                say(f"  learning: {first.problem or f'{first.seconds:.2f} s'}")
+            outcome, note = self._outcome(method, storage, job, learned)
         served = storage.served_bytes()
-        load = make_load(outcome, result.file_bytes, result.link_seconds, served, note)
+        load = make_load(outcome, result.wanted_bytes, result.link_seconds, served, note)
         method.loads.append(load)
         say(f"  {load.problem or f'{load.seconds:.2f} s'}")
 
-    def _outcome(self, method: MethodResult, storage: Storage, job: Job) -> tuple[Outcome, str]:
-        """One cold load by all ranks, and what could not be had for it."""
+    def _outcome(
+        self, method: MethodResult, storage: Storage, job: Job, learned: str = ""
+    ) -> tuple[Outcome, str]:
+        """One cold load by all ranks, and what could not be had for it. `learned`: the folder of
+        what earlier loads of a method that learns have found.
+        """
         kind = method.method.split()[0]
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             job = replace(job, method=method.method, folder=folder)
             variables = shardahead_variables(method.method, job.window_mib)
+            if kind in LEARNED:
+                variables["SHARDAHEAD_LEARN"] = learned
             with Ranks(job, self._python(kind), variables) as ranks:
                 ready = ranks.wait_ready()
                 if ready.problem:

@@ -27,8 +27,14 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "runai-distributed": ("streamers", "runai_distributed", ("runai-model-streamer",)),
     "shardahead": ("methods", "shardahead", ("shardahead", "safetensors")),
     "prefetching": ("methods", "prefetching", ("shardahead", "safetensors")),
+    "shardahead-parts": ("methods", "shardahead_parts", ("shardahead", "safetensors")),
+    "shardahead-learned": ("methods", "shardahead", ("shardahead", "safetensors")),
+    "prefetching-learned": ("methods", "prefetching", ("shardahead", "safetensors")),
     "shardahead-before": ("methods", "shardahead", ("shardahead", "safetensors")),
 }
+
+#: These are measured once they have learned what is touched, by a load that is not timed.
+LEARNED = ("shardahead-learned", "prefetching-learned")
 
 #: Of these the interpreter has to be named: they are no method of their own.
 OF_ANOTHER_INTERPRETER = ("shardahead-before",)
@@ -37,6 +43,9 @@ OF_ANOTHER_INTERPRETER = ("shardahead-before",)
 @dataclass(frozen=True)
 class Job:
     """One load. `folder` is for what the ranks tell each other, never for the checkpoint.
+
+    `tensors`: those that the ranks want, by name. `job_ranks`: how many ranks share them, of which
+    the first `size` are here; 0 where all are.
 
     `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's;
     `hog_mib` what another process in it takes and gives back meanwhile, `window_mib` how far
@@ -55,6 +64,12 @@ class Job:
     memory_group: str = ""
     hog_mib: int | None = None
     window_mib: int | None = None
+    job_ranks: int = 0
+
+    @property
+    def sharing(self) -> int:
+        """Among how many ranks the tensors are cut."""
+        return self.job_ranks or self.size
 
     @property
     def kind(self) -> str:
@@ -68,7 +83,7 @@ class Job:
 def read_job(path: Path) -> Job:
     fields = json.loads(path.read_text())
     fields["tensors"] = {
-        name: Wanted(tuple(tensor["shape"]), tensor["item_bytes"], tensor["dim"])
+        name: Wanted(tuple(tensor["shape"]), tensor["item_bytes"], tensor["dim"], tensor["offset"])
         for name, tensor in fields["tensors"].items()
     }
     return Job(**fields)

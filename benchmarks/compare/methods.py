@@ -37,21 +37,24 @@ class NotInstalledError(Exception):
 
 
 class Place:
-    """Which rank this is of how many, and what it wants of each tensor."""
+    """Which rank this is of how many here, and what it wants of each tensor."""
 
     def __init__(self, job: Job, rank: int) -> None:
         self.job = job
         self.rank = rank
         self.size = job.size
+        self.sharing = job.sharing
 
     def cut(self, weights: Weights) -> Weights:
-        """This rank's part of each tensor, for loaders that yield whole ones."""
+        """This rank's part of each tensor, for loaders that yield all of them, and whole."""
         for name, tensor in weights:
-            wanted = self.job.tensors[name]
+            wanted = self.job.tensors.get(name)
+            if wanted is None:
+                continue
             if wanted.dim is None:
                 yield name, tensor
             else:
-                first, last = wanted.bounds(self.rank, self.size)
+                first, last = wanted.bounds(self.rank, self.sharing)
                 yield name, tensor.narrow(wanted.dim, first, last - first)
 
     def take(self, shard: Any, name: str) -> torch.Tensor:
@@ -59,13 +62,20 @@ class Place:
         wanted: Wanted = self.job.tensors[name]
         if wanted.dim is None:
             return whole_tensor(shard, name)
-        first, last = wanted.bounds(self.rank, self.size)
+        first, last = wanted.bounds(self.rank, self.sharing)
         tensor = shard.get_slice(name)
         part: torch.Tensor = tensor[first:last] if wanted.dim == 0 else tensor[:, first:last]
         return part
 
+    def part(self, name: str, _shape: object, _dtype: object) -> tuple[int, int, int] | None:
+        """The same, as `slices=` asks for it."""
+        wanted = self.job.tensors[name]
+        if wanted.dim is None:
+            return None
+        return (wanted.dim, *wanted.bounds(self.rank, self.sharing))
+
     def plain(self) -> Weights:
-        return plain_weights(self.job.files, self.take)
+        return plain_weights(self.job.files, self.take, self.job.tensors)
 
 
 def plain(place: Place) -> Start:
@@ -126,6 +136,19 @@ def shardahead(place: Place) -> Start:
     def start() -> Weights:
         weights = safetensors_weights_iterator(place.job.files)
         return ReportedWeights(place.cut(weights), weights.prefetch)
+
+    return start
+
+
+def shardahead_parts(place: Place) -> Start:
+    """The same, told what this rank wants: `names=` and `slices=`."""
+    from shardahead import safetensors_weights_iterator
+
+    def start() -> Weights:
+        weights = safetensors_weights_iterator(
+            place.job.files, names=list(place.job.tensors), slices=place.part
+        )
+        return ReportedWeights(weights, weights.prefetch)
 
     return start
 

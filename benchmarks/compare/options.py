@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-keep-cache", dest="keep_cache", action="store_false", default=None)
     add("--direct-io", action="store_true", default=None)
     add("--slices", action="store_true", default=None, help="each rank copies only its slices")
+    add("--job-ranks", type=int, help="slices are those of the first --ranks of so many")
+    add("--experts", type=int, help="only the tensors of the experts below this number")
     add("--work-s-per-gib", type=float, help="sleep after each tensor, for its bytes")
     add("--kill-rank", type=int, help="this rank kills itself during the load")
     add("--kill-after", type=float, help="after this share of its bytes")
@@ -127,6 +129,12 @@ def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
             raise ValueError("ranks, shards, size and rounds are at least 1")
         if case.kill_rank is not None and not 0 <= case.kill_rank < case.ranks > 1:
             raise ValueError("--kill-rank names one of several ranks")
+        if case.job_ranks is not None and not case.slices:
+            raise ValueError("--job-ranks goes with --slices")
+        if case.job_ranks is not None and case.job_ranks < case.ranks:
+            raise ValueError("--job-ranks is at least --ranks")
+        if case.experts is not None and case.experts < 1:
+            raise ValueError("--experts is at least 1")
         if case.memory_mib is not None and case.memory_mib < 1:
             raise ValueError("--memory-mib is at least 1")
         if case.hog_mib is not None and case.hog_mib < 1:

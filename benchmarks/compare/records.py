@@ -55,28 +55,31 @@ class MethodResult:
 
 @dataclass
 class CaseResult:
-    """One case: what was loaded, and what each method made of it."""
+    """One case: what was loaded, and what each method made of it. `wanted_bytes` of the files are
+    those that some rank wants a part of (cut.py), in ratio to which all is told.
+    """
 
     case: Case
     command: str
     conditions: str
     file_bytes: int
+    wanted_bytes: int
     link_seconds: float | None
     counted: str
     methods: list[MethodResult] = field(default_factory=list)
 
 
 def link_seconds(
-    file_bytes: int, rate_mb_per_s: float | None, round_trip_ms: float
+    wanted_bytes: int, rate_mb_per_s: float | None, round_trip_ms: float
 ) -> float | None:
-    """What the link needs for the files: their bytes at its rate, and one round trip."""
+    """What the link needs for them: the bytes at its rate, and one round trip."""
     if not rate_mb_per_s:
         return None
-    return file_bytes / (rate_mb_per_s * 1e6) + round_trip_ms / 1e3
+    return wanted_bytes / (rate_mb_per_s * 1e6) + round_trip_ms / 1e3
 
 
 def make_load(
-    outcome: Outcome, file_bytes: int, link: float | None, served_bytes: int | None, note: str
+    outcome: Outcome, wanted_bytes: int, link: float | None, served_bytes: int | None, note: str
 ) -> Load:
     """The record of one load."""
     seconds, ranks = outcome.seconds, outcome.ranks
@@ -88,12 +91,12 @@ def make_load(
         note=note,
         ratio=seconds / link if seconds is not None and link else None,
         served_bytes=served_bytes,
-        served_ratio=None if served_bytes is None else served_bytes / file_bytes,
+        served_ratio=None if served_bytes is None else served_bytes / wanted_bytes,
         rank_seconds=[rank["seconds"] for rank in ranks if "seconds" in rank],
         major_faults=[rank["major_faults"] for rank in ranks],
         cpu_seconds=[rank["cpu_seconds"] for rank in ranks],
         switches=[rank["voluntary_switches"] + rank["involuntary_switches"] for rank in ranks],
         waited_seconds=[report["waited_seconds"] for report in reports],
-        prefetch_cpu_s_per_gib=prefetch_cpu / (file_bytes / GIB) if reports else None,
+        prefetch_cpu_s_per_gib=prefetch_cpu / (wanted_bytes / GIB) if reports else None,
         ranks=[{key: rank[key] for key in rank if key != "checksums"} for rank in ranks],
     )

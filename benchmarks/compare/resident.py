@@ -22,7 +22,7 @@ def measure(case: Case, command: str, methods: list[str], rounds: int, scratch: 
     """Makes the files, brings them in, and times prefetch_files(FILES).wait() of each variant."""
     files = _make_files(case, scratch)
     total = case.shards * case.size_mib * MIB
-    result = CaseResult(case, command, case.text(), total, None, "not counted")
+    result = CaseResult(case, command, case.text(), total, total, None, "not counted")
     result.methods = [
         MethodResult(method, versions={"shardahead": shardahead.__version__}) for method in methods
     ]

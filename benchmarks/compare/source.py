@@ -12,7 +12,7 @@ from safetensors import safe_open
 import shardahead
 from cases import MIB, Case
 from checkpoint import write_checkpoint
-from cut import Wanted
+from cut import Wanted, union_bytes
 from job import Job
 from methods import Place
 from rank import Consumer
@@ -45,8 +45,22 @@ def tensors_of(files: Sequence[Path]) -> dict[str, Wanted]:
         with safe_open(path, framework="pt") as shard:
             for tensor in ranges:
                 shape = tuple(shard.get_slice(tensor.name).get_shape())
-                found[tensor.name] = Wanted(shape, tensor.length // max(1, prod(shape)))
+                item_bytes = tensor.length // max(1, prod(shape))
+                found[tensor.name] = Wanted(shape, item_bytes, offset=tensor.offset)
     return found
+
+
+def union_of(files: Sequence[Path], job: Job) -> int:
+    """Bytes of the files of which some rank of this node wants a part, in whole grains, with their
+    headers.
+    """
+    total = 0
+    for path in files:
+        header = read_header(str(path))
+        wanted = [job.tensors[t.name] for t in header.tensors if t.name in job.tensors]
+        wanted.append(Wanted((header.data_offset,), 1))
+        total += union_bytes(wanted, range(job.size), job.sharing, path.stat().st_size)
+    return total
 
 
 def checksums_of(job: Job, files: Sequence[Path], rank: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ _HEADS = (
     "",
     "time",
     "times the link's time",
-    "bytes served / files",
+    "bytes served / wanted",
     "major faults",
     "CPU s of the ranks",
     "switches",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,10 +17,13 @@ def whole_tensor(shard: Any, name: str) -> torch.Tensor:
 
 
 def plain_weights(
-    files: Iterable[object], take: Take = whole_tensor
+    files: Iterable[object], take: Take = whole_tensor, names: Container[str] | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """What SGLang, vLLM and transformers do without a prefetch: shard.keys(), tensor by tensor."""
+    """What SGLang, vLLM and transformers do without a prefetch: shard.keys(), tensor by tensor.
+    With `names` those alone.
+    """
     for path in files:
         with safe_open(path, framework="pt", device="cpu") as shard:
             for key in shard.keys():  # noqa: SIM118 - not a dict
-                yield key, take(shard, key)
+                if names is None or key in names:
+                    yield key, take(shard, key)

@@ -15,13 +15,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMPARE = REPOSITORY / "benchmarks" / "compare"
 sys.path[:0] = [str(COMPARE), str(COMPARE.parent / "demo"), str(COMPARE.parent / "slowfs")]
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import wire  # noqa: E402
 from cases import PRESETS, Case  # noqa: E402
 from cgroup import memory_group, within  # noqa: E402
-from cut import GIB, Wanted, part_bytes, sliced  # noqa: E402
+from cut import GIB, Wanted, of_experts, part_bytes, sliced, union_bytes  # noqa: E402
 from job import METHODS, Job, read_job  # noqa: E402
 from launch import Outcome  # noqa: E402
 from options import parse, shardahead_variables  # noqa: E402
@@ -39,7 +39,7 @@ def rank_result(rank: int, seconds: float, report: Any = None) -> dict[str, Any]
 
 def case_result(*methods: MethodResult, **options: Any) -> CaseResult:
     case = Case("ranks", **options)
-    result = CaseResult(case, "make compare", case.text(), GIB, 2.0, "slowfs")
+    result = CaseResult(case, "make compare", case.text(), GIB, GIB, 2.0, "slowfs")
     result.methods = list(methods)
     return result
 
@@ -92,8 +92,41 @@ def test_slices_tile_every_tensor(size: int) -> None:
     assert part_bytes(tensors.values(), 0, 1) == 10 * 7 * 2 + 20 + 66 + 16 + 4
 
 
+@pytest.mark.parametrize(("shape", "dim"), [((8, 6), 0), ((8, 6), 1), ((4, 3, 6), 1), ((5,), None)])
+def test_ranges_hold_the_bytes_of_the_part(shape: tuple[int, ...], dim: int | None) -> None:
+    numbers = torch.arange(torch.Size(shape).numel(), dtype=torch.int16).reshape(shape)
+    raw = numbers.numpy().tobytes()
+    tensor = Wanted(shape, 2, dim, offset=10)
+    for rank in range(3):
+        part = numbers
+        if dim is not None:
+            first, last = tensor.bounds(rank, 3)
+            part = numbers.narrow(dim, first, last - first)
+        found = b"".join(raw[begin - 10 : end - 10] for begin, end in tensor.ranges(rank, 3))
+        assert found == part.contiguous().numpy().tobytes()
+        assert len(found) == tensor.part_bytes(rank, 3)
+
+
+def test_the_union_counts_each_grain_once() -> None:
+    grain = 64 * 1024
+    rows = Wanted((8, grain), 1, 0)  # a row is a grain
+    assert union_bytes([rows], [0], 4, 8 * grain) == 2 * grain
+    assert union_bytes([rows], [0, 1, 0], 4, 8 * grain) == 4 * grain
+    columns = Wanted((8, grain), 1, 1)
+    assert union_bytes([columns], [0], 4, 8 * grain) == 8 * grain
+    assert union_bytes([Wanted((10,), 1, None, offset=grain - 5)], [0], 1, 3 * grain) == 2 * grain
+    assert union_bytes([Wanted((10,), 1, None, offset=grain)], [0], 1, grain + 10) == 10
+    assert union_bytes([], [0], 1, 3 * grain) == 0
+
+
+def test_experts_are_told_by_their_numbers() -> None:
+    names = ["layers.0.experts.1.w", "layers.0.experts.11.w", "layers.1.experts.0.w", "norm"]
+    found = of_experts({name: Wanted((1,), 1) for name in names}, 2)
+    assert list(found) == [names[0], names[2]]
+
+
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
-    job = Job("shardahead threads=8", ["a"], {"t": Wanted((2, 3), 4, 1)}, 2, "f", kill_rank=1)
+    job = Job("shardahead threads=8", ["a"], {"t": Wanted((2, 3), 4, 1, 9)}, 2, "f", kill_rank=1)
     job.write(tmp_path / "job.json")
     assert read_job(tmp_path / "job.json") == job
     assert job.kind == "shardahead"
@@ -108,6 +141,9 @@ def test_presets_are_what_they_are_called() -> None:
     assert PRESETS["one-file"] == Case("one-file", 4, 1, 2048, 300, 10)
     assert PRESETS["work"] == Case("work", 4, 16, 256, 500, 1, work_s_per_gib=1.5)
     assert PRESETS["slices"] == Case("slices", 4, 16, 256, 500, 1, slices=True)
+    parts = replace(ranks, name="node-slices", slices=True, job_ranks=8)
+    assert PRESETS["node-slices"] == parts
+    assert PRESETS["node-experts"] == replace(ranks, name="node-experts", ranks=2, experts=2)
     assert PRESETS["kill"] == Case("kill", 4, 8, 256, 300, 1, kill_rank=0, kill_after=0.33)
     queue = replace(ranks, name="queue", max_background=12, congestion_threshold=9)
     assert PRESETS["queue"] == queue
@@ -180,6 +216,9 @@ def test_interpreters_come_from_the_environments_that_are_there(tmp_path: Path) 
         ["--python", "none=python3"],
         ["--case", "resident", "--folder", "x"],
         ["--window-mib", "0"],
+        ["--job-ranks", "8"],
+        ["--slices", "--job-ranks", "3"],
+        ["--experts", "0"],
     ],
 )
 def test_options_without_sense_are_refused(
