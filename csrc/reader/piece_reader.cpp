@@ -267,15 +267,10 @@ PieceResult PieceReader::read_through_gaps(std::size_t index, std::uint64_t offs
   return result;
 }
 
-std::uint64_t PieceReader::gap_bytes() const {
-  const MutexLock lock(mutex_);
-  return cost_.gap_bytes();
-}
+std::uint64_t PieceReader::gap_bytes() const { return cost_.gap_bytes(); }
 
 void PieceReader::note(std::uint64_t read_bytes, Runtime::Time began) {
-  const auto duration = runtime_.now() - began;
-  const MutexLock lock(mutex_);
-  cost_.note(read_bytes, duration);
+  cost_.note(read_bytes, runtime_.now() - began);
 }
 
 std::uint64_t PieceReader::file_bytes(std::size_t index) {

@@ -18,7 +18,7 @@
 #include "node/file_table.h"
 #include "node/mapped_source.h"
 #include "plan/byte_runs.h"
-#include "plan/gap_cost.h"
+#include "plan/request_cost.h"
 #include "reader/tensor_memory.h"
 
 namespace shardahead {
@@ -129,9 +129,9 @@ class PieceReader {
   // Whether what was read is in the page cache: else advice would fetch it a second time.
   enum class Caches { untried, no, yes };
   std::atomic<Caches> caches_{Caches::untried};
-  mutable Mutex mutex_;
+  Mutex mutex_;
   std::deque<std::shared_ptr<const File>> kept_ GUARDED_BY(mutex_);
-  GapCost cost_ GUARDED_BY(mutex_);
+  RequestCost cost_;
 };
 
 }  // namespace shardahead

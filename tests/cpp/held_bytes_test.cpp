@@ -134,8 +134,7 @@ TEST_CASE("of a part that was brought in but for some of it only the rest is loo
   CHECK(looked_at(page, runs, Ranges{}).empty());
   const Ranges expected{{0, page + 10}, {4 * page, 3 * page}};
   CHECK(looked_at(page, runs, expected) == Ranges{{page, 10}, {5 * page, page}});
-  CHECK(looked_at(page, ByteRuns(9 * page), expected) ==
-        Ranges{{page, 10}, {4 * page, 3 * page}});
+  CHECK(looked_at(page, ByteRuns(9 * page), expected) == Ranges{{page, 10}, {4 * page, 3 * page}});
 }
 
 TEST_SUITE_END();
