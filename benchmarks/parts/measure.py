@@ -1,10 +1,10 @@
 """What one rank of eight reads of a checkpoint, cold, with `slices=`: bytes, requests and seconds.
 
 Method: a checkpoint of matrices of random bytes, of every second one an eighth of the rows, of the
-others an eighth of the columns, on a slowfs of 300 MB/s and 1 ms, once with short rows and once with
-long ones. A process of its own per load, the page cache of the mount dropped before it; each tensor
-is copied, as to a device. Rounds are interleaved; shown is the median, with the least and the most. "link" is what the
-link needs for the wanted bytes, and for those that were served.
+others an eighth of the columns, on a slowfs of 300 MB/s and 1 ms, once with short rows and once
+with long ones. A process of its own per load, the page cache of the mount dropped before it; each
+tensor is copied, as to a device. Rounds are interleaved; shown is the median, with the least and
+the most. "link" is what the link needs for the wanted bytes, and for those that were served.
 
     python benchmarks/parts/measure.py --rounds 3
 """
