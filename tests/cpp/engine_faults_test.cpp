@@ -169,6 +169,24 @@ TEST_CASE("make_resident works beside stalled workers, and after cancelling") {
   CHECK(checkpoint.kernel.resident_bytes("0.shard") == 1 * kMiB);
 }
 
+TEST_CASE("of a part what cannot be read between its runs is no error, in a run it is") {
+  SimulatedCheckpoint checkpoint({4 * kMiB});
+  const std::uint64_t page = page_bytes();
+  const ByteRuns runs(page, {{8, 4 * page}});  // from page 1 on: 1, 5, ... 29
+  checkpoint.kernel.spoil("0.shard", {11 * page, 1});
+  checkpoint.open(kSmallBlocks);
+  const auto engine = checkpoint.start({.threads = 2});
+  REQUIRE(engine->wait(kHangBound));
+  CHECK(engine->make_resident(0, {page, runs.extent_bytes()}));
+  CHECK_FALSE(engine->make_resident(0, page, runs));
+  checkpoint.kernel.spoil("0.shard", {21 * page, 1});
+  const auto error = engine->make_resident(0, page, runs);
+  REQUIRE(error);
+  CHECK(error->errno_value == EIO);
+  CHECK(error->offset / page == 21);
+  CHECK(error->path == "0.shard");
+}
+
 TEST_CASE("make_resident gives the error of its file, on opening and on reading") {
   SimulatedCheckpoint checkpoint({1 * kMiB, 1 * kMiB});
   checkpoint.open(kSmallBlocks, 1);
