@@ -178,7 +178,10 @@ def test_reading_goes_over_short_gaps_and_not_over_long_ones(
     assert wanted <= served < wanted + ROWS * 256 * KIB + 2 * MIB
 
 
-def test_two_ranks_with_halves_read_each_byte_once(tmp_path: Path, make_mount: MakeMount) -> None:
+@pytest.mark.parametrize("keep_cache", [True, False])
+def test_two_ranks_with_halves_read_each_byte_once(
+    tmp_path: Path, make_mount: MakeMount, keep_cache: bool
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     whole = {}
@@ -189,7 +192,7 @@ def test_two_ranks_with_halves_read_each_byte_once(tmp_path: Path, make_mount: M
         }
         save_file(tensors, source / f"m-{number}.safetensors")
         whole.update(tensors)
-    mount = make_mount(source, rate_mb_per_s=300, round_trip_ms=1)
+    mount = make_mount(source, rate_mb_per_s=300, round_trip_ms=1, keep_cache=keep_cache)
     script = """
 import json, os, sys, torch, shardahead, zlib
 rank = int(os.environ["LOCAL_RANK"])
@@ -198,18 +201,36 @@ def half(name, shape, dtype):
     return (dim, rank * shape[dim] // 2, (rank + 1) * shape[dim] // 2)
 weights = shardahead.safetensors_weights_iterator(sys.argv[1], slices=half)
 found = {name: zlib.crc32(tensor.contiguous().numpy().tobytes()) for name, tensor in weights}
-print(json.dumps([found, weights.prefetch.report().errors == ()]))
+print(json.dumps([found, weights.prefetch.report().errors == (), weights.mode]))
 """
     ranks = run_ranks(script, 2, mount.mountpoint)
-    for rank, (found, fine) in enumerate(ranks):
-        assert fine
+    for rank, (found, fine, mode) in enumerate(ranks):
+        assert (fine, mode) == (True, "mmap" if keep_cache else "pread")
         for name, tensor in whole.items():
             dim = 0 if ".rows." in name else 1
             size = tensor.shape[dim] // 2
             half = tensor.narrow(dim, rank * size, size).contiguous()
             assert found[name] == zlib.crc32(half.numpy().tobytes()), name
     total = sum(shard.stat().st_size for shard in source.iterdir())
+    if not keep_cache:  # ranks that are not in step read by themselves
+        return
     assert total <= mount.counters().bytes_served <= total * 1.02
+
+
+@pytest.mark.parametrize("mode", ["mmap", "pread"])
+def test_a_small_window_and_dropping_behind(path: Path, mode: Any) -> None:
+    options: dict[str, Any] = {"window_bytes": MIB, "drop_after": True, "mode": mode}
+    weights = one_by_one(path, names=WANTED, slices=PARTS, **options)
+    sums = {}
+    for name, tensor in weights:
+        sums[name] = int(tensor.sum())
+        del tensor  # what is held is mapped, and what is mapped stays
+    assert resident_bytes(path) == 0
+    whole = dict(one_by_one(path, names=WANTED))
+    assert sums == {
+        "a.long": int(whole["a.long"][:, MIB : MIB + 128 * KIB].sum()),
+        "b.short": int(whole["b.short"][1024:2048].sum()),
+    }
 
 
 def test_progress_of_torch_files_is_in_bytes_of_files(tmp_path: Path) -> None:
