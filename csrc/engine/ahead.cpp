@@ -38,7 +38,7 @@ std::uint64_t Ahead::limit(Claims& claims) const {
   return claims.window_end(window_bytes, position);
 }
 
-void Ahead::look_at_memory(const Claims& claims) {
+void Ahead::look_at_memory() {
   if (!budget_) return;
   {
     const MutexLock lock(mutex_);
@@ -52,10 +52,7 @@ void Ahead::look_at_memory(const Claims& claims) {
   } catch (const std::bad_alloc&) {
     return;
   }
-  // What others of the node bring in takes its memory, too.
-  const std::uint64_t wanted_bytes = claims.node_wanted_bytes();
   const MutexLock lock(mutex_);
-  if (wanted_bytes > 0) control_.set_wanted(wanted_bytes);
   control_.set_budget(budget_bytes, runtime_.now());
 }
 

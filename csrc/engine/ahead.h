@@ -21,7 +21,7 @@ class Ahead {
   // Where claiming ends for now, as a position of the plan.
   [[nodiscard]] std::uint64_t limit(Claims& claims) const;
   // Asks for the budget, twice a second at most. Without memory for that, the next time.
-  void look_at_memory(const Claims& claims);
+  void look_at_memory();
   // So much had gone before the consumer came for it.
   void add_evicted(std::uint64_t bytes);
   // The consumer of this process is there now; gives where it was before.

@@ -141,7 +141,7 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
   state_ = std::make_shared<EngineState>(
       Job{io, runtime, std::move(plan), std::move(files), options, {}}, std::move(claims));
   EngineState& state = *state_;
-  state.ahead.look_at_memory(*state.crew.claims());
+  state.ahead.look_at_memory();
   if (options.consumer) state.crew.claims()->report_consumer({});
   const auto start = [&](std::uint32_t number, const std::shared_ptr<Claims>& shared) {
     try {

@@ -53,7 +53,7 @@ bool Worker::work_once() {
   lookout_.look();
   const std::uint32_t seen = doorbell_seen(claims_.doorbell());
   if (state_.crew.is_cancelled() || state_.trial.is_in_vain(&claims_)) return false;
-  state_.ahead.look_at_memory(claims_);
+  state_.ahead.look_at_memory();
   const std::uint64_t end = state_.ahead.limit(claims_);
   const auto pause = state_.pace.pay(claims_);
   if (pause == pause.zero() && take_and_bring_in(end)) return true;

@@ -62,7 +62,7 @@ TEST_CASE("memory is looked at twice a second at most, and decides where nothing
   });
   CHECK(fixture.ahead.window().source == WindowSource::none);
   for (int i = 0; i < 10; ++i) {
-    fixture.ahead.look_at_memory(fixture.claims);
+    fixture.ahead.look_at_memory();
     fixture.clock.time += std::chrono::milliseconds(100);
   }
   CHECK(looks == 2);
@@ -73,13 +73,13 @@ TEST_CASE("memory is looked at twice a second at most, and decides where nothing
 TEST_CASE("a look for which there is no memory is one at nothing") {
   AheadFixture fixture(std::nullopt, true,
                        []() -> std::optional<std::uint64_t> { throw std::bad_alloc(); });
-  fixture.ahead.look_at_memory(fixture.claims);
+  fixture.ahead.look_at_memory();
   CHECK(fixture.ahead.window().source == WindowSource::none);
 }
 
 TEST_CASE("without anyone to ask memory is not looked at") {
   AheadFixture fixture(std::nullopt);
-  fixture.ahead.look_at_memory(fixture.claims);
+  fixture.ahead.look_at_memory();
   CHECK(fixture.ahead.window().source == WindowSource::none);
 }
 
