@@ -247,12 +247,12 @@ TEST_CASE("a file that is not what was found when it was looked at is not read")
 namespace {
 
 // Every second KiB of 64, from byte 1000 on.
-const ByteRuns kRuns(1 * kKiB, {{64, 2 * kKiB}});
+ByteRuns every_second_kib() { return {1 * kKiB, {{64, 2 * kKiB}}}; }
 constexpr std::uint64_t kRunsOffset = 1000;
 
 PieceResult read_runs(Reading& reading, ByteRange packed = {0, 64 * kKiB}) {
   reading.bytes.assign(packed.length, std::byte{0});
-  return reading.reader.read_runs(0, kRunsOffset, kRuns, packed, reading.bytes.data());
+  return reading.reader.read_runs(0, kRunsOffset, every_second_kib(), packed, reading.bytes.data());
 }
 
 bool has_run(const Reading& reading, std::uint64_t run) {
@@ -270,7 +270,7 @@ TEST_CASE("runs with short gaps are read at once, and land packed") {
   const PieceResult result = read_runs(reading);
   CHECK_FALSE(result.error);
   CHECK(result.file_bytes == 4 * kMiB);
-  CHECK(result.read_bytes == kRuns.extent_bytes());
+  CHECK(result.read_bytes == every_second_kib().extent_bytes());
   for (std::uint64_t run = 0; run < 64; ++run) CHECK(has_run(reading, run));
   CHECK(reading.checkpoint.io.calls(Operation::pread) == 1);
   // Any of the packed bytes.
