@@ -266,11 +266,6 @@ std::uint64_t BoardClaims::behind(std::uint64_t position, std::uint64_t wanted_b
   return wants_.sums().behind(position, wanted_bytes);
 }
 
-std::uint64_t BoardClaims::node_wanted_bytes() const {
-  const MutexLock lock(mutex_);
-  return wants_.sums().all();
-}
-
 void BoardClaims::tell_keeping(Keeping found) {
   memory_.header->keeping = static_cast<std::uint32_t>(found);
   ring(doorbell());  // for workers that wait for a block: there is none to be had any more

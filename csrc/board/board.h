@@ -56,7 +56,6 @@ class BoardClaims final : public Claims {
                                          const ConsumerPosition& consumer) const override;
   [[nodiscard]] std::uint64_t behind(std::uint64_t position,
                                      std::uint64_t wanted_bytes) const override;
-  [[nodiscard]] std::uint64_t node_wanted_bytes() const override;
   std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override;
   void report_consumer(const ConsumerPosition& position) override;
   bool end_consumer() override;

@@ -90,7 +90,6 @@ class Claims {
                                                  const ConsumerPosition& consumer) const = 0;
   [[nodiscard]] virtual std::uint64_t behind(std::uint64_t position,
                                              std::uint64_t wanted_bytes) const = 0;
-  [[nodiscard]] virtual std::uint64_t node_wanted_bytes() const = 0;
 
   // Until when all of this node that have this rate limit have paid for what they read
   // (rate_limit.h); nothing where each of them counts by itself. As long as these claims are there.
@@ -146,7 +145,6 @@ class StaticClaims final : public Claims {
                                      std::uint64_t wanted_bytes) const override {
     return sums_.behind(position, wanted_bytes);
   }
-  [[nodiscard]] std::uint64_t node_wanted_bytes() const override { return sums_.all(); }
   DoorbellWord& doorbell() noexcept override { return doorbell_; }
 
  private:

@@ -58,15 +58,12 @@ class WindowControl {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // `given_bytes`: 0 is no limit, nothing lets memory decide. `wanted_bytes`: of the whole load, of
-  // all who share it.
+  // `given_bytes`: 0 is no limit, nothing lets memory decide. `wanted_bytes`: of the whole load.
   WindowControl(std::optional<std::uint64_t> given_bytes, std::uint64_t wanted_bytes,
                 Follows follows) noexcept;
 
   // At every look at the budget; nothing where it is not known.
   void set_budget(std::optional<std::uint64_t> budget_bytes, Time now) noexcept;
-  // More is wanted as others come.
-  void set_wanted(std::uint64_t wanted_bytes) noexcept { wanted_bytes_ = wanted_bytes; }
   // So much was evicted before it was consumed: memory is shorter than the budget says.
   void add_evicted(std::uint64_t bytes, Time now) noexcept;
   [[nodiscard]] Window window() const noexcept;

@@ -72,13 +72,11 @@ TEST_CASE("in flight is what is fetched, and a window counts what anyone wants")
   REQUIRE(board);
   CHECK(board->window_end(kBlock, {}) == 8 * kBlock);
   CHECK(board->behind(16 * kBlock, kBlock) == 8 * kBlock);
-  CHECK(board->node_wanted_bytes() == 2 * kBlock);
   for (int i = 0; i < 4; ++i) CHECK(board->take(kNoLimit));
   CHECK_FALSE(board->take(kNoLimit));
   // Another comes, and wants as much of each again: each claim counts twice.
   const auto other = join(folder, plan_of_part(kBlock / 2, kBlock * 5 / 8));
   CHECK(board->window_end(kBlock, {}) == 4 * kBlock);
-  CHECK(board->node_wanted_bytes() == 4 * kBlock);
   board->settle({.block = 0}, Outcome::done, 0);
   board->settle({.block = 1}, Outcome::done, 0);
   CHECK_FALSE(board->take(kNoLimit));

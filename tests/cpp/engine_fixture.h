@@ -61,7 +61,6 @@ class ToldClaims final : public Claims {
                                      std::uint64_t wanted_bytes) const override {
     return sums.behind(position, wanted_bytes);
   }
-  [[nodiscard]] std::uint64_t node_wanted_bytes() const override { return node_wanted; }
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override { return inflight; }
   bool end_consumer() override { return consumer_ended = true; }
   std::optional<ConsumerPosition> slowest_consumer(std::chrono::steady_clock::time_point) override {
@@ -83,7 +82,6 @@ class ToldClaims final : public Claims {
 
   const Plan nothing{{}, {}};
   WantedSums sums{nothing};  // everything is wanted, of whatever plan
-  std::uint64_t node_wanted = 0;
   std::vector<std::uint32_t> wanted_blocks;
   std::optional<std::uint32_t> unsettled;
   std::uint32_t failed_block = ~std::uint32_t{0};

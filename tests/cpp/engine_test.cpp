@@ -185,9 +185,6 @@ TEST_CASE("a block that comes back to the same engine is counted once") {
                                        std::uint64_t wanted_bytes) const override {
       return inner_.behind(position, wanted_bytes);
     }
-    [[nodiscard]] std::uint64_t node_wanted_bytes() const override {
-      return inner_.node_wanted_bytes();
-    }
     bool settled(std::uint64_t limit_bytes) override { return inner_.settled(limit_bytes); }
     DoorbellWord& doorbell() noexcept override { return inner_.doorbell(); }
 

@@ -40,9 +40,6 @@ class ForwardingClaims : public Claims {
                                      std::uint64_t wanted_bytes) const override {
     return inner_->behind(position, wanted_bytes);
   }
-  [[nodiscard]] std::uint64_t node_wanted_bytes() const override {
-    return inner_->node_wanted_bytes();
-  }
   std::atomic<RateLimit::PaidUntil>* rate_account(std::uint64_t bytes_per_s) noexcept override {
     return inner_->rate_account(bytes_per_s);
   }

@@ -101,14 +101,6 @@ TEST_CASE("the window follows the budget") {
   CHECK(control.window().ahead_bytes == 0);
 }
 
-TEST_CASE("the window is there once what all want no longer fits") {
-  WindowControl control(std::nullopt, 500, kReleasing);
-  control.set_budget(1000, kStart);
-  CHECK(control.window().ahead_bytes == 0);
-  control.set_wanted(1001);
-  CHECK(control.window().ahead_bytes == 250);
-}
-
 TEST_CASE("what is evicted too early halves the window, once a second, and time doubles it") {
   WindowControl control(std::nullopt, 8 * kGiB, kReleasing);
   control.set_budget(4 * kGiB, kStart);

@@ -197,7 +197,6 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
         }
         default:
           require(board->inflight_bytes() > 0, "something may be in flight");
-          require(board->node_wanted_bytes() <= plan->total_bytes(), "no more than there is");
           require(board->window_end(number, {number * kKiB, number, 0}) >= number,
                   "a window reaches what is needed");
           require(board->behind(number * kKiB, number) <= number * kKiB, "behind is before");
