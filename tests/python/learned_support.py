@@ -50,9 +50,13 @@ logging.getLogger("shardahead").addHandler(Kept())
 logging.getLogger("shardahead").setLevel(logging.INFO)
 found = hashlib.sha256()
 
+taken = 0
+
 def take(name, tensor):
+    global taken
     rows = tensor.shape[0] // 8
     part = tensor[rank * rows : (rank + 1) * rows].clone()
+    taken += part.nbytes
     found.update(name.encode())
     found.update(memoryview(part.numpy()))
 
@@ -75,8 +79,13 @@ else:
             with safe_open(path, framework="pt") as shard:
                 for name in sorted(shard.keys()):
                     take(name, shard.get_tensor(name))
-                # Longer than between two looks: what is seen is what the test is about.
-                time.sleep(0.3)
+                # What is unmapped before it is looked at is not seen.
+                deadline = time.monotonic() + 20
+                while time.monotonic() < deadline:
+                    seen = handle.report().touched_bytes
+                    if seen is None or seen >= taken:
+                        break
+                    time.sleep(0.01)
     mode = "beside"
 report = handle.report() if handle is not None else None
 print(json.dumps({

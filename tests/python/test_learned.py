@@ -83,8 +83,7 @@ def test_another_ranks_profile_gives_the_right_bytes_and_is_replaced(
     mount.evict_all()
     second = load(how, mount.mountpoint, 5, learn=str(profiles), learn_key="one")
     assert (second["sha256"], second["learned"]) == (expected(checkpoint, 5), "wrong")
-    [told] = warnings(second) if how == "beside" else [*warnings(second), ""][:1]
-    if told:
+    for told in warnings(second):  # it comes at the end, or after it
         assert "is wrong" in told
     mount.evict_all()
     third = load(how, mount.mountpoint, 5, learn=str(profiles), learn_key="one")
