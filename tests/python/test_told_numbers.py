@@ -117,6 +117,8 @@ TOLD: dict[tuple[str, str], list[Numbers]] = {
     ("MemoryBudget", "half"): [(RESERVE[2],)],
     ("Measurement", "4 threads"): [whole(STREAMS)],
     ("file_kind", "512 bytes"): [whole(PREFIX_BYTES)],
+    ("Report", "64 KiB"): [whole(_core.TOUCHED_GRAIN_BYTES)],
+    ("StoredTensor", "64 KiB"): [whole(_core.SHORT_GAP_BYTES)],
 }
 #: Those that come from no constant.
 FREE = {
@@ -124,6 +126,7 @@ FREE = {
     ("format_seconds", "5 s"): "an example",
     ("_common_ends", "0.1 ms"): "measured",
     ("neighbours", "10 to 20 us"): "measured",
+    ("profile_file.py", "half"): "no number",
     ("resolve_checkpoint", "million"): "about MAX_INDEX_TENSORS",
 }
 
