@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -28,7 +29,8 @@ std::optional<std::uint64_t> take_number(std::string_view& text, int base, char 
 
 bool is_touched(std::uint64_t entry) { return (entry >> 62U) != 0; }  // present, or swapped
 
-// Of linux/fs.h since Linux 6.7, which the headers of many distributions have not.
+// Of linux/fs.h since Linux 6.7, which the headers of many distributions have not. Asked by
+// syscall(): the number of an ioctl() is an unsigned long with glibc, and an int with musl.
 struct ScanRegion {
   std::uint64_t start = 0;
   std::uint64_t end = 0;
@@ -148,9 +150,9 @@ std::optional<MapsLine> MapsQuery::next(std::uint64_t address, bool& works) cons
   request.size = sizeof request;
   request.query_flags = kCoveringOrNext | kOfAFile;
   request.query_addr = address;
-  int result = 0;
+  long result = 0;
   do {
-    result = ::ioctl(file_.descriptor(), kQueryMaps, &request);
+    result = ::syscall(SYS_ioctl, file_.descriptor(), kQueryMaps, &request);
   } while (result < 0 && errno == EINTR);
   works = result == 0 || errno == ENOENT;  // ENOENT: there is none
   if (result < 0) return std::nullopt;
@@ -172,7 +174,7 @@ std::string MapsQuery::name(std::uint64_t address) const {
   request.query_addr = address;
   request.vma_name_size = text.size();
   request.vma_name_addr = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(text.data()));
-  if (::ioctl(file_.descriptor(), kQueryMaps, &request) < 0) return {};
+  if (::syscall(SYS_ioctl, file_.descriptor(), kQueryMaps, &request) < 0) return {};
   // A line of maps has one line break, and writes others so.
   std::string found;
   for (const char* at = text.data(); *at != '\0'; ++at) {
@@ -220,9 +222,9 @@ bool PageMap::scan(std::uint64_t begin, std::uint64_t end, std::vector<ByteRange
   request.category_anyof_mask = kPresentOrSwapped;
   request.return_mask = kPresentOrSwapped;
   for (request.start = begin; request.start < end; request.start = request.walk_end) {
-    int count = 0;
+    long count = 0;
     do {
-      count = ::ioctl(file_.descriptor(), kScanPages, &request);
+      count = ::syscall(SYS_ioctl, file_.descriptor(), kScanPages, &request);
     } while (count < 0 && errno == EINTR);
     if (count < 0 || request.walk_end <= request.start) return false;
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
