@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+from shardahead.command.load_picture import new_figure, plain
 from shardahead.prefetch.profile import Profile
-from shardahead.units import format_share, printable
+from shardahead.units import format_share
 
 _MIB = 1024**2
 
@@ -17,15 +18,9 @@ def draw(profiles: Sequence[Profile], path: str) -> None:
     """Writes it; of which kind, the ending of `path` says. Raises ValueError where there is no
     matplotlib or it does not know the ending, and OSError where it cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            f"--picture needs matplotlib ({error}); install with: pip install matplotlib"
-        ) from error
     sizes = [size for _, size in profiles[0].files]
     positions = [0, *accumulate(sizes)]
-    figure = Figure(figsize=(9, 1.2 + 0.3 * len(profiles)), layout="constrained")
+    figure = new_figure(1.2 + 0.3 * len(profiles))
     axes = figure.add_subplot()
     for row, profile in enumerate(profiles):
         bars = [
@@ -37,10 +32,7 @@ def draw(profiles: Sequence[Profile], path: str) -> None:
     for begin in positions[1:-1]:
         axes.axvline(begin / _MIB, color="0.7", linewidth=0.8)
     names = [
-        # A name must not be taken for a formula.
-        f"{printable(profile.who)}: {format_share(profile.touched_bytes, positions[-1])}".replace(
-            "$", r"\$"
-        )
+        f"{plain(profile.who)}: {format_share(profile.touched_bytes, positions[-1])}"
         for profile in profiles
     ]
     axes.set_yticks(range(len(profiles)), names)
