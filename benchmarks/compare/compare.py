@@ -24,7 +24,7 @@ from cases import MIB, Case  # noqa: E402
 from cgroup import memory_group  # noqa: E402
 from cut import of_experts, sliced  # noqa: E402
 from hog import hog  # noqa: E402
-from job import LEARNED, Job  # noqa: E402
+from job import LEARNED, WRONG, Job  # noqa: E402
 from launch import Outcome, Ranks, probe  # noqa: E402
 from machine import describe_machine  # noqa: E402
 from options import Options, parse, shardahead_variables  # noqa: E402
@@ -138,15 +138,20 @@ class Comparison:
         )
 
     def _load(self, result: CaseResult, method: MethodResult, storage: Storage, job: Job) -> None:
-        with tempfile.TemporaryDirectory(dir=self.scratch) as learned:
-            if method.method in LEARNED:
-                first, _ = self._outcome(method, storage, job, learned)
-                say(f"  learning: {first.problem or f'{first.seconds:.2f} s'}")
-            outcome, note = self._outcome(method, storage, job, learned)
+        outcome, note = self._measured(method, storage, job)
         served = storage.served_bytes()
         load = make_load(outcome, result.wanted_bytes, result.link_seconds, served, note)
         method.loads.append(load)
         say(f"  {load.problem or f'{load.seconds:.2f} s'}")
+
+    def _measured(self, method: MethodResult, storage: Storage, job: Job) -> tuple[Outcome, str]:
+        """As `_outcome`; of a method that learns, the load after the one that it learns from."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as learned:
+            if method.method in LEARNED:
+                others = job.size if method.method in WRONG else 0
+                first, _ = self._outcome(method, storage, replace(job, first_share=others), learned)
+                say(f"  learning: {first.problem or f'{first.seconds:.2f} s'}")
+            return self._outcome(method, storage, job, learned)
 
     def _outcome(
         self, method: MethodResult, storage: Storage, job: Job, learned: str = ""
@@ -175,7 +180,7 @@ class Comparison:
 
     def _verify(self, method: MethodResult, storage: Storage, job: Job, files: list[Path]) -> None:
         """One more load, whose contents are compared and whose time is not recorded."""
-        outcome, _ = self._outcome(method, storage, job)
+        outcome, _ = self._measured(method, storage, job)
         if outcome.problem:
             method.verified = outcome.problem
             return

@@ -28,13 +28,22 @@ METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "shardahead": ("methods", "shardahead", ("shardahead", "safetensors")),
     "prefetching": ("methods", "prefetching", ("shardahead", "safetensors")),
     "shardahead-parts": ("methods", "shardahead_parts", ("shardahead", "safetensors")),
+    "shardahead-parts-pread": ("methods", "shardahead_parts", ("shardahead", "safetensors")),
     "shardahead-learned": ("methods", "shardahead", ("shardahead", "safetensors")),
     "prefetching-learned": ("methods", "prefetching", ("shardahead", "safetensors")),
+    "shardahead-wrong": ("methods", "shardahead", ("shardahead", "safetensors")),
+    "prefetching-wrong": ("methods", "prefetching", ("shardahead", "safetensors")),
     "shardahead-before": ("methods", "shardahead", ("shardahead", "safetensors")),
 }
 
+#: These are measured with what a load of other ranks of the job has left under their keys.
+WRONG = ("shardahead-wrong", "prefetching-wrong")
+
 #: These are measured once they have learned what is touched, by a load that is not timed.
-LEARNED = ("shardahead-learned", "prefetching-learned")
+LEARNED = ("shardahead-learned", "prefetching-learned", *WRONG)
+
+#: How else these are told apart.
+VARIABLES_OF = {"shardahead-parts-pread": {"SHARDAHEAD_MODE": "pread"}}
 
 #: Of these the interpreter has to be named: they are no method of their own.
 OF_ANOTHER_INTERPRETER = ("shardahead-before",)
@@ -45,7 +54,7 @@ class Job:
     """One load. `folder` is for what the ranks tell each other, never for the checkpoint.
 
     `tensors`: those that the ranks want, by name. `job_ranks`: how many ranks share them, of which
-    the first `size` are here; 0 where all are.
+    the first `size` are here, or as many from `first_share` on; 0 where all are.
 
     `memory_group` is the folder of the cgroup in which the ranks run, "" for the caller's;
     `hog_mib` what another process in it takes and gives back meanwhile, `window_mib` how far
@@ -65,11 +74,16 @@ class Job:
     hog_mib: int | None = None
     window_mib: int | None = None
     job_ranks: int = 0
+    first_share: int = 0
 
     @property
     def sharing(self) -> int:
         """Among how many ranks the tensors are cut."""
         return self.job_ranks or self.size
+
+    def share(self, rank: int) -> int:
+        """Whose part of the tensors a rank here takes."""
+        return (self.first_share + rank) % max(self.sharing, 1)
 
     @property
     def kind(self) -> str:

@@ -42,6 +42,7 @@ class Place:
     def __init__(self, job: Job, rank: int) -> None:
         self.job = job
         self.rank = rank
+        self.share = job.share(rank)
         self.size = job.size
         self.sharing = job.sharing
 
@@ -54,7 +55,7 @@ class Place:
             if wanted.dim is None:
                 yield name, tensor
             else:
-                first, last = wanted.bounds(self.rank, self.sharing)
+                first, last = wanted.bounds(self.share, self.sharing)
                 yield name, tensor.narrow(wanted.dim, first, last - first)
 
     def take(self, shard: Any, name: str) -> torch.Tensor:
@@ -62,7 +63,7 @@ class Place:
         wanted: Wanted = self.job.tensors[name]
         if wanted.dim is None:
             return whole_tensor(shard, name)
-        first, last = wanted.bounds(self.rank, self.sharing)
+        first, last = wanted.bounds(self.share, self.sharing)
         tensor = shard.get_slice(name)
         part: torch.Tensor = tensor[first:last] if wanted.dim == 0 else tensor[:, first:last]
         return part
@@ -72,7 +73,7 @@ class Place:
         wanted = self.job.tensors[name]
         if wanted.dim is None:
             return None
-        return (wanted.dim, *wanted.bounds(self.rank, self.sharing))
+        return (wanted.dim, *wanted.bounds(self.share, self.sharing))
 
     def plain(self) -> Weights:
         return plain_weights(self.job.files, self.take, self.job.tensors)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cases import PRESETS, Case
-from job import METHODS, OF_ANOTHER_INTERPRETER
+from job import METHODS, OF_ANOTHER_INTERPRETER, VARIABLES_OF, WRONG
 
 #: Which environment below --environments holds the package of a method.
 ENVIRONMENT_OF = {
@@ -96,7 +96,7 @@ def parse(arguments: list[str]) -> Options:
     try:
         cases = _cases(given)
         pythons = _pythons(given)
-        methods = _methods(given, pythons)
+        methods = _methods(given, pythons, cases)
     except ValueError as error:
         parser.error(str(error))
     return Options(
@@ -146,9 +146,13 @@ def _cases(given: argparse.Namespace) -> tuple[Case, ...]:
     return cases
 
 
-def _methods(given: argparse.Namespace, pythons: dict[str, str]) -> tuple[str, ...]:
+def _methods(
+    given: argparse.Namespace, pythons: dict[str, str], cases: tuple[Case, ...]
+) -> tuple[str, ...]:
     unnamed = [name for name in OF_ANOTHER_INTERPRETER if name not in pythons]
-    names = [name for name in METHODS if name not in unnamed]
+    alone = [case.name for case in cases if (case.job_ranks or 0) <= case.ranks]
+    left_out = (*unnamed, *(WRONG if alone else ()))
+    names = [name for name in METHODS if name not in left_out]
     if given.methods:
         names = given.methods.split(",")
     variants = [f"shardahead {','.join(shardahead_options(o))}" for o in given.shardahead_option]
@@ -157,6 +161,8 @@ def _methods(given: argparse.Namespace, pythons: dict[str, str]) -> tuple[str, .
             raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
         if name in unnamed:
             raise ValueError(f"{name} takes --python {name}=INTERPRETER")
+        if name in WRONG and alone:
+            raise ValueError(f"{name}: the job of {alone[0]} has no other ranks (--job-ranks)")
     return tuple(dict.fromkeys([*names, *variants]))
 
 
@@ -174,6 +180,7 @@ def shardahead_variables(method: str, window_mib: int | None = None) -> dict[str
     """The environment variables of a method; those without Shardahead do not look at them."""
     window = {} if window_mib is None else {"SHARDAHEAD_WINDOW_BYTES": f"{window_mib}MiB"}
     kind, _, text = method.partition(" ")
+    window |= VARIABLES_OF.get(kind, {})
     if kind != "shardahead" or not text:
         return window
     pairs = (option.partition("=") for option in shardahead_options(text))

@@ -40,7 +40,8 @@ class Consumer:
 
     def __init__(self, job: Job, rank: int) -> None:
         self.job = job
-        parts = [wanted.part_bytes(rank, job.sharing) for wanted in job.tensors.values()]
+        share = job.share(rank)
+        parts = [wanted.part_bytes(share, job.sharing) for wanted in job.tensors.values()]
         # Filled: fresh pages would be faulted in during the load.
         self.buffer = torch.empty(max(parts, default=0), dtype=torch.uint8).fill_(1)
         _warm_copies()
@@ -49,7 +50,7 @@ class Consumer:
         self.checksums: dict[str, int] = {}
         self._owed_seconds = 0.0
         killed = rank == job.kill_rank
-        all_bytes = part_bytes(job.tensors.values(), rank, job.sharing)
+        all_bytes = part_bytes(job.tensors.values(), share, job.sharing)
         self._killed_at_bytes = all_bytes * job.kill_after if killed else float("inf")
 
     def consume(self, weights: Weights) -> None:
@@ -137,7 +138,7 @@ def run(job: Job, rank: int, say: Callable[[dict[str, Any]], None]) -> None:
             "missing": sorted(job.tensors.keys() - names)[:10],
             "unexpected": sorted(names - job.tensors.keys())[:10],
             "bytes": consumer.bytes,
-            "expected_bytes": part_bytes(job.tensors.values(), rank, job.sharing),
+            "expected_bytes": part_bytes(job.tensors.values(), job.share(rank), job.sharing),
             **{name: after[name] - before[name] for name in after},
             "report": report(),
             "checksums": consumer.checksums,

@@ -59,7 +59,9 @@ def union_of(files: Sequence[Path], job: Job) -> int:
         header = read_header(str(path))
         wanted = [job.tensors[t.name] for t in header.tensors if t.name in job.tensors]
         wanted.append(Wanted((header.data_offset,), 1))
-        total += union_bytes(wanted, range(job.size), job.sharing, path.stat().st_size)
+        total += union_bytes(
+            wanted, map(job.share, range(job.size)), job.sharing, path.stat().st_size
+        )
     return total
 
 
