@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +27,7 @@ from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 from shardahead.prefetch.options import PrefetchOptions, is_disabled
 from shardahead.prefetch.profile import LEAST_GRAIN_BYTES, Profile, ProfileError, next_profile
 from shardahead.prefetch.profile_file import named_files, profile_name, read_profile, write_profile
+from shardahead.prefetch.profile_trust import ProfileTrust
 from shardahead.units import format_bytes, printable
 from shardahead.version import __version__
 
@@ -35,8 +36,6 @@ Spans: TypeAlias = Sequence[Sequence[tuple[int, int]] | None]
 
 logger = logging.getLogger("shardahead")
 
-# A prefetch of what is not touched is in the way of what is: more than so much, and more than half.
-_GIVES_UP_BYTES = 1024**2
 # A file of which no more than this was touched may have been looked at only, for its header.
 _LARGE_BYTES = 64 * 1024**2
 _LEAST_TRACE_BYTES = LEAST_GRAIN_BYTES
@@ -86,8 +85,10 @@ class Learning:
         self.shards: tuple[Shard, ...] = tuple(shards[place] for place in places)
         self.touched: _core.TouchedPages = _core.TouchedPages([s.size_bytes for s in self.shards])
         self._wanted: list[Ranges] | None = None
+        self._trust: ProfileTrust | None = None
         if profile is not None:
             self._wanted = [profile.ranges[place] for place in places]
+            self._trust = ProfileTrust(self._wanted)
             for index, ranges in enumerate(self._wanted):
                 self.touched.expect(index, ranges)
         self.given_up: bool = False
@@ -111,17 +112,31 @@ class Learning:
             return None
         return () if self.given_up else common(((offset, length),), self._wanted[index])
 
+    @property
+    def has_profile(self) -> bool:
+        """Whether the load goes by one, or did."""
+        return self._trust is not None
+
+    def passed(self, index: int, ranges: Iterable[tuple[int, int]]) -> None:
+        """The consumer has let these go by, whatever it has touched of them."""
+        if self._trust is not None and not self.given_up:
+            for offset, length in ranges:
+                self._trust.passed(index, offset, length)
+
     def is_in_the_way(self) -> bool:
-        """Whether the greater part of what is touched is not in the profile: what that wants is not
-        to be brought in any more. True once: then it is given up.
+        """Whether the profile is so wrong that what it wants is not to be brought in any more. True
+        once: then it is given up.
         """
-        if self._wanted is None or self.given_up:
+        if self._trust is None or self.given_up:
             return False
-        unexpected = self.touched.unexpected_bytes
-        if unexpected < _GIVES_UP_BYTES or 2 * unexpected < self.touched.touched_bytes:
-            return False
-        self.given_up = True
-        return True
+        touched = self.touched
+        self.given_up = self._trust.is_lost(
+            touched.touched_bytes,
+            touched.unexpected_bytes,
+            lambda index: tuple(touched.ranges(index)),
+            sampled=self.sampled,
+        )
+        return self.given_up
 
     def figures(self) -> LearnedFigures:
         wanted = None if self._wanted is None else sum(map(total, self._wanted))

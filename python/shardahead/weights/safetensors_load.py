@@ -30,7 +30,9 @@ from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.memory import budget_in_force
 from shardahead.node.residency import evict
 from shardahead.prefetch.consumer import PrefetchConsumer
+from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.options import Options
+from shardahead.prefetch.profile_watch import ProfileWatch
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
     LoadProgress,
@@ -101,6 +103,9 @@ class Load(CheckpointPass):
             self.reading = TensorReading(self.shards, self.options, self._keep)
             self.figures.reader = self.reading.reader
         self._start(spans, releases=True)
+        self._watch: ProfileWatch | None = None
+        if self.learning is not None and self.learning.has_profile and self.prefetch is not None:
+            self._watch = ProfileWatch(self.learning, self.prefetch.handle)
 
     def _orders(self, order: str) -> list[str]:
         if order == "offset":
@@ -120,6 +125,8 @@ class Load(CheckpointPass):
         return self.reading
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
         if self.reading is not None:
             self.reading.close()
         super().close()
@@ -220,9 +227,8 @@ class Load(CheckpointPass):
                 for number, (tensor, weight) in enumerate(weights):
                     yield tensor.name, weight
                     del weight  # the consumer decides how long a tensor lives
-                    if self.learning is not None and self.mode == "pread":
-                        for place in spans_of([tensor]):
-                            self.learning.touched.mark(index, *place)
+                    if self.learning is not None:
+                        self._learn(self.learning, index, tensor)
                     consumed += tensor.wanted_bytes
                     self.figures.consumed_bytes = consumed
                     if consumed_to is None:
@@ -237,6 +243,14 @@ class Load(CheckpointPass):
             self.close()
         if self.drop_after and last:
             evict([shard.path for shard in self.shards])
+
+    def _learn(self, learning: Learning, index: int, tensor: TensorRange) -> None:
+        """What the consumer's passing a tensor tells."""
+        places = spans_of([tensor])
+        learning.passed(index, places)
+        if self.mode == "pread":
+            for place in places:
+                learning.touched.mark(index, *place)
 
     def _bring_in_group(self, index: int, group: Sequence[TensorRange]) -> bool:
         """False where something in it cannot be read: each tensor then meets its own error."""

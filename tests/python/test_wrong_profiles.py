@@ -1,0 +1,157 @@
+"""A profile that is wrong is given up while it can still be in the way: before the consumer has let
+go of the tensor that shows it, and also where most of it is right. See also test_learned.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import KIB, MIB, MakeMount, run_python
+from learned_support import load, profile_in, write_checkpoint
+
+from shardahead.prefetch.byte_ranges import Ranges
+from shardahead.prefetch.profile_file import write_profile
+from shardahead.prefetch.profile_trust import DOUBTED_BYTES, SAMPLED_DOUBTED_BYTES, ProfileTrust
+
+pytest.importorskip("torch")
+
+Rewrite = Callable[[int, int], Ranges]
+
+LOAD = """
+import json, sys, time
+import shardahead
+weights = shardahead.safetensors_weights_iterator(sys.argv[1], learn=sys.argv[2], learn_key="one")
+report = weights.prefetch.report
+
+def until_given_up():
+    deadline = time.monotonic() + 20
+    while not report().cancelled and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return report().cancelled
+
+{consume}
+print(json.dumps([found, report().learned, report().cancelled]))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("wrong") / "m")
+
+
+@pytest.fixture
+def profiles(tmp_path: Path) -> Path:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    return folder
+
+
+def rewrite(checkpoint: Path, profiles: Path, change: Rewrite) -> None:
+    """Leaves a profile of `checkpoint` with other ranges, by the number of a shard and its size."""
+    load("iterator", checkpoint, learn=str(profiles), learn_key="one")
+    [path] = profiles.iterdir()
+    known = profile_in(profiles)
+    ranges = tuple(change(i, size) for i, (_, size) in enumerate(known.files))
+    write_profile(str(path), replace(known, ranges=ranges))
+
+
+def test_it_is_given_up_while_the_first_tensor_is_held(
+    checkpoint: Path, profiles: Path, make_mount: MakeMount
+) -> None:
+    # Of each shard its second tensor, and nothing of the first.
+    rewrite(checkpoint, profiles, lambda *_: ((32 * MIB + 256 * KIB, 31 * MIB),))
+    consume = """
+name, tensor = next(weights)
+rows = tensor[: tensor.shape[0] // 8].sum().item()
+found = until_given_up()
+for name, tensor in weights:
+    pass
+"""
+    mount = make_mount(checkpoint, rate_mb_per_s=20)
+    found = run_python(LOAD.format(consume=consume), mount.mountpoint, profiles)
+    assert found == [True, "wrong", True]
+
+
+def test_it_is_given_up_where_the_smaller_part_is_wrong(
+    checkpoint: Path, profiles: Path, make_mount: MakeMount
+) -> None:
+    # Of the first shard all but the end, of the other all.
+    rewrite(checkpoint, profiles, lambda i, size: ((0, size if i else 60 * MIB),))
+    consume = """
+for number in range(2):
+    name, tensor = next(weights)
+    if number == 0:
+        tensor.sum()
+    else:  # the end, and not what comes before it
+        tensor[-1].sum()
+    del tensor
+next(weights)
+found = until_given_up()
+"""
+    mount = make_mount(checkpoint, rate_mb_per_s=20)
+    found = run_python(LOAD.format(consume=consume), mount.mountpoint, profiles)
+    assert found == [True, "wrong", True]
+
+
+def test_one_that_lacks_something_and_wants_nothing_for_nothing_is_kept(
+    checkpoint: Path, profiles: Path, make_mount: MakeMount
+) -> None:
+    rewrite(checkpoint, profiles, lambda *_: ((0, 60 * MIB),))
+    consume = """
+for name, tensor in weights:
+    tensor.sum()
+    del tensor
+found = None
+"""
+    mount = make_mount(checkpoint)
+    found = run_python(LOAD.format(consume=consume), mount.mountpoint, profiles)
+    assert found == [None, "wrong", False]
+
+
+def none_touched(_: int) -> Ranges:
+    return ()
+
+
+def all_touched(_: int) -> Ranges:
+    return ((0, 64 * MIB),)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_little_is_no_reason(sampled: bool) -> None:
+    trust = ProfileTrust([((0, 64 * MIB),)])
+    least_bytes = SAMPLED_DOUBTED_BYTES if sampled else DOUBTED_BYTES
+    trust.passed(0, 0, 64 * MIB)
+    assert not trust.is_lost(least_bytes, least_bytes - 1, none_touched, sampled=sampled)
+    assert trust.is_lost(2 * least_bytes, least_bytes, none_touched, sampled=sampled)
+
+
+def test_what_is_lacking_counts_beside_what_is_passed_untouched() -> None:
+    wanted: list[Ranges] = [((0, 64 * MIB),)]
+    for touched, lost in ((all_touched, False), (none_touched, True)):
+        trust = ProfileTrust(wanted)
+        assert not trust.is_lost(32 * MIB, MIB, touched, sampled=False), "nothing was passed"
+        trust.passed(0, 0, 32 * MIB)
+        assert trust.is_lost(32 * MIB, 2 * MIB, touched, sampled=False) is lost
+        # Of one that is sampled it is not known.
+        trust = ProfileTrust(wanted)
+        trust.passed(0, 0, 32 * MIB)
+        assert not trust.is_lost(32 * MIB, 2 * MIB, touched, sampled=True)
+
+
+def test_what_is_passed_later_is_judged_as_well() -> None:
+    trust = ProfileTrust([((0, 64 * MIB),)])
+    assert not trust.is_lost(32 * MIB, 2 * MIB, none_touched, sampled=False)
+    trust.passed(0, 0, 32 * MIB)
+    assert trust.is_lost(32 * MIB, 2 * MIB, none_touched, sampled=False)
+
+
+def test_what_was_passed_counts_from_the_beginning() -> None:
+    trust = ProfileTrust([((0, 64 * MIB),)])
+    trust.passed(0, 0, 32 * MIB)
+    half: Ranges = ((0, 32 * MIB),)
+    assert not trust.is_lost(32 * MIB, MIB, lambda _: half, sampled=False)
+    trust.passed(0, 32 * MIB, 32 * MIB)
+    assert trust.is_lost(32 * MIB, 2 * MIB, lambda _: half, sampled=False)
