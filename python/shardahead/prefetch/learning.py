@@ -8,22 +8,18 @@ the log. A forked child learns nothing. Any thread.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import queue
-import sys
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.node.job_rank import job_rank
 from shardahead.node.launcher import LocalTopology
 from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
+from shardahead.prefetch.conclusion import conclude
 from shardahead.prefetch.options import PrefetchOptions, is_disabled
 from shardahead.prefetch.profile import LEAST_GRAIN_BYTES, Profile, ProfileError, next_profile
 from shardahead.prefetch.profile_file import named_files, profile_name, read_profile, write_profile
@@ -40,13 +36,8 @@ logger = logging.getLogger("shardahead")
 _LARGE_BYTES = 64 * 1024**2
 _LEAST_TRACE_BYTES = LEAST_GRAIN_BYTES
 _LEAST_TRACE_OF_LARGE_BYTES = 4 * 1024**2
-_EXIT_SECONDS = 2.0
-_FIRST_WAIT_SECONDS = 0.05
-_MOST_WAIT_SECONDS = 2.0
 
 _said: set[str] = set()
-_waiting: set[_Conclusion] = set()  # add, discard and a copy are atomic
-_concluding_process = 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +147,7 @@ class Learning:
         if not complete or (only_if_none and self._profile is not None):
             return
         try:
-            _Conclusion(self).start()
+            conclude(self.touched, self.keep, _say_failed)
         except RuntimeError as error:  # no more threads
             _say_once(f"nothing is learned from a load: {error}")
 
@@ -260,68 +251,5 @@ def _say_once(text: str) -> None:
         logger.warning("%s", text)
 
 
-class _Conclusion:
-    """The thread that keeps what a load has touched, when that is known. It holds no tensor."""
-
-    def __init__(self, learning: Learning) -> None:
-        self.process: int = os.getpid()
-        self._learning = learning
-        self._exits: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="shardahead-learn", daemon=True)
-
-    def start(self) -> None:
-        """Raises RuntimeError where no thread is to be had."""
-        _conclude_at_exit()
-        _waiting.add(self)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            _waiting.discard(self)
-            raise
-
-    def exit(self) -> None:
-        self._exits.put(None)
-
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        try:
-            self._wait()
-            self._learning.keep()
-        except Exception as error:
-            _say_once(f"nothing is learned from a load: {error!r}")
-        finally:
-            _waiting.discard(self)
-
-    def _wait(self) -> None:
-        """Until no tensor of the load is held any more, or the process exits."""
-        wait_seconds = _FIRST_WAIT_SECONDS
-        while self._learning.touched.held:
-            try:
-                self._exits.get(timeout=wait_seconds)
-            except queue.Empty:
-                wait_seconds = min(2 * wait_seconds, _MOST_WAIT_SECONDS)
-                continue
-            return
-
-
-def _conclude_at_exit() -> None:
-    global _concluding_process
-    if _concluding_process == os.getpid():
-        return
-    if not _concluding_process:
-        atexit.register(_conclude_all)
-    _concluding_process = os.getpid()
-    multiprocessing: Any = sys.modules.get("multiprocessing.util")
-    if multiprocessing is not None:  # which ends a child without what atexit has
-        multiprocessing.Finalize(None, _conclude_all, exitpriority=0)
-
-
-def _conclude_all() -> None:
-    deadline = time.monotonic() + _EXIT_SECONDS
-    conclusions = [each for each in _waiting.copy() if each.process == os.getpid()]
-    for conclusion in conclusions:
-        conclusion.exit()
-    for conclusion in conclusions:
-        conclusion.join(max(0.0, deadline - time.monotonic()))
+def _say_failed(error: Exception) -> None:
+    _say_once(f"nothing is learned from a load: {error!r}")

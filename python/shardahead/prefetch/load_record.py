@@ -8,21 +8,20 @@ that waits a moment. A forked child writes nothing of its parent's. Any thread.
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import logging
 import os
 import queue
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.node.launcher import LocalTopology
+from shardahead.prefetch.exit_duties import ExitDuties
 from shardahead.prefetch.figures import LoadFigures
 from shardahead.prefetch.load_document import LoadStart, file_name, load_document
 from shardahead.prefetch.options import PrefetchOptions
@@ -38,8 +37,7 @@ _LAST_BLOCKS_SECONDS = 1.0
 _EXIT_SECONDS = 2.0
 
 _numbers = itertools.count(1)  # next() is atomic
-_running: set[_Recorder] = set()  # add, discard and a copy are atomic
-_finishing_process = 0
+_duties = ExitDuties(_EXIT_SECONDS)
 
 
 class LoadRecord:
@@ -78,7 +76,6 @@ def begin_record(
     except (OSError, RuntimeError) as error:  # no more threads, or no folder to be in
         _say_missing(options.report, error)
         return None
-    _finish_at_exit()
     return LoadRecord(recorder)
 
 
@@ -87,7 +84,7 @@ class _Recorder:
 
     def __init__(self, folder: str, start: LoadStart, figures: LoadFigures) -> None:
         self._getpid = os.getpid  # a record may outlive the names of this module at the exit
-        self.process: int = self._getpid()
+        self._process = self._getpid()
         self.figures: LoadFigures = figures
         self._folder = folder
         self._load = start
@@ -96,22 +93,13 @@ class _Recorder:
         # How it ended, the first that counts. Not an Event: a collection of garbage may drop a
         # record anywhere, also in this thread while it waits, and set() would wait for that.
         self._over: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="shardahead-record", daemon=True)
 
     def start(self) -> None:
         """Raises RuntimeError where no thread is to be had."""
-        _running.add(self)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            _running.discard(self)
-            raise
-
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
+        _duties.start("shardahead-record", self._run, partial(self.end, "exit"))
 
     def end(self, ended: str) -> None:
-        if self._getpid() == self.process:  # a forked child has no such thread
+        if self._getpid() == self._process:  # a forked child has no such thread
             self._over.put(ended)
 
     def _run(self) -> None:
@@ -119,8 +107,6 @@ class _Recorder:
             self._write(self._watch())
         except Exception as error:
             _say_missing(self._folder, error)
-        finally:
-            _running.discard(self)
 
     def _watch(self) -> str:
         """Until the load is over: how it ended."""
@@ -166,25 +152,3 @@ class _Recorder:
 
 def _say_missing(folder: str, error: BaseException) -> None:
     logger.warning("no report of a load is written to %s: %s", printable(folder), error)
-
-
-def _finish_at_exit() -> None:
-    """Also where multiprocessing ends a child, without what atexit has."""
-    global _finishing_process
-    if _finishing_process == os.getpid():
-        return
-    if not _finishing_process:
-        atexit.register(_finish_all)
-    _finishing_process = os.getpid()
-    multiprocessing: Any = sys.modules.get("multiprocessing.util")
-    if multiprocessing is not None:
-        multiprocessing.Finalize(None, _finish_all, exitpriority=0)
-
-
-def _finish_all() -> None:
-    deadline = time.monotonic() + _EXIT_SECONDS
-    recorders = [recorder for recorder in _running.copy() if recorder.process == os.getpid()]
-    for recorder in recorders:
-        recorder.end("exit")
-    for recorder in recorders:
-        recorder.join(max(0.0, deadline - time.monotonic()))
