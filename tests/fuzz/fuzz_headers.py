@@ -9,23 +9,21 @@ seed draws the same. Of every input:
   and no other one; but for duplicate keys and a few forms that no one writes, which that lets pass;
 - every way to load gives the same tensors, or the same error: of one input in twenty, with torch;
 - an index leads to no file outside its folder.
-
-An input that breaks one of these is kept in the folder of findings; replay it by giving its path.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import re
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from drawn_inputs import Input, require, run
 from safetensors import SafetensorError, deserialize
 
 from shardahead import (
@@ -80,15 +78,6 @@ TOKENS = [
     b"NaN",
 ]
 TOKENS += [b"-0", b"null", b"true", b"[" * 2000, b'{"a":' * 2000, b"9" * 5000]
-
-
-class BrokenPropertyError(Exception):
-    """A property that does not hold."""
-
-
-def require(holds: bool, what: str) -> None:
-    if not holds:
-        raise BrokenPropertyError(what)
 
 
 def well_formed(rng: random.Random) -> tuple[dict[str, Any], int]:
@@ -234,54 +223,28 @@ def check_index(content: bytes, folder: Path) -> None:
         require(inside, "an index leads to no file outside its folder")
 
 
-def check(content: bytes, kind: str, folder: Path, *, ways: bool = True) -> None:
-    if kind == "header":
-        check_header(content)
-        if ways:
-            check_ways(content, folder)
-    else:
-        check_index(content, folder)
+def draw(rng: random.Random) -> tuple[str, bytes]:
+    if rng.random() < 0.7:
+        return "headers-header", draw_header(rng)
+    return "headers-index", draw_index(rng)
 
 
-def fuzz(seconds: float, runs: int, seed: int, findings: Path, folder: Path) -> int:
-    rng = random.Random(seed)
-    until = time.monotonic() + seconds
-    executions = 0
-    while executions < runs if runs else time.monotonic() < until:
-        kind = "header" if rng.random() < 0.7 else "index"
-        content = draw_header(rng) if kind == "header" else draw_index(rng)
-        executions += 1
-        try:
-            check(content, kind, folder, ways=executions % WAYS_EVERY == 0)
-        except BaseException as error:
-            kept = findings / f"headers-{kind}-{seed}-{executions}"
-            kept.write_bytes(content)
-            print(f"{kept}: {error!r}\n{content[:500]!r}")
-            if not isinstance(error, BrokenPropertyError):
-                raise
-            return 1
-    print(f"{executions} executions")
-    return 0
+def check(found: Input, folder: Path) -> None:
+    if "index" in found.name:
+        check_index(found.content, folder)
+        return
+    check_header(found.content)
+    if found.number % WAYS_EVERY == 0:
+        check_ways(found.content, folder)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--runs", type=int, default=0, help="instead of seconds")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--findings", type=Path, default=Path())
-    parser.add_argument("inputs", nargs="*", type=Path, help="findings to replay")
-    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sub").mkdir()
         for shard in ("a.safetensors", "b.safetensors"):
             (folder / shard).write_bytes(b"x")
-        for path in arguments.inputs:
-            check(path.read_bytes(), "index" if "index" in path.name else "header", folder)
-        if arguments.inputs:
-            return 0
-        return fuzz(arguments.seconds, arguments.runs, arguments.seed, arguments.findings, folder)
+        return run(__doc__, draw, partial(check, folder=folder))
 
 
 if __name__ == "__main__":

@@ -6,21 +6,18 @@ their bytes; the same seed draws the same. Of every input:
 - it is read, or refused with a ProfileError that is short;
 - what is read lies in its files, sorted and apart, in no more ranges than the limit;
 - what is read can be written again, and is the same then.
-
-An input that breaks one of these is kept in the folder of findings; replay it by giving its path.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import random
 import sys
-import time
 import zlib
-from pathlib import Path
 from typing import Any
+
+from drawn_inputs import Input, require, run
 
 from shardahead.prefetch.byte_ranges import merged
 from shardahead.prefetch.profile import MAX_RANGES, Profile, ProfileError, decoded, encoded
@@ -65,7 +62,7 @@ def draw_profile(rng: random.Random) -> bytes:
     return content
 
 
-def draw(rng: random.Random) -> bytes:
+def draw(rng: random.Random) -> tuple[str, bytes]:
     content = draw_profile(rng)
     kind = rng.randrange(4)
     if kind == 1:
@@ -88,21 +85,12 @@ def draw(rng: random.Random) -> bytes:
             at = rng.randrange(len(changed) + 1)
             changed[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
         content = bytes(changed)
-    return content
+    return "profile", content
 
 
-class BrokenPropertyError(AssertionError):
-    pass
-
-
-def require(holds: bool, what: str) -> None:
-    if not holds:
-        raise BrokenPropertyError(what)
-
-
-def check(content: bytes) -> None:
+def check(drawn: Input) -> None:
     try:
-        found = decoded(content)
+        found = decoded(drawn.content)
     except ProfileError as error:
         require(len(str(error)) < 200, "an error is short")
         return
@@ -116,40 +104,5 @@ def check(content: bytes) -> None:
     require(again is not None and decoded(again) == found, "it can be written again")
 
 
-def fuzz(seconds: float, runs: int, seed: int, findings: Path) -> int:
-    rng = random.Random(seed)
-    until = time.monotonic() + seconds
-    executions = 0
-    while executions < runs if runs else time.monotonic() < until:
-        content = draw(rng)
-        executions += 1
-        try:
-            check(content)
-        except BaseException as error:
-            kept = findings / f"profile-{seed}-{executions}"
-            kept.write_bytes(content)
-            print(f"{kept}: {error!r}\n{content[:500]!r}")
-            if not isinstance(error, BrokenPropertyError):
-                raise
-            return 1
-    print(f"{executions} executions")
-    return 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--runs", type=int, default=0, help="instead of seconds")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--findings", type=Path, default=Path())
-    parser.add_argument("inputs", nargs="*", type=Path, help="findings to replay")
-    arguments = parser.parse_args()
-    for path in arguments.inputs:
-        check(path.read_bytes())
-    if arguments.inputs:
-        return 0
-    return fuzz(arguments.seconds, arguments.runs, arguments.seed, arguments.findings)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, draw, check))
