@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from shardahead.command.endings import interruptibly
+from shardahead.command.results import DONE
 from shardahead.command.standard_streams import flush_standard_streams
 from shardahead.command.typed_files import selection_of, shards_of
 
@@ -49,9 +50,18 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="of " + _BENCH)
 
 
-def bench(options: argparse.Namespace) -> NoReturn:
-    """Raises OSError where the program is not there, and as `shards_of` does."""
+def bench(options: argparse.Namespace) -> int:
+    """Of several local ranks one measures, and the others are done. Raises OSError where the
+    program is not there, and as `shards_of` does.
+    """
     shards = interruptibly(partial(shards_of, options))
+    if options.shows:
+        _become_bench([*_words_of(options), "--", *(shard.path for shard in shards)])
+    return DONE
+
+
+def _words_of(options: argparse.Namespace) -> list[str]:
+    """The options of the program."""
     words = [f"--shown-as={_as_typed(options)}"]
     for name in ("strategy", "threads", "block_size", "states", "repeats", "limit", "output"):
         value = getattr(options, name)
@@ -59,7 +69,7 @@ def bench(options: argparse.Namespace) -> NoReturn:
             words.append(f"--{name.replace('_', '-')}={value}")
     if options.json:
         words.append("--json")
-    _become_bench([*words, "--", *(shard.path for shard in shards)])
+    return words
 
 
 def _as_typed(options: argparse.Namespace) -> str:

@@ -37,6 +37,7 @@ from shardahead.command.showing_options import (
     add_watching,
     with_seconds,
 )
+from shardahead.command.showing_rank import shows
 from shardahead.command.standard_streams import (
     OutputError,
     complain,
@@ -96,13 +97,14 @@ def _run(words: Sequence[str]) -> int:
         parser = _parser()
         answer_shell(parser)
         options = parser.parse_args(with_seconds(words))
-        if warning := new_warning(os.environ):
+        options.shows = shows(options)
+        if options.shows and (warning := new_warning(os.environ)):
             complain(warning)
         run: Callable[[argparse.Namespace], int] = options.run
         try:
             return run(options)
         except KeyboardInterrupt as ended:
-            if options.json:
+            if options.json and options.shows:
                 with suppress(OutputError):
                     show(json_text(options.command, {"reason": reason_of(ended)}))
             raise

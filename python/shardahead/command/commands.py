@@ -129,7 +129,7 @@ def _start(options: argparse.Namespace, beside: WarmBeside) -> PrefetchHandle:
             rate_limit=options.rate_limit,
         )
     )
-    if is_disabled():
+    if is_disabled() and options.shows:
         complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     shards = beside.shards(where, chosen)
@@ -211,6 +211,8 @@ def _plan_text(options: argparse.Namespace) -> str:
         shards,
     )
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
+    # A share of its own each rank tells.
+    shows = options.shows or chosen.partition != "dynamic"
     sizes = [shard.size_bytes for shard in shards]
     spans = [None] * len(sizes)
     blocks = _core.plan_blocks(sizes, spans, chosen.block_bytes)
@@ -221,7 +223,9 @@ def _plan_text(options: argparse.Namespace) -> str:
             sizes, spans, chosen.block_bytes, chosen.partition, where.rank, where.size
         )
     learned = profiles_of(options.learned, shards) if options.learned else []
-    if options.picture is not None:
+    if not shows:
+        return ""
+    if options.picture is not None and options.shows:
         draw([profile for _, profile in learned], options.picture)
     if not options.json:
         page = _plan_page(options, shards, blocks, share, chosen, where)
@@ -271,6 +275,9 @@ def doctor(options: argparse.Namespace) -> int:
     found: list[MountFacts] = []
     ended: KeyboardInterrupt | None = None
     selection = selection_of(options)
+    if not options.shows:  # ranks that measure a mount at the same time measure each other
+        interruptibly(partial(shards_of, options))
+        return DONE
     try:
         facts, advice = interruptibly(
             lambda: examine_shards(

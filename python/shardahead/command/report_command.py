@@ -19,7 +19,7 @@ from shardahead.command.load_files import read_load_files
 from shardahead.command.load_picture import draw
 from shardahead.command.load_plot import Marks, marks_for, plot
 from shardahead.command.loads import Load, group
-from shardahead.command.results import finish
+from shardahead.command.results import DONE, finish
 from shardahead.command.tables import drawn, new_table, output_encoding, showable
 from shardahead.units import format_bytes, format_rate, printable
 
@@ -49,6 +49,8 @@ def report(options: argparse.Namespace) -> int:
     if options.picture == "":
         raise ValueError("--picture takes the name of a file, and got an empty one")
     loads = interruptibly(lambda: group(read_load_files(options.path)))
+    if not options.shows:
+        return DONE
     if options.picture is not None:
         interruptibly(partial(draw, loads, options.picture))
     if options.json:

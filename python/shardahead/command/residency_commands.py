@@ -1,7 +1,8 @@
 """What `status` and `evict` do: one look at each file, and what was found, for people or as JSON.
 
-Each takes what cli.py parsed and returns the exit status. One thread, which signals interrupt
-(endings.py): what may wait for storage is done by another.
+Each takes what cli.py parsed and returns the exit status. Of several local ranks each finds out its
+own, and one shows. One thread, which signals interrupt (endings.py): what may wait for storage is
+done by another.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import interruptibly, reason_of
+from shardahead.command.evict_beside import leave_to_rank_0
 from shardahead.command.json_documents import json_text
 from shardahead.command.readiness import Required, why_not_ready
 from shardahead.command.residency_screen import (
@@ -40,6 +42,8 @@ def status(options: argparse.Namespace) -> int:
     reason = reason_of(ended) if ended else None
     if required is not None and ended is None:
         reason = why_not_ready(files, required)
+    if not options.shows:
+        return _finish_silently(reason, ended)
     if options.json:
         return finish(json_text("status", residency_document(files, reason)), reason, ended)
     lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
@@ -50,7 +54,8 @@ def status(options: argparse.Namespace) -> int:
 
 def evict(options: argparse.Namespace) -> int:
     before: list[FileResidency] = []
-    files, ended = _each_file(options, partial(_look_and_evict, before))
+    leave = None if options.shows else leave_to_rank_0
+    files, ended = _each_file(options, partial(_look_and_evict, before), leave)
     reason: str | None = None
     if ended is None:
         try:
@@ -58,6 +63,8 @@ def evict(options: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             ended = error
     reason = reason_of(ended) if ended else reason
+    if not options.shows:
+        return _finish_silently(reason, ended)
     if options.json:
         return finish(json_text("evict", residency_document(files, reason)), reason, ended)
     count = min(len(before), sum(file.reason != _NOT_LOOKED_AT for file in files))
@@ -69,6 +76,11 @@ def evict(options: argparse.Namespace) -> int:
     return finish("\n".join(lines), reason, ended)
 
 
+def _finish_silently(reason: str | None, ended: KeyboardInterrupt | None) -> int:
+    """The exit status. Why it is incomplete another rank says, but for a signal to this one."""
+    return finish("", reason, ended, complains=ended is not None)
+
+
 def _look_and_evict(before: list[FileResidency], path: str) -> FileResidency:
     found = residency_of(path)
     left = evict_file(path)
@@ -77,15 +89,21 @@ def _look_and_evict(before: list[FileResidency], path: str) -> FileResidency:
 
 
 def _each_file(
-    options: argparse.Namespace, look: Callable[[str], FileResidency]
+    options: argparse.Namespace,
+    look: Callable[[str], FileResidency],
+    first: Callable[[Sequence[str], Callable[[], bool]], None] | None = None,
 ) -> tuple[list[FileResidency], KeyboardInterrupt | None]:
-    """What `look` finds of each file; of those that it did not come to, that it did not."""
+    """What `look` finds of each file, after `first` with all; of those that it did not come to,
+    that it did not.
+    """
     shards: list[Shard] = []
     found: list[FileResidency] = []
     ended: list[KeyboardInterrupt] = []
 
     def work() -> None:
         shards.extend(shards_of(options))
+        if first is not None:
+            first([shard.path for shard in shards], lambda: bool(ended))
         for shard in shards:
             if ended:
                 return

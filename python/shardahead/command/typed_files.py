@@ -56,15 +56,16 @@ _MOST_SUBFOLDERS = 64  # that a message is to tell of
 
 
 def shards_of(options: argparse.Namespace) -> list[Shard]:
-    """Of what cli.py parsed. What was passed over is said on standard error.
+    """Of what cli.py parsed. What was passed over is said on standard error, by one local rank.
 
     Raises OSError where a PATH is not there or cannot be looked at, ValueError where it has no
     shards or several checkpoints, CheckpointError for what is wrong with an index.
     """
     filters = Filters(tuple(options.include), tuple(options.exclude), options.all)
     shards, notes = resolve_typed(options.path, filters)
-    for note in notes:
-        complain(note)
+    if options.shows:
+        for note in notes:
+            complain(note)
     return shards
 
 

@@ -1,6 +1,6 @@
 """`status --watch`: looks again and again, until it is ended or what is required is resident. On a
 terminal it redraws, else each look is a line, with what --each and -v ask for, or with --json an
-object.
+object. Of several local ranks each looks, and one shows.
 
 One thread, which signals interrupt (endings.py): what may wait for storage is done by another.
 """
@@ -83,6 +83,9 @@ def _look_at(shards: Sequence[Shard]) -> Look:
 def _screen(
     options: argparse.Namespace, required: Required | None
 ) -> Iterator[Callable[[Look, str], None]]:
+    if not options.shows:
+        yield lambda _files, _grown: None
+        return
     if options.json:
         yield lambda files, _: show(_object(files, required))
         return
