@@ -69,6 +69,17 @@ def test_a_promise_names_a_test(promise: str) -> None:
         assert (REPOSITORY / path).is_file(), f"{path} is not there"
 
 
+SAMPLE_VERSION = re.compile(r"\bshardahead(?:-bench)? (\d+\.\d+\.\d+\w*)")
+
+
+def test_samples_of_output_are_of_this_version() -> None:
+    pyproject = text_of("pyproject.toml")
+    (version,) = re.findall(r'^version = "([^"]+)"$', pyproject, re.MULTILINE)
+    samples = {document: SAMPLE_VERSION.findall(text_of(document)) for document in DOCUMENTS}
+    assert sum(map(len, samples.values())) >= 3
+    assert {name: found for name, found in samples.items() if {*found} - {version}} == {}
+
+
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 
