@@ -114,10 +114,30 @@ sys.exit(cli.main(sys.argv[1:]))
     assert {rank.stderr for rank in ranks} == {"shardahead: incomplete: interrupted\n"}
 
 
+LOOKS = f"""
+import sys
+import shardahead.command.evict_beside as e
+e.PATIENCE_SECONDS = 3600
+look = e.residency_of
+def tell(path):
+    if path.endswith("1-of-00002.safetensors"):
+        print("looked", flush=True)
+    return look(path)
+e.residency_of = tell
+{COMMAND}
+"""
+
+
 def test_evict_tells_what_was_there_although_other_ranks_came_first(checkpoint: Path) -> None:
-    ranks = run_ranks("evict", checkpoint, script=PATIENTLY.format(3600))
-    assert [rank.returncode for rank in ranks] == [0] * RANKS
-    assert shown_by(ranks) == "evict: 4.00 MiB of 4.00 MiB dropped\n"
+    first, *others = LAUNCHERS["torchrun"]
+    ranks = [start("evict", str(checkpoint), script=LOOKS, env=each) for each in others]
+    for rank in ranks:
+        assert rank.stdout is not None
+        assert [rank.stdout.readline() for _ in range(2)] == ["looked\n"] * 2  # and waits
+    told = run("evict", str(checkpoint), env=first)
+    assert (told.returncode, told.stdout) == (0, "evict: 4.00 MiB of 4.00 MiB dropped\n")
+    for done in map(finish, ranks):
+        assert (done.returncode, done.stderr, {*done.stdout.split()} - {"looked"}) == (0, "", set())
     assert [resident_bytes(path) for path in shards(checkpoint)] == [0, 0]
 
 
