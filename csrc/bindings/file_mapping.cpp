@@ -13,7 +13,9 @@ namespace shardahead {
 FileMapping::FileMapping(const std::string& path)
     : alone_(true),
       file_(File::open(system_file_io(), path)),
-      mapped_(std::make_shared<MappedFile>(*file_)) {}
+      mapped_(std::make_shared<MappedFile>(*file_)) {
+  MappedFile::faults_alone(*file_);
+}
 
 FileMapping::FileMapping(std::weak_ptr<Engine> engine, std::size_t number,
                          std::shared_ptr<const File> file, std::shared_ptr<MappedFile> mapped)

@@ -128,6 +128,13 @@ const char* strategy_used(Strategy asked, const Step& step) {
   return to_string(step.advice_works ? Strategy::fadvise : Strategy::pread);
 }
 
+// By a forked child, which nobody brings anything in for.
+std::shared_ptr<const File> opened_alone(FileIo& io, const std::string& path) {
+  auto file = File::open(io, path);
+  MappedFile::faults_alone(*file);
+  return file;
+}
+
 }  // namespace
 
 Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<FileTable> files,
@@ -171,7 +178,9 @@ bool Engine::wait(std::chrono::nanoseconds timeout) {
 
 void Engine::cancel() {
   // A forked child has none of the threads, and perhaps a mutex that one of them held.
-  if (state_->job.process.is_here()) state_->crew.cancel();
+  if (!state_->job.process.is_here()) return;
+  state_->crew.cancel();
+  state_->behind.mappings().fault_alone();
 }
 
 bool Engine::done() const {
@@ -291,7 +300,7 @@ std::shared_ptr<MappedFile> Engine::map(std::size_t file) {
   const Job& job = state_->job;
   // A forked child must not wait for a mutex that a thread of its parent held.
   if (job.process.is_here()) return state_->behind.mappings().map(file);
-  return std::make_shared<MappedFile>(*File::open(job.io, job.files->path(file)), job.runtime);
+  return std::make_shared<MappedFile>(*opened_alone(job.io, job.files->path(file)), job.runtime);
 }
 
 std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<MappedFile> mapped,
@@ -330,9 +339,8 @@ std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
   if (!job.process.is_here()) {
     StepTable own_steps;
     const std::string& path = job.files->path(file);
-    return fetch_for_consumer(
-               job.io, own_steps, [&] { return File::open(job.io, path); }, path, range, true)
-        .error;
+    const auto open = [&] { return opened_alone(job.io, path); };
+    return fetch_for_consumer(job.io, own_steps, open, path, range, true).error;
   }
   const BlockRange blocks = job.plan->blocks_under(static_cast<std::uint32_t>(file), range);
   const bool settled = state.consumer.wait_for_blocks(state.crew, blocks, between);

@@ -2,6 +2,7 @@
 // as long as anyone has it. Any thread.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -24,10 +25,15 @@ class Mappings {
   std::shared_ptr<MappedFile> map(std::size_t file);
   // Nothing where no one has it mapped.
   [[nodiscard]] std::shared_ptr<MappedFile> find(std::size_t file) const;
+  // From now on nothing is brought in for those who have them, or map a file later.
+  void fault_alone() noexcept;
 
  private:
+  [[nodiscard]] bool is_mapped(std::size_t file) const noexcept;
+
   FileTable& files_;
   Runtime& runtime_;
+  std::atomic<bool> alone_ = false;
   mutable Mutex mutex_;
   std::vector<std::weak_ptr<MappedFile>> mapped_ GUARDED_BY(mutex_);  // by file
 };

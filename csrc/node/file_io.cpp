@@ -218,6 +218,10 @@ class SystemFileIo final : public FileIo {
     return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
   }
 
+  int fadvise_sequential(int descriptor) noexcept override {
+    return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL);
+  }
+
   int readahead(int descriptor, ByteRange range) noexcept override {
     const ssize_t result = ::readahead(descriptor, static_cast<off_t>(range.offset), range.length);
     return result < 0 ? -errno : 0;

@@ -60,6 +60,8 @@ class FileIo {
   virtual int readahead(int descriptor, ByteRange range) noexcept = 0;
   // From now on a read through this descriptor brings in what it asks for, and nothing ahead of it.
   virtual int fadvise_random(int descriptor) noexcept = 0;
+  // From now on a fault or a read through it brings in twice as much ahead as the mount says.
+  virtual int fadvise_sequential(int descriptor) noexcept = 0;
   // Faults in the first page of the range through a mapping that asks for huge pages, and waits for
   // it. Kernels since 5.18 read two huge pages for it, or one where the range is no longer than
   // that, beginning at the 2 MiB boundary below, whatever the mount's readahead is. Needs pages of

@@ -4,6 +4,10 @@
 
 namespace shardahead {
 
+void MappedFile::faults_alone(const File& file) noexcept {
+  file.io().fadvise_sequential(file.descriptor());
+}
+
 int MappedFile::bring_in(ByteRange range) const noexcept {
   if (range.empty()) return 0;
   const std::uint64_t begin = align_down(range.offset, page_bytes());

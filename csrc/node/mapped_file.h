@@ -18,6 +18,11 @@ class MappedFile : public Mapping {
 
   using Mapping::memory;
 
+  // Where nothing brings in what is mapped of it but faults, or reads one after the other: the
+  // kernel then reads as far ahead of them as it does for torch, and with it the safetensors
+  // library, which ask for it as well.
+  static void faults_alone(const File& file) noexcept;
+
   // Faults in every page of the range, to be read. 0, or -errno: -EFAULT where one cannot be read,
   // -EINVAL before Linux 5.14.
   [[nodiscard]] int bring_in(ByteRange range) const noexcept;

@@ -90,6 +90,9 @@ class FaultyFileIo : public FileIo {
   int readahead(int descriptor, ByteRange range) noexcept override;
   // Nothing is done where it fails, so no fault can be told from none.
   int fadvise_random(int descriptor) noexcept override { return inner_.fadvise_random(descriptor); }
+  int fadvise_sequential(int descriptor) noexcept override {
+    return inner_.fadvise_sequential(descriptor);
+  }
   int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;
   std::int64_t cachestat(int descriptor, ByteRange range) noexcept override;

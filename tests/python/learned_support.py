@@ -8,14 +8,17 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MIB, result_of, start_python
 
+from shardahead.prefetch.byte_ranges import Ranges
 from shardahead.prefetch.profile import Profile
-from shardahead.prefetch.profile_file import read_profile
+from shardahead.prefetch.profile_file import read_profile, write_profile
 
 torch = pytest.importorskip("torch")
 save_file = pytest.importorskip("safetensors.torch").save_file
@@ -151,6 +154,17 @@ def profile_in(folder: Path) -> Profile:
     found = read_profile(str(folder / name))
     assert found is not None
     return found
+
+
+def rewrite(checkpoint: Path, profiles: Path, change: Callable[[int, int], Ranges]) -> None:
+    """Leaves a profile under the key "one" that has the ranges which `change` gives for the number
+    of a shard and its size.
+    """
+    load("iterator", checkpoint, learn=str(profiles), learn_key="one")
+    [path] = profiles.iterdir()
+    known = profile_in(profiles)
+    ranges = tuple(change(i, size) for i, (_, size) in enumerate(known.files))
+    write_profile(str(path), replace(known, ranges=ranges))
 
 
 def warnings(load: dict[str, Any]) -> list[str]:

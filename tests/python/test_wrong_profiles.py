@@ -4,21 +4,16 @@ go of the tensor that shows it, and also where most of it is right. See also tes
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import KIB, MIB, MakeMount, run_python
-from learned_support import load, profile_in, write_checkpoint
+from learned_support import rewrite, write_checkpoint
 
 from shardahead.prefetch.byte_ranges import Ranges
-from shardahead.prefetch.profile_file import write_profile
 from shardahead.prefetch.profile_trust import DOUBTED_BYTES, SAMPLED_DOUBTED_BYTES, ProfileTrust
 
 pytest.importorskip("torch")
-
-Rewrite = Callable[[int, int], Ranges]
 
 LOAD = """
 import json, sys, time
@@ -47,15 +42,6 @@ def profiles(tmp_path: Path) -> Path:
     folder = tmp_path / "profiles"
     folder.mkdir()
     return folder
-
-
-def rewrite(checkpoint: Path, profiles: Path, change: Rewrite) -> None:
-    """Leaves a profile of `checkpoint` with other ranges, by the number of a shard and its size."""
-    load("iterator", checkpoint, learn=str(profiles), learn_key="one")
-    [path] = profiles.iterdir()
-    known = profile_in(profiles)
-    ranges = tuple(change(i, size) for i, (_, size) in enumerate(known.files))
-    write_profile(str(path), replace(known, ranges=ranges))
 
 
 def test_it_is_given_up_while_the_first_tensor_is_held(

@@ -57,9 +57,9 @@ class ProfileWatch:
                 if handle is None or self._learning.given_up:
                     return
                 if self._learning.is_in_the_way():
-                    handle.cancel()
+                    handle.cancel()  # also of one that is done: faults are all there is from now on
                     return
-                if handle.done or touched.touched_bytes >= _PROVEN_BYTES:
+                if touched.touched_bytes >= _PROVEN_BYTES:
                     return
                 del handle
                 spent_seconds = time.thread_time() - began
