@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 
-#: A profile that lacks less than so much is not doubted: two windows of readahead, as they are
-#: by default.
-DOUBTED_BYTES = 256 * 1024
+#: A profile that lacks less than so much is not doubted: what one fault reads by default. The next
+#: one may wait behind all that the profile wants.
+DOUBTED_BYTES = 128 * 1024
 #: Of a loader that is looked at from time to time more goes unseen.
 SAMPLED_DOUBTED_BYTES = 1024**2
 # The parts of what was touched that the profile lacks, and of what it wants that was passed
