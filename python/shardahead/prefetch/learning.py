@@ -88,6 +88,11 @@ class Learning:
         self._process = os.getpid()
         self._ends = [True]  # emptied by the one that ends it: pop() is atomic
 
+    @property
+    def has_profile(self) -> bool:
+        """Whether the last load like this one has left what it touched."""
+        return self._wanted is not None
+
     def narrowed(self, spans: Spans) -> list[Sequence[tuple[int, int]] | None]:
         """Of what is wanted by itself, what is wanted by the profile as well."""
         if self._wanted is None:

@@ -29,6 +29,7 @@ from shardahead.checkpoint.shards import SAFETENSORS_SUFFIXES, Files, was_replac
 from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.memory import budget_in_force
 from shardahead.node.residency import evict
+from shardahead.prefetch.byte_ranges import Ranges, common, merged
 from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.options import Options
@@ -52,7 +53,12 @@ logger = logging.getLogger("shardahead")
 
 
 class Load(CheckpointPass):
-    """One pass over such a checkpoint."""
+    """One pass over such a checkpoint.
+
+    `unneeded(name)`: the consumer is given this tensor as any other, and will not look at it. Its
+    bytes are neither brought in nor waited for; where it is looked at all the same they come in by
+    faults. A profile of the last load knows better, and mode "pread" reads all.
+    """
 
     def __init__(
         self,
@@ -67,6 +73,7 @@ class Load(CheckpointPass):
         slices: Slices | None = None,
         order: str = "offset",
         strict: bool = False,
+        unneeded: Callable[[str], bool] | None = None,
     ) -> None:
         with importing_torch("the weight iterators need torch and safetensors"):
             import safetensors  # noqa: F401
@@ -94,11 +101,17 @@ class Load(CheckpointPass):
         self._tell_that = [True]  # emptied by the one that tells: pop() is atomic
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
+        self._looked_at: list[Ranges] = []  # by shard, where something is unneeded
+        if self.mode == "pread" or (self.learning is not None and self.learning.has_profile):
+            unneeded = None
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
-        if names is not None or progress is not None or self.parts:
+        narrows = names is not None or bool(self.parts) or unneeded is not None
+        if narrows or progress is not None:
             self._read_headers()
-        if names is not None or self.parts:
-            spans = [self._spans(index) for index in range(len(self.shards))]
+        if narrows:
+            spans = [self._spans(index, unneeded) for index in range(len(self.shards))]
+        if unneeded is not None:
+            self._looked_at = [merged(each) for each in spans if each is not None]
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, self.options, self._keep)
             self.figures.reader = self.reading.reader
@@ -268,6 +281,8 @@ class Load(CheckpointPass):
 
     def _expected(self, index: int, offset: int, length: int) -> Sequence[tuple[int, int]] | None:
         """What of these bytes of a tensor is to be there before it is handed out; None for all."""
+        if self._looked_at:
+            return common(((offset, length),), self._looked_at[index])
         return None if self.learning is None else self.learning.expected(index, offset, length)
 
     def _bring_in_expected(
@@ -303,9 +318,10 @@ class Load(CheckpointPass):
         if self._mapped is not None:
             self._mapped.consumed(index, offset)
 
-    def _spans(self, index: int) -> list[tuple[int, int]]:
+    def _spans(self, index: int, unneeded: Callable[[str], bool] | None) -> list[tuple[int, int]]:
         header = self.header(index)
-        return [(0, header.data_offset), *spans_of(header.tensors)]
+        tensors = [t for t in header.tensors if unneeded is None or not unneeded(t.name)]
+        return [(0, header.data_offset), *spans_of(tensors)]
 
     def _read_headers(self) -> None:
         for index, whole in enumerate(read_headers(self.shards)):
