@@ -2,7 +2,7 @@
 
 Whether vLLM has them so is tested in vLLM itself (tests/integrations/test_vllm.py).
 """
-# ruff: noqa: ARG001 - the parameters of the stand-in are vLLM's
+# ruff: noqa: ARG001, ARG002 - the parameters of the stand-in are vLLM's
 
 from __future__ import annotations
 
@@ -246,6 +246,50 @@ def test_a_new_argument_that_is_given_is_vllms(
     load: Callable[..., Any] = utils.safetensors_weights_iterator
     assert not loads_itself(load(shards, False, "prefetch"), caplog)
     assert loads_itself(load(shards, False, "prefetch", something=1), caplog)
+
+
+def test_a_model_that_has_no_place_for_a_tensor_is_asked_while_it_is_loaded(
+    utils: ModuleType, shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loader:
+        def get_all_weights(self, model_config: Any, model: Any) -> Weights:
+            yield from self._get_weights_iterator(SimpleNamespace(prefix="model."))
+
+        def _get_weights_iterator(self, source: Any) -> Weights:
+            load: Callable[..., Weights] = utils.safetensors_weights_iterator
+            return load(shards, False, "prefetch")
+
+    class PPMissingLayer:
+        pass
+
+    class Model:
+        config = SimpleNamespace(tie_word_embeddings=False)
+
+        def named_modules(self) -> list[tuple[str, Any]]:
+            return [("", self), ("model.a0", PPMissingLayer()), ("model.a1", object())]
+
+    own_methods = Loader.get_all_weights, Loader._get_weights_iterator
+    monkeypatch.setattr(sys.modules[LOADER], "DefaultModelLoader", Loader)
+    vllm.register()
+    from shardahead.integrations import vllm_weights
+
+    asked = []
+
+    def load(*arguments: Any, unneeded: Any, **options: Any) -> Any:
+        asked.append(unneeded)
+        return made(*arguments, unneeded=unneeded, **options)
+
+    made = vars(vllm_weights)["Load"]
+    monkeypatch.setattr(vllm_weights, "Load", load)
+    loader, model = Loader(), Model()
+    names = [name for name, _ in loader.get_all_weights(None, model)]
+    assert names == [f"{letter}{number}" for number in range(2) for letter in "abc"]
+    assert [asked[0](f"{name}.weight") for name in ("a0", "a1", "b0")] == [True, False, False]
+    list(Loader()._get_weights_iterator(SimpleNamespace(prefix="")))
+    list(utils.safetensors_weights_iterator(shards, False, "prefetch"))
+    assert asked[1:] == [None, None]
+    vllm.unregister()
+    assert own_methods == (Loader.get_all_weights, Loader._get_weights_iterator)
 
 
 def test_the_prefetch_alone_gives_a_handle_and_keeps_vllms_errors(

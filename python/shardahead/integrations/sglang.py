@@ -37,6 +37,12 @@ _HOOKED = {
         _LOADER, "DefaultModelLoader._get_weights_iterator", ("self", "source")
     ),
 }
+#: Hooked as well, where it is there: by it the model is known.
+_HOOKED_IF_THERE = {
+    "all_weights_of_loader": Seam(
+        _LOADER, "DefaultModelLoader._get_all_weights", ("self", "model_config", "model")
+    ),
+}
 #: What is used besides.
 _USED = (
     Seam(_UTILS, "_get_prefetch_block_size", ()),
@@ -62,7 +68,8 @@ def register() -> None:
 
     from shardahead.integrations import sglang_weights
 
-    for name, seam in _HOOKED.items():
+    there = {n: seam for n, seam in _HOOKED_IF_THERE.items() if missing([seam]) is None}
+    for name, seam in {**_HOOKED, **there}.items():
         target = f"{seam.module}.{seam.name}"
         HookRegistry.register(target, getattr(sglang_weights, name), HookType.AROUND)
     _registered = True

@@ -14,6 +14,7 @@ import logging
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
+from shardahead.integrations.stages import unneeded_by
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_prefetched_unasked
@@ -58,16 +60,23 @@ logger = logging.getLogger("shardahead")
 
 # What SGLang has started ahead of its iterators, and holds.
 _started: weakref.WeakSet[PrefetchHandle] = weakref.WeakSet()
+# The model that a loader loads, and which tensors it passes over, by their names: SGLang does not
+# tell that to its iterators.
+_models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+_unneeded: ContextVar[Callable[[str], bool] | None] = ContextVar(
+    "shardahead_sglang_unneeded", default=None
+)
 
 
 def weights(original: Function, *args: Any, **kwargs: Any) -> Weights:
     """Around weight_utils.safetensors_weights_iterator."""
-    return _weights_or(original, args, kwargs, "Loading safetensors checkpoint shards")
+    bar = "Loading safetensors checkpoint shards"
+    return _weights_or(original, args, kwargs, bar, _unneeded.get())
 
 
 def buffered_weights(original: Function, *args: Any, **kwargs: Any) -> Weights:
     """Around weight_utils.buffered_multi_thread_safetensors_weights_iterator."""
-    return _weights_or(original, args, kwargs, "Multi-thread loading shards")
+    return _weights_or(original, args, kwargs, "Multi-thread loading shards", _unneeded.get())
 
 
 def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> Any:
@@ -85,10 +94,28 @@ def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> A
     return handle
 
 
+def all_weights_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
+    """Around DefaultModelLoader._get_all_weights."""
+    model = _bound(original, (loader, *args), kwargs)["model"]
+    _models[loader] = weakref.ref(model)
+    return original(loader, *args, **kwargs)
+
+
 def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
-    """Around DefaultModelLoader._get_weights_iterator, which beside a prefetch falls back to one
-    thread unless it is told not to: SGLang's threads and its prefetch would read at the same time,
-    Shardahead's iterators wait for what is on its way.
+    """Around DefaultModelLoader._get_weights_iterator, of one of a model's checkpoints."""
+    model = _models.get(loader)
+    source = _bound(original, (loader, *args), kwargs)["source"]
+    token = _unneeded.set(unneeded_by(model and model(), getattr(source, "prefix", "")))
+    try:
+        return _with_several_threads(original, loader, *args, **kwargs)
+    finally:
+        _unneeded.reset(token)
+
+
+def _with_several_threads(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
+    """What beside a prefetch falls back to one thread unless it is told not to: SGLang's threads
+    and its prefetch would read at the same time, Shardahead's iterators wait for what is on its
+    way.
     """
     config = loader.load_config
     extra = config.model_loader_extra_config
@@ -103,7 +130,13 @@ def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kw
         loader.load_config = config
 
 
-def _weights_or(original: Function, args: Any, kwargs: Any, description: str) -> Weights:
+def _weights_or(
+    original: Function,
+    args: Any,
+    kwargs: Any,
+    description: str,
+    unneeded: Callable[[str], bool] | None,
+) -> Weights:
     """As SGLang's own: nothing happens before the first tensor is asked for."""
     given = _bound(original, args, kwargs)
     files = given["hf_weights_files"]
@@ -111,7 +144,7 @@ def _weights_or(original: Function, args: Any, kwargs: Any, description: str) ->
         yield from original(*args, **kwargs)
         return
     try:
-        load = _load(files, given)
+        load = _load(files, given, unneeded)
     except (OSError, ValueError) as error:
         logger.warning("SGLang loads by itself: %s", error)
         yield from original(*args, **kwargs)
@@ -147,7 +180,9 @@ def _takes(original: Function, given: Mapping[str, Any], files: Sequence[str]) -
         return False  # SGLang says what is wrong with them
 
 
-def _load(files: Sequence[str], given: Mapping[str, Any]) -> Load:
+def _load(
+    files: Sequence[str], given: Mapping[str, Any], unneeded: Callable[[str], bool] | None
+) -> Load:
     return Load(
         list(files),
         options=keyed(_options(given["prefetch_num_threads"]), "sglang", _STATE, _GROUPS),
@@ -157,6 +192,7 @@ def _load(files: Sequence[str], given: Mapping[str, Any]) -> Load:
         drop_after=given["drop_cache_after_load"],
         progress=None,
         order="name",
+        unneeded=unneeded,
     )
 
 

@@ -48,6 +48,16 @@ _REPLACED = {
         ("sorted_files", "num_prefetch_threads", "block_size"),
     ),
 }
+_LOADER = f"{_LOADERS}.default_loader"
+#: Methods that are replaced as well, by which the model is known. Without them it is not.
+_METHODS = {
+    "all_weights_of_loader": Seam(
+        _LOADER, "DefaultModelLoader.get_all_weights", ("self", "model_config", "model")
+    ),
+    "weights_iterator_of_loader": Seam(
+        _LOADER, "DefaultModelLoader._get_weights_iterator", ("self", "source")
+    ),
+}
 #: What is used besides.
 _USED = (
     Seam(_UTILS, "enable_tqdm", ("use_tqdm_on_load",)),
@@ -58,16 +68,12 @@ _USED = (
     Seam("vllm.config", "get_current_vllm_config_or_none", ()),
     Seam(_LOADERS, "register_model_loader", ("load_format",)),
     Seam(_LOADERS, "_LOAD_FORMAT_TO_MODEL_LOADER"),
-    Seam(
-        f"{_LOADERS}.default_loader",
-        "DefaultModelLoader._get_weights_iterator",
-        ("self", "source"),
-    ),
+    _METHODS["weights_iterator_of_loader"],
 )
 
 logger = logging.getLogger("shardahead")
 
-_replacements: list[tuple[ModuleType, str, Any]] = []  # module, name, what was there
+_replacements: list[tuple[Any, str, Any]] = []  # module or class, name, what was there
 
 
 def register() -> None:
@@ -85,8 +91,8 @@ def register() -> None:
 def unregister() -> None:
     """Puts vLLM's own functions back. The load format stays, and reads as vLLM does."""
     while _replacements:
-        module, name, original = _replacements.pop()
-        setattr(module, name, original)
+        place, name, original = _replacements.pop()
+        setattr(place, name, original)
 
 
 def _register_load_format() -> None:
@@ -108,8 +114,18 @@ def _replace_functions() -> None:
         original = seam.find()
         replacement = getattr(vllm_weights, maker)(original)
         for module, name in _places(original):
-            _replacements.append((module, name, original))
-            setattr(module, name, replacement)
+            _replace(module, name, original, replacement)
+    if missing(_METHODS.values()) is None:
+        for maker, seam in _METHODS.items():
+            original = seam.find()
+            owner, _, name = seam.name.rpartition(".")
+            replacement = getattr(vllm_weights, maker)(original)
+            _replace(Seam(seam.module, owner).find(), name, original, replacement)
+
+
+def _replace(place: Any, name: str, original: Any, replacement: Any) -> None:
+    _replacements.append((place, name, original))
+    setattr(place, name, replacement)
 
 
 def _places(function: Any) -> list[tuple[ModuleType, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
+from shardahead.integrations.stages import unneeded_by
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.beside_loader import prefetching
@@ -63,6 +65,8 @@ logger = logging.getLogger("shardahead")
 
 _asked: ContextVar[Asked] = ContextVar("shardahead_vllm_asked", default=NOTHING_ASKED)
 _running: list[PrefetchHandle] = []  # vLLM drops what its prefetch returns
+# The model that a loader loads, which it does not tell its iterators.
+_models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -148,6 +152,30 @@ def pt_weights(original: Function) -> Function:
 multi_thread_pt_weights = pt_weights
 
 
+def all_weights_of_loader(original: Function) -> Function:
+    """In place of DefaultModelLoader.get_all_weights."""
+
+    @functools.wraps(original)
+    def get_all_weights(self: Any, model_config: Any, model: Any) -> Weights:
+        _models[self] = weakref.ref(model)
+        return original(self, model_config, model)  # type: ignore[no-any-return]
+
+    return get_all_weights
+
+
+def weights_iterator_of_loader(original: Function) -> Function:
+    """In place of DefaultModelLoader._get_weights_iterator, of one of a model's checkpoints."""
+
+    @functools.wraps(original)
+    def _get_weights_iterator(self: Any, source: Any) -> Weights:
+        model = _models.get(self)
+        unneeded = unneeded_by(model and model(), getattr(source, "prefix", ""))
+        with asking(_asked.get().without(unneeded)):
+            return original(self, source)  # type: ignore[no-any-return]
+
+    return _get_weights_iterator
+
+
 def prefetch_all_checkpoints(original: Function) -> Function:
     """In place of weight_utils._prefetch_all_checkpoints. Gives a handle, which vLLM drops."""
     signature = inspect.signature(original)
@@ -195,6 +223,7 @@ def _weights(
             drop_after=asked.drop_after,
             progress=None,
             order=order,
+            unneeded=asked.unneeded,
         )
     except (OSError, ValueError) as error:
         logger.warning("vLLM loads by itself: %s", error)
