@@ -37,10 +37,13 @@ _HOOKED = {
         _LOADER, "DefaultModelLoader._get_weights_iterator", ("self", "source")
     ),
 }
-#: Hooked as well, where it is there: by it the model is known.
+#: Hooked as well, where they are there: by them the model is known.
 _HOOKED_IF_THERE = {
     "all_weights_of_loader": Seam(
         _LOADER, "DefaultModelLoader._get_all_weights", ("self", "model_config", "model")
+    ),
+    "commit_of_loader": Seam(
+        _LOADER, "DefaultModelLoader.commit_model_weights", ("self", "model", "resolved_sources")
     ),
 }
 #: What is used besides.

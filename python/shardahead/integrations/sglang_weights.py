@@ -95,10 +95,15 @@ def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> A
 
 
 def all_weights_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
-    """Around DefaultModelLoader._get_all_weights."""
+    """Around DefaultModelLoader._get_all_weights and, for its startup overlap,
+    commit_model_weights.
+    """
     model = _bound(original, (loader, *args), kwargs)["model"]
     _models[loader] = weakref.ref(model)
     return original(loader, *args, **kwargs)
+
+
+commit_of_loader = all_weights_of_loader
 
 
 def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:

@@ -66,6 +66,6 @@ def _in_model(model: Any) -> Callable[[str], Any]:
     for name in _MAPPERS:
         mapper = getattr(model, name, None)
         if mapper is not None:
-            found: Callable[[str], Any] = mapper._map_name
+            found: Callable[[str], Any] = getattr(mapper, "map_name", None) or mapper._map_name
             return found
     return lambda name: name
