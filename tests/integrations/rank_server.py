@@ -126,3 +126,15 @@ def digest(weights: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         "bytes": total,
         "seconds": time.monotonic() - started,
     }
+
+
+def parameters_of(model: Any) -> dict[str, Any]:
+    """A checksum of each parameter of a model, by its name, and the bytes of all."""
+    import torch
+
+    found, total = {}, 0
+    for name, parameter in model.named_parameters():
+        raw = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
+        found[name] = hashlib.blake2b(memoryview(raw.numpy()), digest_size=8).hexdigest()
+        total += raw.nbytes
+    return {"parameters": found, "bytes": total}

@@ -30,6 +30,7 @@ from sglang.srt.distributed import parallel_state  # noqa: E402
 from sglang.srt.model_loader import loader, weight_utils  # noqa: E402
 from sglang.srt.runtime_context import get_model, publish  # noqa: E402
 from sglang.srt.server_args import prepare_server_args  # noqa: E402
+from sglang_model import load_model  # noqa: E402
 
 FUNCTIONS = (
     "_prefetch_all_checkpoints",
@@ -261,6 +262,7 @@ def _start(checkpoint: str, options: list[str] | None, plugin: bool) -> Any:
 if __name__ == "__main__":
     served = (
         load,
+        load_model,
         load_started_early,
         prefetch,
         cancelled_prefetch,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Checkpoint, Engine, MakeMount, RankResult, Served, resident_bytes
+from nodes import Nodes, check_that_a_node_learns, check_that_a_stage_gets_its_layers, free_port
 
-pytest_plugins = ["harness"]
+pytest_plugins = ["harness", "nodes"]
 
 RANKS = 4
 PREFETCH = "--weight-loader-prefetch-checkpoints"
@@ -315,6 +315,20 @@ def test_a_version_that_has_changed_is_left_alone_with_one_warning(
     assert missing in warnings[0]
 
 
+def test_a_node_reads_what_its_ranks_have_used_before(
+    newest: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(newest, llama, make_mount, tmp_path / "nodes")
+    check_that_a_node_learns(nodes, llama, tmp_path / "profiles")
+
+
+def test_a_stage_of_a_pipeline_reads_its_own_layers(
+    newest: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(newest, llama, make_mount, tmp_path / "nodes")
+    check_that_a_stage_gets_its_layers(nodes, llama)
+
+
 def load_in_a_world(
     engine: Engine, folder: Path, options: list[str], env: dict[str, str] | None = None
 ) -> list[RankResult]:
@@ -323,10 +337,3 @@ def load_in_a_world(
     rank = {"checkpoint": str(folder), "options": options}
     worlds = [{"rank": i, "size": RANKS, "local_rank": i} for i in range(RANKS)]
     return engine.run("load", [{**rank, "world": world} for world in worlds], env=job)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from harness import MIB, Checkpoint, Engine, MakeMount, Served, make_checkpoint, resident_bytes
+from nodes import Nodes, check_that_a_node_learns, check_that_a_stage_gets_its_layers
 
-pytest_plugins = ["harness"]
+pytest_plugins = ["harness", "nodes"]
 
 SIZE = 4
 WITHOUT = {"VLLM_PLUGINS": ""}
@@ -217,6 +218,23 @@ def test_pt_checkpoints_load_beside_a_prefetch(
     (found,) = vllm.run("load", [{"checkpoint": str(mount.mountpoint)}])
     assert same_but_for_order(found.result, expected.result)
     assert "prefetch:" in found.log
+
+
+# ---- only what each node needs ----
+
+
+def test_a_node_reads_what_its_ranks_have_used_before(
+    vllm: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(vllm, llama, make_mount, tmp_path / "nodes")
+    check_that_a_node_learns(nodes, llama, tmp_path / "profiles")
+
+
+def test_a_stage_of_a_pipeline_reads_its_own_layers(
+    vllm: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(vllm, llama, make_mount, tmp_path / "nodes")
+    check_that_a_stage_gets_its_layers(nodes, llama)
 
 
 # ---- vLLM's own prefetch ----

@@ -29,6 +29,7 @@ from vllm.logger import configure_logging  # noqa: E402
 from vllm.model_executor.model_loader import default_loader, get_model_loader, weight_utils  # noqa: E402
 from vllm.plugins import load_general_plugins  # noqa: E402
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: E402
+from vllm_model import load_model  # noqa: E402
 
 FUNCTIONS = (
     "safetensors_weights_iterator",
@@ -185,4 +186,5 @@ def _join(world: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    rank_server.serve({f.__name__: f for f in (load, prefetch, look, refused, engines_own_tests)})
+    served = (load, load_model, prefetch, look, refused, engines_own_tests)
+    rank_server.serve({function.__name__: function for function in served})
