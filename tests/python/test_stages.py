@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shardahead.integrations.stages import absent_prefixes, may_tie_embeddings, unneeded_by
+from shardahead.integrations.stages import (
+    LoadedModels,
+    absent_prefixes,
+    may_tie_embeddings,
+    unneeded_by,
+)
 
 
 class PPMissingLayer:
@@ -147,3 +153,22 @@ def test_a_part_that_the_server_does_without_is_not_needed() -> None:
     modules = [("visual", StageMissingLayer()), ("model.layers.0", Layer())]
     assert absent_prefixes(modules, tied=False) == ("visual.",)
     assert absent_prefixes(modules, tied=True) == ()
+
+
+def test_the_model_of_a_loader_is_known_while_it_is_there() -> None:
+    models, loader, source = LoadedModels(), Layer(), SimpleNamespace(prefix="language_model.")
+    model = Model(stage(2, 4, 4, "language_model.model."), config=UNTIED)
+    assert models.unneeded(loader, source) is None
+    models.note(loader, model)
+    unneeded = models.unneeded(loader, source)
+    assert unneeded is not None
+    assert unneeded("model.layers.0.w")
+    del model
+    gc.collect()
+    assert models.unneeded(loader, source) is None
+
+
+def test_a_loader_that_cannot_be_noted_is_not() -> None:
+    models, loader = LoadedModels(), [1]
+    models.note(loader, Model(stage(2, 4, 4)))
+    assert models.unneeded(loader, SimpleNamespace()) is None

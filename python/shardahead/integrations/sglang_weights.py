@@ -24,7 +24,7 @@ from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.stages import unneeded_by
+from shardahead.integrations.stages import LoadedModels
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_prefetched_unasked
@@ -60,9 +60,8 @@ logger = logging.getLogger("shardahead")
 
 # What SGLang has started ahead of its iterators, and holds.
 _started: weakref.WeakSet[PrefetchHandle] = weakref.WeakSet()
-# The model that a loader loads, and which tensors it passes over, by their names: SGLang does not
-# tell that to its iterators.
-_models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+_models = LoadedModels()
+# Which tensors the model passes over, by their names, while its loader makes an iterator.
 _unneeded: ContextVar[Callable[[str], bool] | None] = ContextVar(
     "shardahead_sglang_unneeded", default=None
 )
@@ -98,8 +97,7 @@ def all_weights_of_loader(original: Function, loader: Any, *args: Any, **kwargs:
     """Around DefaultModelLoader._get_all_weights and, for its startup overlap,
     commit_model_weights.
     """
-    model = _bound(original, (loader, *args), kwargs)["model"]
-    _models[loader] = weakref.ref(model)
+    _models.note(loader, _bound(original, (loader, *args), kwargs)["model"])
     return original(loader, *args, **kwargs)
 
 
@@ -108,9 +106,8 @@ commit_of_loader = all_weights_of_loader
 
 def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
     """Around DefaultModelLoader._get_weights_iterator, of one of a model's checkpoints."""
-    model = _models.get(loader)
     source = _bound(original, (loader, *args), kwargs)["source"]
-    token = _unneeded.set(unneeded_by(model and model(), getattr(source, "prefix", "")))
+    token = _unneeded.set(_models.unneeded(loader, source))
     try:
         return _with_several_threads(original, loader, *args, **kwargs)
     finally:

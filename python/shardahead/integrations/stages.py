@@ -7,13 +7,36 @@ needed although it is not is brought in as ever. Imports no engine. Any thread.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 # By name: engines move them between modules, and some models have their own.
 _PLACEHOLDERS = {"PPMissingLayer", "StageMissingLayer"}
 # What names in a checkpoint become in the model.
 _MAPPERS = ("hf_to_vllm_mapper", "hf_to_sglang_mapper")
+
+
+class LoadedModels:
+    """Which model each of an engine's loaders is at: engines do not tell it where files are read.
+    Holds neither.
+    """
+
+    def __init__(self) -> None:
+        self._models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+    def note(self, loader: Any, model: Any) -> None:
+        with suppress(TypeError):  # one that cannot be a key, or be referred to
+            self._models[loader] = weakref.ref(model)
+
+    def unneeded(self, loader: Any, source: Any) -> Callable[[str], bool] | None:
+        """As `unneeded_by`, of one of the checkpoints of the model that `loader` is at."""
+        with suppress(TypeError):
+            model = self._models.get(loader)
+            if model is not None:
+                return unneeded_by(model(), getattr(source, "prefix", ""))
+        return None
 
 
 def unneeded_by(model: Any, prefix: str = "") -> Callable[[str], bool] | None:

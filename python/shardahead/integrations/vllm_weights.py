@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
@@ -24,7 +23,7 @@ from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.stages import unneeded_by
+from shardahead.integrations.stages import LoadedModels
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.beside_loader import prefetching
@@ -65,8 +64,7 @@ logger = logging.getLogger("shardahead")
 
 _asked: ContextVar[Asked] = ContextVar("shardahead_vllm_asked", default=NOTHING_ASKED)
 _running: list[PrefetchHandle] = []  # vLLM drops what its prefetch returns
-# The model that a loader loads, which it does not tell its iterators.
-_models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+_models = LoadedModels()
 
 
 @contextmanager
@@ -157,7 +155,7 @@ def all_weights_of_loader(original: Function) -> Function:
 
     @functools.wraps(original)
     def get_all_weights(self: Any, model_config: Any, model: Any) -> Weights:
-        _models[self] = weakref.ref(model)
+        _models.note(self, model)
         return original(self, model_config, model)  # type: ignore[no-any-return]
 
     return get_all_weights
@@ -168,9 +166,7 @@ def weights_iterator_of_loader(original: Function) -> Function:
 
     @functools.wraps(original)
     def _get_weights_iterator(self: Any, source: Any) -> Weights:
-        model = _models.get(self)
-        unneeded = unneeded_by(model and model(), getattr(source, "prefix", ""))
-        with asking(_asked.get().without(unneeded)):
+        with asking(_asked.get().without(_models.unneeded(self, source))):
             return original(self, source)  # type: ignore[no-any-return]
 
     return _get_weights_iterator
