@@ -19,11 +19,6 @@ from sglang.srt.model_loader import loader
 from sglang.srt.models import llama
 from sglang.srt.server_args import prepare_server_args
 
-# What no load comes to: parsers of answers, and the kernels of rotations.
-for _name in ("partial_json_parser", "vllm"):
-    for _part in ("", ".core", ".core.options", ".core.exceptions", "._custom_ops"):
-        sys.modules.setdefault(_name + _part, MagicMock())
-
 
 def load_model(
     checkpoint: str, world: dict[str, int], options: list[str] | None = None
@@ -50,6 +45,7 @@ def load_model(
         distributed_init_method="env://",
         backend="gloo",
     )
+    _stand_in_for_what_is_not_here()
     # Which class it is, SGLang finds by importing all of its models.
     loader.get_model_architecture = lambda _config: (llama.LlamaForCausalLM, "LlamaForCausalLM")
     parallel_state.initialize_model_parallel()
@@ -61,3 +57,10 @@ def load_model(
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     return found
+
+
+def _stand_in_for_what_is_not_here() -> None:
+    """What no load comes to: parsers of answers, and the kernels of rotations."""
+    for name in ("partial_json_parser", "vllm"):
+        for part in ("", ".core", ".core.options", ".core.exceptions", "._custom_ops"):
+            sys.modules.setdefault(name + part, MagicMock())

@@ -15,11 +15,6 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.models import llama, registry  # noqa: F401 - before the ranks are forked
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-# Another process would import vLLM once more, to look at a class that this one has.
-registry._run_in_subprocess = lambda function: function()
-# Without an accelerator it raises.
-torch.accelerator.empty_cache = lambda: None
-
 
 def load_model(
     checkpoint: str, world: dict[str, int], options: list[str] | None = None
@@ -29,6 +24,9 @@ def load_model(
     `world`: rank, size and local_rank, and how many ranks are tensor ("tp") and pipeline ("pp")
     parallel.
     """
+    # Another process would import vLLM once more, to look at a class that this one has.
+    registry._run_in_subprocess = lambda function: function()
+    torch.accelerator.empty_cache = lambda: None  # without an accelerator it raises
     torch.set_num_threads(1)
     configure_logging(LoggingConfig())
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
