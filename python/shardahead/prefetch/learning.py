@@ -108,11 +108,6 @@ class Learning:
             return None
         return () if self.given_up else common(((offset, length),), self._wanted[index])
 
-    @property
-    def has_profile(self) -> bool:
-        """Whether the load goes by one, or did."""
-        return self._trust is not None
-
     def passed(self, index: int, ranges: Iterable[tuple[int, int]]) -> None:
         """The consumer has let these go by, whatever it has touched of them."""
         if self._trust is not None and not self.given_up:
