@@ -56,17 +56,24 @@ if sys.argv[3] == "make":
     sys.exit(print("{}"))
 places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu",
           "model.rotary_emb": "cpu"}
-places |= {f"model.layers.{i}": "cpu" if i < 4 else "meta" for i in range(8)}
+places |= {f"model.layers.{i}": "cpu" if i < 4 else "disk" for i in range(8)}
 with shardahead.prefetching(sys.argv[1], learn=sys.argv[2]) as handle:
-    model = LlamaForCausalLM.from_pretrained(sys.argv[1], device_map=places)
-    total = sum(float(p.float().sum()) for p in model.parameters() if p.device.type == "cpu")
+    model = LlamaForCausalLM.from_pretrained(
+        sys.argv[1], device_map=places, offload_folder=sys.argv[4])
+    kept = [p for p in model.parameters() if p.device.type == "cpu"]
+    total = sum(float(p.double().abs().sum()) for p in kept)
 report = handle.report()
-print(json.dumps({"total": total, "learned": report.learned, "planned": report.planned_bytes}))
+print(json.dumps({
+    "total": total, "kept_bytes": sum(p.nbytes for p in kept),
+    "learned": report.learned, "planned": report.planned_bytes}))
 """
     source = tmp_path / "llama"
-    run_python(script, source, profiles, "make")
-    first = run_python(script, make_mount(source).mountpoint, profiles, "")
-    second = run_python(script, make_mount(source).mountpoint, profiles, "")
-    assert first["total"] == second["total"]
+    run_python(script, source, profiles, "make", "")
+    first = run_python(script, make_mount(source).mountpoint, profiles, "", tmp_path / "disk")
+    mount = make_mount(source)
+    second = run_python(script, mount.mountpoint, profiles, "", tmp_path / "disk")
+    assert first["total"] == second["total"] > 0
+    assert first["kept_bytes"] == second["kept_bytes"] > 0
     assert (first["learned"], second["learned"]) == ("recorded", "used")
     assert second["planned"] < 0.7 * first["planned"]
+    assert second["kept_bytes"] <= mount.counters().bytes_served < 1.1 * second["kept_bytes"]
