@@ -51,17 +51,17 @@ ends = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
 places = {{name: "cpu" for name in ends}}
 places |= {{f"model.layers.{{i}}": "cpu" if i < {LAYERS} // 2 else "disk" for i in range({LAYERS})}}
 beside = shardahead.prefetching(folder, learn=learn) if learn else contextlib.nullcontext()
-sums, kept = {{}}, 0
+copies = {{}}
 began = time.monotonic()
 with beside as handle:
     model = LlamaForCausalLM.from_pretrained(
         folder, device_map=places, offload_folder=offload_folder, dtype="auto")
     for name, parameter in model.named_parameters():
         if parameter.device.type == "cpu":
-            copy = parameter.detach().clone()
-            sums[name] = copy.view(torch.int16).sum(dtype=torch.int64).item()
-            kept += copy.nbytes
+            copies[name] = parameter.detach().clone()
     seconds = time.monotonic() - began
+sums = {{name: c.view(torch.int16).sum(dtype=torch.int64).item() for name, c in copies.items()}}
+kept = sum(copy.nbytes for copy in copies.values())
 report = handle.report() if handle else None
 print(json.dumps([seconds, kept, report and report.learned, sums]))
 """
