@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardahead.command.facts import Facts, MountFacts
+from shardahead.command.learned_facts import learning_advice
 from shardahead.environment import meant_by
 from shardahead.node.filesystems import filesystem_of, remedy_of
 from shardahead.node.limits import UNSEEN_OWNER
@@ -58,6 +59,7 @@ def advise(facts: Facts) -> list[Advice]:
             found += [*_streams(mount), *_read_ahead(mount)]
         found += [*_queue(mount), *_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
     found += [*_memory(facts), *_paged_out(facts), *_board(facts)]
+    found += [Advice(*each) for each in learning_advice(facts.learned, facts.topology.size)]
     return [*found, *_open_files(facts), *_processes(facts)]
 
 

@@ -14,6 +14,7 @@ from shardahead.arguments import whole_number
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
 from shardahead.command.advice import Advice, advise
 from shardahead.command.facts import Facts, MountFacts, gather
+from shardahead.command.learned_facts import learned_text
 from shardahead.command.measure import Measurement, Rate
 from shardahead.command.wrapped import labelled, labelled_command, labelled_list
 from shardahead.environment import meant_by
@@ -78,6 +79,8 @@ def as_text(facts: Facts, advice: Sequence[Advice]) -> str:
     for found in facts.mounts:
         rows += [("", ""), *_mount_rows(found, facts.limits.user)]
     rows += [("", ""), *_memory_rows(facts), *_reclaim_rows(facts), *_rank_rows(facts)]
+    if facts.learned is not None and (learned := learned_text(facts.learned)):
+        rows += [("learned", learned)]
     rows += [("settings", _settings(facts))]
     rows += _limit_rows(facts.limits)
     lines = [line for label, what in rows for line in _row_lines(label, what)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardahead.checkpoint.shards import Shard
+from shardahead.command.learned_facts import LearnedFacts, learned_facts
 from shardahead.command.measure import Measurement, measure
 from shardahead.node.filesystems import filesystem_of
 from shardahead.node.fuse_queue import FuseQueue, fuse_queue, waiting_requests
@@ -70,7 +71,8 @@ class MountFacts:
 class Facts:
     """All that is known of one checkpoint on this node; `paths` and `selection`, the options that
     choose files, as they were given. `settings` are those in force, with where they come from.
-    `reclaims` are the ways by which this kernel takes page cache back although memory is free.
+    `reclaims` are the ways by which this kernel takes page cache back although memory is free,
+    `learned` what is known of loads that learn; None where the files are not known.
     """
 
     paths: tuple[str, ...]
@@ -81,6 +83,7 @@ class Facts:
     settings: tuple[Setting, ...] = ()
     selection: tuple[str, ...] = ()
     reclaims: tuple[ProactiveReclaim, ...] = ()
+    learned: LearnedFacts | None = None
 
     @property
     def files(self) -> int:
@@ -129,6 +132,7 @@ def facts_of(
         settings=_settings(shards, topology),
         selection=tuple(selection),
         reclaims=proactive_reclaims(),
+        learned=learned_facts(resolve_options().learn, shards) if shards else None,
     )
 
 

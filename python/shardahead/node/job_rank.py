@@ -34,6 +34,12 @@ def job_rank(where: LocalTopology, environ: Mapping[str, str] | None = None) -> 
     return f"rank {found[0]} of {found[1]}"
 
 
+def job_size(environ: Mapping[str, str] | None = None) -> int | None:
+    """How many ranks the job has, as `job_rank` knows it; None where no one tells."""
+    found = _from_distributed() or _from_variables(os.environ if environ is None else environ)
+    return None if found is None else found[1]
+
+
 def _from_distributed() -> tuple[int, int] | None:
     dist: Any = sys.modules.get("torch.distributed")
     try:
