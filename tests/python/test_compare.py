@@ -22,7 +22,7 @@ import wire  # noqa: E402
 from cases import PRESETS, Case  # noqa: E402
 from cgroup import memory_group, within  # noqa: E402
 from cut import GIB, Wanted, of_experts, part_bytes, sliced, union_bytes  # noqa: E402
-from job import METHODS, Job, read_job  # noqa: E402
+from job import METHODS, WRONG, Job, read_job  # noqa: E402
 from launch import Outcome  # noqa: E402
 from options import parse, shardahead_variables  # noqa: E402
 from records import CaseResult, Load, MethodResult, link_seconds, make_load  # noqa: E402
@@ -164,7 +164,10 @@ def test_options_change_every_case() -> None:
     assert options.cases[0].work_s_per_gib == 1.5
     assert options.rounds == 5
     assert parse([]).cases == (Case(),)
-    assert parse([]).methods == tuple(name for name in METHODS if name != "shardahead-before")
+    left_out = ("shardahead-before", *WRONG)
+    assert parse([]).methods == tuple(name for name in METHODS if name not in left_out)
+    # Whose profiles would be the wrong ones?
+    assert set(WRONG) <= set(parse(["--case", "node-slices"]).methods)
 
 
 def test_another_version_of_shardahead_is_a_method_where_its_interpreter_is_named() -> None:

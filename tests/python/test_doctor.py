@@ -143,13 +143,14 @@ def test_a_wrong_setting_is_named_before_anything_is_read(tmp_path: Path) -> Non
 def test_settings_and_files_as_they_were_typed(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.safetensors", 16 * MIB)
     path.read_bytes()
-    env = {"SHARDAHEAD_THREADS": "8", "SHARDAHEAD_TREADS": "9", "LOCAL_RANK": "1"}
+    env = {"SHARDAHEAD_THREADS": "8", "SHARDAHEAD_TREADS": "9", "LOCAL_RANK": "0"}
     env["LOCAL_WORLD_SIZE"] = "2"
     document = json.loads(run_doctor("--json", "--include", "*.safetensors", tmp_path, env=env))
     origins = {each["name"]: (each["value"], each["origin"]) for each in document["settings"]}
     assert origins["threads"] == (8, "SHARDAHEAD_THREADS")
     assert origins["block_size"] == (16 * MIB, "default")
-    assert origins["local_rank"] == (1, "LOCAL_RANK and LOCAL_WORLD_SIZE")
+    assert origins["local_rank"] == (0, "LOCAL_RANK and LOCAL_WORLD_SIZE")
+    assert origins["local_size"] == (2, "LOCAL_RANK and LOCAL_WORLD_SIZE")
     assert document["unread_variables"] == [
         {"name": "SHARDAHEAD_TREADS", "meant": "SHARDAHEAD_THREADS"}
     ]
