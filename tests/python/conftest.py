@@ -263,6 +263,14 @@ def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
         yield make
 
 
+@pytest.fixture
+def profiles(tmp_path: Path) -> Path:
+    """An empty folder, for `learn=`."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """For processes that need not import torch again."""

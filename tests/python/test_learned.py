@@ -44,13 +44,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("learned") / "m")
 
 
-@pytest.fixture
-def profiles(tmp_path: Path) -> Path:
-    folder = tmp_path / "profiles"
-    folder.mkdir()
-    return folder
-
-
 @pytest.mark.parametrize("how", WAYS)
 def test_the_second_load_brings_in_what_the_first_touched(
     how: str, checkpoint: Path, profiles: Path, make_mount: MakeMount

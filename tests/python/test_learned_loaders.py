@@ -10,13 +10,6 @@ from conftest import MIB, MakeMount, run_python
 pytest.importorskip("torch")
 
 
-@pytest.fixture
-def profiles(tmp_path: Path) -> Path:
-    folder = tmp_path / "profiles"
-    folder.mkdir()
-    return folder
-
-
 def test_files_of_torch_save_are_narrowed_as_well(tmp_path: Path, profiles: Path) -> None:
     script = """
 import hashlib, json, sys, time, torch, shardahead

@@ -37,13 +37,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("wrong") / "m")
 
 
-@pytest.fixture
-def profiles(tmp_path: Path) -> Path:
-    folder = tmp_path / "profiles"
-    folder.mkdir()
-    return folder
-
-
 def test_it_is_given_up_while_the_first_tensor_is_held(
     checkpoint: Path, profiles: Path, make_mount: MakeMount
 ) -> None:

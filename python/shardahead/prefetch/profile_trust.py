@@ -23,9 +23,7 @@ _LOST_PART = 64
 
 
 class ProfileTrust:
-    """`wanted`: by file, what the profile wants. `sampled`: what is touched is seen from time to
-    time, and what was passed is not known.
-    """
+    """`wanted`: by file, what the profile wants."""
 
     def __init__(self, wanted: Sequence[Ranges]) -> None:
         self._wanted = wanted
@@ -50,7 +48,8 @@ class ProfileTrust:
         sampled: bool,
     ) -> bool:
         """Whether the load is better off without the profile. `unexpected_bytes`: of what was
-        touched, what it lacks; `touched` gives what was touched of a file.
+        touched, what it lacks; `touched` gives what was touched of a file. `sampled`: that is seen
+        from time to time, and what was passed is not known.
         """
         if unexpected_bytes < (SAMPLED_DOUBTED_BYTES if sampled else DOUBTED_BYTES):
             return False
