@@ -49,6 +49,8 @@ def test_a_folder_that_is_not_there_is_told() -> None:
     found = only(facts(on(DISK), learned=missing))
     assert "/my profiles" in found.problem
     assert found.commands == ("mkdir -p '/my profiles'",)
+    refused = replace(missing, problem="Permission denied")
+    assert only(facts(on(DISK), learned=refused)).commands == ()
 
 
 def test_what_lies_in_the_folder_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from shardahead.node.job_rank import job_size
 from shardahead.prefetch.byte_ranges import merged, total
 from shardahead.units import counted, format_bytes, format_share, printable
 
+NO_FOLDER = "no folder"
+
 
 @dataclass(frozen=True)
 class LearnedFacts:
@@ -37,7 +39,7 @@ def learned_facts(folder: str | None, shards: Sequence[Shard]) -> LearnedFacts:
     size_bytes = sum(shard.size_bytes for shard in shards)
     problem, ranges = "", []
     if folder is not None and not os.path.isdir(folder):
-        problem = "no folder"
+        problem = NO_FOLDER
     elif folder is not None:
         try:
             ranges = [profile.ranges for _, profile in profiles_of(folder, shards)]
@@ -75,7 +77,8 @@ def learning_advice(
     if found.folder is not None and found.problem:
         folder = printable(found.folder)
         problem = f"nothing is learned: SHARDAHEAD_LEARN names {folder}, {found.problem}"
-        yield problem, (f"mkdir -p {shlex.quote(found.folder)}",), (), False, ()
+        make = (f"mkdir -p {shlex.quote(found.folder)}",) if found.problem == NO_FOLDER else ()
+        yield problem, make, (), False, ()
     elif found.folder is None and found.job_ranks is not None and found.job_ranks > node_ranks:
         nodes = -(-found.job_ranks // node_ranks)
         yield (
