@@ -1,4 +1,4 @@
-"""Two nodes that load a checkpoint of the engines' own Llama, each through a mount of its own.
+"""Two nodes that load a checkpoint of the engines' own models, each through a mount of its own.
 
 A node is a page cache and a board: a mount stands for the one, a folder for the other. What is
 asked is what each mount has served. No check judges by a clock.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,20 @@ LLAMA = {
     "rms_norm_eps": 1e-5,
     "hidden_act": "silu",
 }
+#: 58 MiB, of which 48 are 8 experts of 2 layers.
+MIXTRAL = {
+    **LLAMA,
+    "model_type": "mixtral",
+    "architectures": ["MixtralForCausalLM"],
+    "vocab_size": 1024,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "hidden_size": 512,
+    "sliding_window": None,
+}
 
 
-def llama_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def shapes_of(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The tensors of such a model, as its checkpoint has them."""
     hidden, wide = config["hidden_size"], config["intermediate_size"]
     kv = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
@@ -49,16 +61,24 @@ def llama_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]
         yield f"{layer}.self_attn.k_proj.weight", (kv, hidden)
         yield f"{layer}.self_attn.v_proj.weight", (kv, hidden)
         yield f"{layer}.self_attn.o_proj.weight", (hidden, hidden)
-        yield f"{layer}.mlp.gate_proj.weight", (wide, hidden)
-        yield f"{layer}.mlp.up_proj.weight", (wide, hidden)
-        yield f"{layer}.mlp.down_proj.weight", (hidden, wide)
+        if "num_local_experts" in config:
+            experts = config["num_local_experts"]
+            yield f"{layer}.block_sparse_moe.gate.weight", (experts, hidden)
+            for expert in range(experts):
+                for part, shape in (("1", (wide, hidden)), ("2", (hidden, wide))):
+                    yield f"{layer}.block_sparse_moe.experts.{expert}.w{part}.weight", shape
+                yield f"{layer}.block_sparse_moe.experts.{expert}.w3.weight", (wide, hidden)
+        else:
+            yield f"{layer}.mlp.gate_proj.weight", (wide, hidden)
+            yield f"{layer}.mlp.up_proj.weight", (wide, hidden)
+            yield f"{layer}.mlp.down_proj.weight", (hidden, wide)
         yield f"{layer}.input_layernorm.weight", (hidden,)
         yield f"{layer}.post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
     yield "lm_head.weight", (config["vocab_size"], hidden)
 
 
-def make_llama(
+def make_model(
     folder: Path, config: dict[str, Any] = LLAMA, shard_bytes: int = 32 * MIB
 ) -> Checkpoint:
     """Random bytes of such a model, in shards of about so many, with an index."""
@@ -67,7 +87,7 @@ def make_llama(
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(7)
     shards: list[dict[str, Any]] = [{}]
-    for name, shape in llama_shapes(config):
+    for name, shape in shapes_of(config):
         tensor = torch.empty(shape, dtype=torch.bfloat16).uniform_(-1, 1, generator=generator)
         if sum(other.nbytes for other in shards[-1].values()) >= shard_bytes:
             shards.append({})
@@ -86,7 +106,13 @@ def make_llama(
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Of 88 MiB in 2 shards."""
-    return make_llama(tmp_path_factory.mktemp("llama") / "llama")
+    return make_model(tmp_path_factory.mktemp("llama") / "llama")
+
+
+@pytest.fixture(scope="session")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Of 58 MiB, with experts."""
+    return make_model(tmp_path_factory.mktemp("mixtral") / "mixtral", MIXTRAL)
 
 
 @dataclass(frozen=True)
@@ -117,8 +143,14 @@ class Nodes:
         """What follows reads through fresh mounts, so from cold page caches."""
         self._mounts = [self._make_mount(self._checkpoint.folder, **options) for _ in range(NODES)]
 
-    def load(self, tp: int, pp: int = 1, env: dict[str, str] | None = None) -> Loaded:
-        """By ranks whose page caches hold nothing."""
+    def load(
+        self,
+        tp: int,
+        pp: int = 1,
+        env: dict[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> Loaded:
+        """By ranks whose page caches hold nothing. `options`: of the engine's command line."""
         reports = self._folder / f"reports-{len(list(self._folder.iterdir()))}"
         reports.mkdir()
         job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **(env or {})}
@@ -128,7 +160,13 @@ class Nodes:
             board = self._folder / f"board-{node}"
             board.mkdir(exist_ok=True)
             world = {"rank": rank, "size": size, "local_rank": local, "tp": tp, "pp": pp}
-            ranks.append({"checkpoint": str(self._mounts[node].mountpoint), "world": world})
+            ranks.append(
+                {
+                    "checkpoint": str(self._mounts[node].mountpoint),
+                    "world": world,
+                    "options": [*options],
+                }
+            )
             variables.append(
                 {
                     **job,
@@ -204,6 +242,26 @@ def check_that_a_stage_gets_its_layers(nodes: Nodes, checkpoint: Checkpoint) -> 
         assert needed <= 0.87 * checkpoint.size_bytes
         assert needed <= served <= needed + MIB
     assert found.parameter_bytes[1] <= 0.51 * checkpoint.size_bytes
+
+
+def check_that_a_rank_gets_its_experts(
+    nodes: Nodes, checkpoint: Checkpoint, options: Sequence[str]
+) -> None:
+    """Two nodes of one rank each, which are expert parallel by `options`: from the first load on a
+    node leaves the other's experts out, and the parameters are the same.
+    """
+    nodes.mount()
+    plain = nodes.load(2, env=DISABLED, options=options)
+    assert plain.parameters[0] != plain.parameters[1]
+    nodes.mount()
+    found = nodes.load(2, options=options)
+    assert found.parameters == plain.parameters
+    shapes = {name: prod(shape) for name, shape in shapes_of(MIXTRAL)}
+    experts = 2 * sum(size for name, size in shapes.items() if ".experts." in name)
+    needed = checkpoint.size_bytes - experts // 2
+    for served, parameter_bytes in zip(found.served, found.parameter_bytes, strict=True):
+        assert experts // 2 <= parameter_bytes <= needed
+        assert needed <= served <= needed + MIB
 
 
 def free_port() -> int:

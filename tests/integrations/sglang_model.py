@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -16,7 +17,6 @@ from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.distributed import parallel_state
 from sglang.srt.layers.dp_attention import initialize_dp_attention
 from sglang.srt.model_loader import loader
-from sglang.srt.models import llama
 from sglang.srt.server_args import prepare_server_args
 
 
@@ -47,7 +47,7 @@ def load_model(
     )
     _stand_in_for_what_is_not_here()
     # Which class it is, SGLang finds by importing all of its models.
-    loader.get_model_architecture = lambda _config: (llama.LlamaForCausalLM, "LlamaForCausalLM")
+    loader.get_model_architecture = lambda config: _class_of(config.hf_config.architectures[0])
     parallel_state.initialize_model_parallel()
     initialize_dp_attention(server)
     model = loader.get_model_loader(LoadConfig()).load_model(
@@ -57,6 +57,11 @@ def load_model(
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     return found
+
+
+def _class_of(name: str) -> tuple[Any, str]:
+    module = name.removesuffix("ForCausalLM").lower()
+    return getattr(import_module(f"sglang.srt.models.{module}"), name), name
 
 
 def _stand_in_for_what_is_not_here() -> None:

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 from harness import Checkpoint, Engine, MakeMount, RankResult, Served, resident_bytes
-from nodes import Nodes, check_that_a_node_learns, check_that_a_stage_gets_its_layers, free_port
+from nodes import (
+    Nodes,
+    check_that_a_node_learns,
+    check_that_a_rank_gets_its_experts,
+    check_that_a_stage_gets_its_layers,
+    free_port,
+)
 
 pytest_plugins = ["harness", "nodes"]
 
@@ -327,6 +333,13 @@ def test_a_stage_of_a_pipeline_reads_its_own_layers(
 ) -> None:
     nodes = Nodes(newest, llama, make_mount, tmp_path / "nodes")
     check_that_a_stage_gets_its_layers(nodes, llama)
+
+
+def test_a_rank_of_expert_parallel_ones_reads_its_own_experts(
+    newest: Engine, mixtral: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(newest, mixtral, make_mount, tmp_path / "nodes")
+    check_that_a_rank_gets_its_experts(nodes, mixtral, ["--ep-size", "2"])
 
 
 def load_in_a_world(

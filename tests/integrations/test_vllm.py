@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 from harness import MIB, Checkpoint, Engine, MakeMount, Served, make_checkpoint, resident_bytes
-from nodes import Nodes, check_that_a_node_learns, check_that_a_stage_gets_its_layers
+from nodes import (
+    Nodes,
+    check_that_a_node_learns,
+    check_that_a_rank_gets_its_experts,
+    check_that_a_stage_gets_its_layers,
+)
 
 pytest_plugins = ["harness", "nodes"]
 
@@ -235,6 +240,13 @@ def test_a_stage_of_a_pipeline_reads_its_own_layers(
 ) -> None:
     nodes = Nodes(vllm, llama, make_mount, tmp_path / "nodes")
     check_that_a_stage_gets_its_layers(nodes, llama)
+
+
+def test_a_rank_of_expert_parallel_ones_reads_its_own_experts(
+    vllm: Engine, mixtral: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(vllm, mixtral, make_mount, tmp_path / "nodes")
+    check_that_a_rank_gets_its_experts(nodes, mixtral, ["--enable-expert-parallel"])
 
 
 # ---- vLLM's own prefetch ----

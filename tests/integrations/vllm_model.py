@@ -11,8 +11,9 @@ from vllm.config.logging import LoggingConfig
 from vllm.distributed import parallel_state
 from vllm.engine.arg_utils import EngineArgs
 from vllm.logger import configure_logging
+from vllm.model_executor.layers.fused_moe.experts import cpu_moe
 from vllm.model_executor.model_loader import get_model_loader
-from vllm.model_executor.models import llama, registry  # noqa: F401 - before the ranks are forked
+from vllm.model_executor.models import llama, mixtral, registry  # noqa: F401 - before ranks fork
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 
@@ -27,6 +28,8 @@ def load_model(
     # Another process would import vLLM once more, to look at a class that this one has.
     registry._run_in_subprocess = lambda function: function()
     torch.accelerator.empty_cache = lambda: None  # without an accelerator it raises
+    # A kernel that is not here; no load comes to what it lays out.
+    cpu_moe.cpu_prepack_moe_weight = lambda weight, _isa: weight
     torch.set_num_threads(1)
     configure_logging(LoggingConfig())
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())

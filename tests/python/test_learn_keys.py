@@ -47,6 +47,12 @@ def test_what_was_asked_for_comes_first(state: ModuleType, monkeypatch: pytest.M
     assert keyed(given, "engine", STATE, GROUPS).learn_key == "decode engine tp 1 of 2"
 
 
+def test_a_draft_model_has_a_key_of_its_own(state: ModuleType) -> None:
+    vars(state).update(get_tp_group=group(1, 2))
+    keys = [keyed(Options(), "e", STATE, GROUPS, m).learn_key for m in ("LlamaEagle", "Llama", "")]
+    assert keys == ["e LlamaEagle tp 1 of 2", "e Llama tp 1 of 2", "e tp 1 of 2"]
+
+
 def test_groups_that_are_not_there_leave_the_rank_to_say_it(state: ModuleType) -> None:
     def not_initialized() -> None:
         raise AssertionError("tensor model parallel group is not initialized")

@@ -18,17 +18,21 @@ from shardahead.prefetch.options import Options
 _VARIABLE = "SHARDAHEAD_LEARN_KEY"
 
 
-def keyed(options: Options, engine: str, state: str, groups: Mapping[str, str]) -> Options:
+def keyed(
+    options: Options, engine: str, state: str, groups: Mapping[str, str], model: str = ""
+) -> Options:
     """`options` with the key of this rank of `engine`, behind the key that was asked for.
 
     `state`: the module that has the engine's groups; `groups`: by what a group is called here, the
     function there that gives it. Unchanged where none of them is there: then the rank counts.
+    `model`: the class that is loaded, where it is known: a draft model may have the checkpoint of
+    the model that it drafts for.
     """
     places = places_in(state, groups)
     if not places:
         return options
     asked = options.learn_key or os.environ.get(_VARIABLE, "")
-    return replace(options, learn_key=" ".join(filter(None, (asked, engine, *places))))
+    return replace(options, learn_key=" ".join(filter(None, (asked, engine, model, *places))))
 
 
 def places_in(state: str, groups: Mapping[str, str]) -> list[str]:

@@ -23,8 +23,9 @@ from sglang.srt.model_loader import weight_utils
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
+from shardahead.integrations.passed_over import UNKNOWN, LoadedModel, LoadedModels
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.stages import LoadedModels
+from shardahead.integrations.sglang_experts import absent_experts
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_prefetched_unasked
@@ -60,22 +61,20 @@ logger = logging.getLogger("shardahead")
 
 # What SGLang has started ahead of its iterators, and holds.
 _started: weakref.WeakSet[PrefetchHandle] = weakref.WeakSet()
-_models = LoadedModels()
-# Which tensors the model passes over, by their names, while its loader makes an iterator.
-_unneeded: ContextVar[Callable[[str], bool] | None] = ContextVar(
-    "shardahead_sglang_unneeded", default=None
-)
+_models = LoadedModels(absent_experts)
+# The model, while its loader makes an iterator.
+_model: ContextVar[LoadedModel] = ContextVar("shardahead_sglang_model", default=UNKNOWN)
 
 
 def weights(original: Function, *args: Any, **kwargs: Any) -> Weights:
     """Around weight_utils.safetensors_weights_iterator."""
     bar = "Loading safetensors checkpoint shards"
-    return _weights_or(original, args, kwargs, bar, _unneeded.get())
+    return _weights_or(original, args, kwargs, bar, _model.get())
 
 
 def buffered_weights(original: Function, *args: Any, **kwargs: Any) -> Weights:
     """Around weight_utils.buffered_multi_thread_safetensors_weights_iterator."""
-    return _weights_or(original, args, kwargs, "Multi-thread loading shards", _unneeded.get())
+    return _weights_or(original, args, kwargs, "Multi-thread loading shards", _model.get())
 
 
 def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> Any:
@@ -107,11 +106,11 @@ commit_of_loader = all_weights_of_loader
 def weights_iterator_of_loader(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
     """Around DefaultModelLoader._get_weights_iterator, of one of a model's checkpoints."""
     source = _bound(original, (loader, *args), kwargs)["source"]
-    token = _unneeded.set(_models.unneeded(loader, source))
+    token = _model.set(_models.at(loader, source))
     try:
         return _with_several_threads(original, loader, *args, **kwargs)
     finally:
-        _unneeded.reset(token)
+        _model.reset(token)
 
 
 def _with_several_threads(original: Function, loader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +136,7 @@ def _weights_or(
     args: Any,
     kwargs: Any,
     description: str,
-    unneeded: Callable[[str], bool] | None,
+    model: LoadedModel,
 ) -> Weights:
     """As SGLang's own: nothing happens before the first tensor is asked for."""
     given = _bound(original, args, kwargs)
@@ -146,7 +145,7 @@ def _weights_or(
         yield from original(*args, **kwargs)
         return
     try:
-        load = _load(files, given, unneeded)
+        load = _load(files, given, model)
     except (OSError, ValueError) as error:
         logger.warning("SGLang loads by itself: %s", error)
         yield from original(*args, **kwargs)
@@ -182,19 +181,18 @@ def _takes(original: Function, given: Mapping[str, Any], files: Sequence[str]) -
         return False  # SGLang says what is wrong with them
 
 
-def _load(
-    files: Sequence[str], given: Mapping[str, Any], unneeded: Callable[[str], bool] | None
-) -> Load:
+def _load(files: Sequence[str], given: Mapping[str, Any], model: LoadedModel) -> Load:
+    options = _options(given["prefetch_num_threads"])
     return Load(
         list(files),
-        options=keyed(_options(given["prefetch_num_threads"]), "sglang", _STATE, _GROUPS),
+        options=keyed(options, "sglang", _STATE, _GROUPS, model.name),
         topology=(None, None),
         prefetch=True,
         names=None,
         drop_after=given["drop_cache_after_load"],
         progress=None,
         order="name",
-        unneeded=unneeded,
+        unneeded=model.unneeded,
     )
 
 

@@ -5,10 +5,11 @@ Checked before any thread starts; the engine is not needed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shardahead.integrations.passed_over import UNKNOWN, LoadedModel
 from shardahead.prefetch.options import (
     OPTION_NAMES,
     Options,
@@ -29,8 +30,7 @@ class Asked:
     """One load, as it was asked for.
 
     `by_format`: --load-format shardahead, which prefetches on every filesystem and always leaves
-    out the experts that are not of `local_expert_ids`. `unneeded`: whether the model passes over a
-    tensor, by its name; None where that is not known.
+    out the experts that are not of `local_expert_ids`. `model`: which is loaded, where it is known.
     """
 
     options: Options
@@ -38,7 +38,7 @@ class Asked:
     max_workers: int | None = None
     by_format: bool = False
     local_expert_ids: Collection[int] | None = None
-    unneeded: Callable[[str], bool] | None = None
+    model: LoadedModel = UNKNOWN
 
     def options_with(self, threads: int | None = None, block_size: int | None = None) -> Options:
         """The options, with `threads` and `block_size` where none were asked for."""
@@ -52,8 +52,8 @@ class Asked:
     def of_experts(self, local_expert_ids: Collection[int] | None) -> Asked:
         return replace(self, local_expert_ids=local_expert_ids)
 
-    def without(self, unneeded: Callable[[str], bool] | None) -> Asked:
-        return replace(self, unneeded=unneeded)
+    def by(self, model: LoadedModel) -> Asked:
+        return replace(self, model=model)
 
 
 NOTHING_ASKED = Asked(Options())

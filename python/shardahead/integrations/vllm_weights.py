@@ -22,8 +22,9 @@ from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
 from shardahead.integrations.learn_keys import keyed
+from shardahead.integrations.passed_over import LoadedModels
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.stages import LoadedModels
+from shardahead.integrations.vllm_experts import absent_experts
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.beside_loader import prefetching
@@ -64,7 +65,7 @@ logger = logging.getLogger("shardahead")
 
 _asked: ContextVar[Asked] = ContextVar("shardahead_vllm_asked", default=NOTHING_ASKED)
 _running: list[PrefetchHandle] = []  # vLLM drops what its prefetch returns
-_models = LoadedModels()
+_models = LoadedModels(absent_experts)
 
 
 @contextmanager
@@ -166,7 +167,7 @@ def weights_iterator_of_loader(original: Function) -> Function:
 
     @functools.wraps(original)
     def _get_weights_iterator(self: Any, source: Any) -> Weights:
-        with asking(_asked.get().without(_models.unneeded(self, source))):
+        with asking(_asked.get().by(_models.at(self, source))):
             return original(self, source)  # type: ignore[no-any-return]
 
     return _get_weights_iterator
@@ -212,14 +213,14 @@ def _weights(
     try:
         load = Load(
             list(files),
-            options=_keyed(options()),
+            options=_keyed(options(), asked),
             topology=(None, None),
             prefetch=True,
             names=None if ids is None else lambda name: not should_skip_weight(name, ids),
             drop_after=asked.drop_after,
             progress=None,
             order=order,
-            unneeded=asked.unneeded,
+            unneeded=asked.model.unneeded,
         )
     except (OSError, ValueError) as error:
         logger.warning("vLLM loads by itself: %s", error)
@@ -237,7 +238,7 @@ def _weights(
 def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
     with closing(weights), ExitStack() as beside:
         try:
-            beside.enter_context(prefetching(list(files), options=_keyed(asked.options)))
+            beside.enter_context(prefetching(list(files), options=_keyed(asked.options, asked)))
         except (OSError, ValueError) as error:
             logger.warning("vLLM loads by itself: %s", error)
         yield from weights
@@ -263,8 +264,8 @@ def _takes(
     return wants_prefetch(strategy, asked, mount_classes)
 
 
-def _keyed(options: Options) -> Options:
-    return keyed(options, "vllm", _STATE, _GROUPS)
+def _keyed(options: Options, asked: Asked) -> Options:
+    return keyed(options, "vllm", _STATE, _GROUPS, asked.model.name)
 
 
 def _strategy() -> str | None:
