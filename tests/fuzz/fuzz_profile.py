@@ -15,12 +15,21 @@ import json
 import random
 import sys
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from drawn_inputs import Input, require, run
 
-from shardahead.prefetch.byte_ranges import merged
-from shardahead.prefetch.profile import MAX_RANGES, Profile, ProfileError, decoded, encoded
+from shardahead.prefetch.byte_ranges import Ranges, merged
+from shardahead.prefetch.profile import (
+    DOUBTING_LOADS,
+    MAX_RANGES,
+    Doubt,
+    Profile,
+    ProfileError,
+    decoded,
+    encoded,
+)
 
 GRAIN = 64 * 1024
 VALUES: list[Any] = [
@@ -57,7 +66,9 @@ def draw_profile(rng: random.Random) -> bytes:
         files.append((f"model-{number}.safetensors", size))
         ranges.append(merged(clipped))
     order = tuple(rng.sample(range(len(files)), rng.randrange(len(files) + 1)))
-    content = encoded(Profile(tuple(files), "rank 0 of 2", GRAIN, tuple(ranges), order, "0"))
+    doubt = rng.choice([None, Doubt(rng.randrange(1, DOUBTING_LOADS), tuple(ranges))])
+    made = Profile(tuple(files), "rank 0 of 2", GRAIN, tuple(ranges), order, "0", doubt)
+    content = encoded(made)
     assert content is not None
     return content
 
@@ -68,16 +79,20 @@ def draw(rng: random.Random) -> tuple[str, bytes]:
     if kind == 1:
         made: dict[str, Any] = json.loads(content)
         for _ in range(rng.randrange(1, 3)):
-            name = rng.choice([*made, "ranges", "more"])
-            made[name] = rng.choice([*VALUES, made.get(name)])
+            part = made.get("doubt") if rng.randrange(2) else made
+            if not isinstance(part, dict):
+                part = made
+            name = rng.choice([*part, "ranges", "doubt", "more"])
+            part[name] = rng.choice([*VALUES, part.get(name)])
         content = json.dumps(made).encode()
     elif kind == 2:
         made = json.loads(content)
-        numbers = bytearray(zlib.decompress(base64.b64decode(made["ranges"])))
+        part = made.get("doubt") or made
+        numbers = bytearray(zlib.decompress(base64.b64decode(part["ranges"])))
         for _ in range(rng.randrange(1, 4)):
             at = rng.randrange(len(numbers) + 1)
             numbers[at : at + rng.randrange(2)] = rng.randbytes(rng.randrange(3))
-        made["ranges"] = base64.b64encode(zlib.compress(bytes(numbers))).decode()
+        part["ranges"] = base64.b64encode(zlib.compress(bytes(numbers))).decode()
         content = json.dumps(made).encode()
     elif kind == 3:
         changed = bytearray(content)
@@ -88,18 +103,25 @@ def draw(rng: random.Random) -> tuple[str, bytes]:
     return "profile", content
 
 
+def check_ranges(found: Profile, of_files: Sequence[Ranges]) -> None:
+    require(len(of_files) == len(found.files), "each file has ranges")
+    require(sum(map(len, of_files)) <= MAX_RANGES, "no more ranges than the limit")
+    for (_, size), ranges in zip(found.files, of_files, strict=True):
+        require(ranges == merged(ranges), "ranges are sorted and apart")
+        require(not ranges or sum(ranges[-1]) <= size, "ranges lie in their file")
+        require(all(offset >= 0 for offset, _ in ranges), "ranges begin in their file")
+
+
 def check(drawn: Input) -> None:
     try:
         found = decoded(drawn.content)
     except ProfileError as error:
         require(len(str(error)) < 200, "an error is short")
         return
-    require(len(found.ranges) == len(found.files), "each file has ranges")
-    require(sum(map(len, found.ranges)) <= MAX_RANGES, "no more ranges than the limit")
-    for (_, size), ranges in zip(found.files, found.ranges, strict=True):
-        require(ranges == merged(ranges), "ranges are sorted and apart")
-        require(not ranges or sum(ranges[-1]) <= size, "ranges lie in their file")
-        require(all(offset >= 0 for offset, _ in ranges), "ranges begin in their file")
+    check_ranges(found, found.ranges)
+    if found.doubt is not None:
+        check_ranges(found, found.doubt.ranges)
+        require(0 < found.doubt.loads < DOUBTING_LOADS, "the doubt is of few loads")
     again = encoded(found)
     require(again is not None and decoded(again) == found, "it can be written again")
 

@@ -24,6 +24,7 @@ from shardahead.prefetch.byte_ranges import common, in_grains, merged, total
 from shardahead.prefetch.profile import (
     MAX_PROFILE_BYTES,
     MAX_RANGES,
+    Doubt,
     Profile,
     ProfileError,
     decoded,
@@ -113,12 +114,57 @@ def test_what_was_looked_at_from_time_to_time_only_adds_but_where_the_profile_wa
     None
 ):
     before, less = profile([(0, 80 * GRAIN)]), profile([(0, 8 * GRAIN)])
-    assert next_profile(before, less, sampled=True) is None
+    kept = next_profile(before, less, sampled=True)
+    assert kept is not None
+    assert kept.ranges == before.ranges
     other = profile([(80 * GRAIN, 10 * GRAIN)])
     both = next_profile(before, other, sampled=True)
     assert both is not None
     assert both.ranges == (((0, 90 * GRAIN),),)
     assert next_profile(before, other, sampled=True, given_up=True) == other
+
+
+def test_what_three_sampled_loads_in_a_row_left_is_not_wanted_any_more() -> None:
+    def after(kept: Profile | None, *ranges: tuple[int, int]) -> Profile:
+        found = next_profile(
+            kept, profile([(GRAIN * o, GRAIN * n) for o, n in ranges]), sampled=True
+        )
+        assert found is not None
+        content = encoded(found)
+        assert content is not None
+        assert decoded(content) == found
+        return found
+
+    before = after(None, (0, 80))
+    first = after(before, (0, 40))
+    second = after(first, (20, 30), (85, 1))
+    assert (first.doubt, second.doubt) == (
+        Doubt(1, (((0, 40 * GRAIN),),)),
+        Doubt(2, (((0, 50 * GRAIN), (85 * GRAIN, GRAIN)),)),
+    )
+    assert first.ranges == before.ranges
+    assert second.ranges == (((0, 80 * GRAIN), (85 * GRAIN, GRAIN)),)
+    third = after(second, (0, 10))
+    assert (third.ranges, third.doubt) == (((((0, 50 * GRAIN), (85 * GRAIN, GRAIN)),)), None)
+    # One that touches nearly all of it ends the doubt.
+    assert after(second, (0, 80)).doubt is None
+    assert after(second, (0, 80)).ranges == second.ranges
+    coarse = after(second.coarser(2 * GRAIN), (0, 40))
+    assert coarse.ranges == (((0, 50 * GRAIN), (84 * GRAIN, 2 * GRAIN)),)
+
+
+def test_a_doubt_that_does_not_fit_is_left_out() -> None:
+    rng = random.Random(1)
+    fewer, more = (
+        merged((GRAIN * rng.randrange(10**7), GRAIN) for _ in range(count))
+        for count in (100_000, MAX_RANGES + 20_000)
+    )
+    for doubted, fits in ((fewer, True), (more, False)):
+        made = profile(fewer, size=10**7 * GRAIN, doubt=Doubt(1, (doubted,)))
+        content = encoded(made)
+        assert content is not None
+        assert len(content) <= MAX_PROFILE_BYTES
+        assert decoded(content) == (made if fits else replace(made, doubt=None))
 
 
 def test_a_coarser_profile_is_compared_in_its_own_grains() -> None:
@@ -178,6 +224,12 @@ HOSTILE = {
         ranges=base64.b64encode(zlib.compress(b"\xff" * 1000)).decode()
     ),
     "who is no text": document(who=7),
+    "a doubt of text": document(doubt="1"),
+    "a doubt without loads": document(doubt={"ranges": packed(0, 0)}),
+    "a doubt of no load": document(doubt={"loads": 0, "ranges": packed(0, 0)}),
+    "a doubt of many loads": document(doubt={"loads": 3, "ranges": packed(0, 0)}),
+    "a doubt without ranges": document(doubt={"loads": 1}),
+    "a doubt beyond the end": document(doubt={"loads": 1, "ranges": packed(1, 100, 1, 0)}),
 }
 
 

@@ -29,10 +29,20 @@ _MOST_NUMBER_BYTES = 9  # of seven bits each: no file has more than 2**63 bytes
 
 # What two profiles that mean the same may differ by, as a part of the older one.
 _SUPERFLUOUS_SHARE = 8
+#: Of a loader that is looked at from time to time, so many in a row must differ by more.
+DOUBTING_LOADS = 3
 
 
 class ProfileError(ValueError):
     """Why bytes are no profile, or one of something else."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """That a profile wants too much: `loads` in a row left much of it, and touched `ranges`."""
+
+    loads: int
+    ranges: tuple[Ranges, ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Profile:
     ranges: tuple[Ranges, ...]
     order: tuple[int, ...]
     version: str
+    doubt: Doubt | None = None
 
     @property
     def touched_bytes(self) -> int:
@@ -56,19 +67,29 @@ class Profile:
     def coarser(self, grain_bytes: int) -> Profile:
         """The same in larger grains."""
         sizes = [size for _, size in self.files]
-        grown = [in_grains(r, grain_bytes, s) for r, s in zip(self.ranges, sizes, strict=True)]
-        return replace(self, grain_bytes=grain_bytes, ranges=tuple(grown))
+
+        def grown(ranges: tuple[Ranges, ...]) -> tuple[Ranges, ...]:
+            return tuple(in_grains(r, grain_bytes, s) for r, s in zip(ranges, sizes, strict=True))
+
+        doubt = self.doubt
+        if doubt is not None:
+            doubt = replace(doubt, ranges=grown(doubt.ranges))
+        return replace(self, grain_bytes=grain_bytes, ranges=grown(self.ranges), doubt=doubt)
 
 
 def encoded(profile: Profile) -> bytes | None:
-    """The bytes of its file, in larger grains where it would be too large; None where it is too
-    large in any: of a hundred thousand files, say.
+    """The bytes of its file, without doubt and in larger grains where it would be too large; None
+    where it is too large in any: of a hundred thousand files, say.
     """
+    if profile.doubt is not None:
+        content = _encoded(profile)
+        if content is not None:
+            return content
+        profile = replace(profile, doubt=None)
     while profile.grain_bytes <= _MOST_GRAIN_BYTES:
-        if sum(map(len, profile.ranges)) <= MAX_RANGES:
-            content = _encoded(profile)
-            if content is not None and len(content) <= MAX_PROFILE_BYTES:
-                return content
+        content = _encoded(profile)
+        if content is not None:
+            return content
         profile = profile.coarser(2 * profile.grain_bytes)
     return None
 
@@ -93,13 +114,15 @@ def decoded(content: bytes) -> Profile:
     order = tuple(_list(document, "order"))
     if not all(_is_number(at, 0, len(files) - 1) for at in order) or len(set(order)) != len(order):
         raise ProfileError("order names no file, or one twice")
+    sizes = [size for _, size in files]
     return Profile(
         files=files,
         who=_text(document, "who"),
         grain_bytes=grain_bytes,
-        ranges=_ranges(_text(document, "ranges"), grain_bytes, [size for _, size in files]),
+        ranges=_ranges(_text(document, "ranges"), grain_bytes, sizes),
         order=order,
         version=_text(document, "version"),
+        doubt=_doubt(document.get("doubt"), grain_bytes, sizes),
     )
 
 
@@ -112,7 +135,8 @@ def next_profile(
     Where nearly all of `before` was touched the need is the same, and both are kept together. Else
     the need has changed, and only what was touched counts. `sampled`: the loader was looked at from
     time to time, so what was not seen may have been touched all the same: then the need has changed
-    only where the profile was `given_up`, for most of what was touched was not in it.
+    where the profile was `given_up`, for most of what was touched was not in it, or where so many
+    loads in a row left much of it; what any of them touched counts then.
     """
     if before is None or (sampled and given_up):
         return touched
@@ -121,28 +145,27 @@ def next_profile(
     pairs = list(zip(old.ranges, new.ranges, strict=True))
     both = sum(total(common(a, b)) for a, b in pairs)
     superfluous = old.touched_bytes - both
-    if not sampled and superfluous * _SUPERFLUOUS_SHARE > old.touched_bytes:
+    together = replace(new, ranges=_together(old.ranges, new.ranges))
+    if superfluous * _SUPERFLUOUS_SHARE <= old.touched_bytes:
+        nothing_new = new.touched_bytes == both and old.doubt is None
+        return None if nothing_new else together
+    if not sampled:
         return touched
-    if new.touched_bytes == both:
-        return None
-    together = tuple(merged((*a, *b)) for a, b in pairs)
-    return replace(new, ranges=together)
+    doubt = Doubt(1, new.ranges)
+    if old.doubt is not None:
+        doubt = Doubt(old.doubt.loads + 1, _together(old.doubt.ranges, new.ranges))
+    if doubt.loads >= DOUBTING_LOADS:
+        return replace(new, ranges=doubt.ranges)
+    return replace(together, doubt=doubt)
+
+
+def _together(some: tuple[Ranges, ...], others: tuple[Ranges, ...]) -> tuple[Ranges, ...]:
+    return tuple(merged((*a, *b)) for a, b in zip(some, others, strict=True))
 
 
 def _encoded(profile: Profile) -> bytes | None:
-    numbers = bytearray()
-    for ranges in profile.ranges:
-        _put(numbers, len(ranges))
-        at = 0
-        for offset, length in ranges:
-            begin = offset // profile.grain_bytes
-            count = -(-length // profile.grain_bytes)
-            _put(numbers, begin - at)
-            _put(numbers, count)
-            at = begin + count
-    if len(numbers) > _MAX_UNPACKED_BYTES:
-        return None
-    document = {
+    """None where it is too large."""
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "version": profile.version,
         "who": profile.who,
@@ -150,9 +173,36 @@ def _encoded(profile: Profile) -> bytes | None:
         "touched_bytes": profile.touched_bytes,
         "order": profile.order,
         "files": profile.files,
-        "ranges": base64.b64encode(zlib.compress(bytes(numbers), 6)).decode(),
+        "ranges": _packed(profile.ranges, profile.grain_bytes),
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    packed = [document["ranges"]]
+    if profile.doubt is not None:
+        ranges = _packed(profile.doubt.ranges, profile.grain_bytes)
+        document["doubt"] = {"loads": profile.doubt.loads, "ranges": ranges}
+        packed.append(ranges)
+    if None in packed:
+        return None
+    content = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return content if len(content) <= MAX_PROFILE_BYTES else None
+
+
+def _packed(of_files: Sequence[Ranges], grain_bytes: int) -> str | None:
+    """None where they are too many."""
+    if sum(map(len, of_files)) > MAX_RANGES:
+        return None
+    numbers = bytearray()
+    for ranges in of_files:
+        _put(numbers, len(ranges))
+        at = 0
+        for offset, length in ranges:
+            begin = offset // grain_bytes
+            count = -(-length // grain_bytes)
+            _put(numbers, begin - at)
+            _put(numbers, count)
+            at = begin + count
+    if len(numbers) > _MAX_UNPACKED_BYTES:
+        return None
+    return base64.b64encode(zlib.compress(bytes(numbers), 6)).decode()
 
 
 def _put(numbers: bytearray, value: int) -> None:
@@ -214,6 +264,14 @@ def _ranges_of_file(
             raise ProfileError("a range lies beyond the end of its file")
         ranges.append((begin, min(at * grain_bytes, size_bytes) - begin))
     return tuple(ranges)
+
+
+def _doubt(entry: object, grain_bytes: int, sizes: Sequence[int]) -> Doubt | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not _is_number(entry.get("loads"), 1, DOUBTING_LOADS - 1):
+        raise ProfileError("doubt is no object, or its loads are out of range")
+    return Doubt(entry["loads"], _ranges(_text(entry, "ranges"), grain_bytes, sizes))
 
 
 def _file(entry: object) -> tuple[str, int]:
