@@ -11,6 +11,7 @@ their bytes; the same seed draws the same. Of every input:
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import random
 import sys
@@ -83,7 +84,7 @@ def draw(rng: random.Random) -> tuple[str, bytes]:
             if not isinstance(part, dict):
                 part = made
             name = rng.choice([*part, "ranges", "doubt", "more"])
-            part[name] = rng.choice([*VALUES, part.get(name)])
+            part[name] = copy.deepcopy(rng.choice([*VALUES, part.get(name)]))
         content = json.dumps(made).encode()
     elif kind == 2:
         made = json.loads(content)
