@@ -38,13 +38,7 @@ def load_model(
     server = prepare_server_args([*arguments, *sizes, *(options or [])])
     ranks = runtime_context.SpawnRanks(world_rank=world["rank"])
     runtime_context.publish(server, role="scheduler", ranks=ranks)
-    parallel_state.init_distributed_environment(
-        world_size=world["size"],
-        rank=world["rank"],
-        local_rank=world["local_rank"],
-        distributed_init_method="env://",
-        backend="gloo",
-    )
+    join_world(world)
     _stand_in_for_what_is_not_here()
     # Which class it is, SGLang finds by importing all of its models.
     loader.get_model_architecture = lambda config: _class_of(config.hf_config.architectures[0])
@@ -57,6 +51,17 @@ def load_model(
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     return found
+
+
+def join_world(world: dict[str, int]) -> None:
+    """SGLang's world group, over gloo, of `size` ranks."""
+    parallel_state.init_distributed_environment(
+        world_size=world["size"],
+        rank=world["rank"],
+        local_rank=world["local_rank"],
+        distributed_init_method="env://",
+        backend="gloo",
+    )
 
 
 def _class_of(name: str) -> tuple[Any, str]:

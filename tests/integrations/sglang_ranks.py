@@ -26,11 +26,10 @@ pass_over_torchvision()
 
 from sglang.srt import plugins  # noqa: E402
 from sglang.srt.configs.load_config import LoadConfig  # noqa: E402
-from sglang.srt.distributed import parallel_state  # noqa: E402
 from sglang.srt.model_loader import loader, weight_utils  # noqa: E402
 from sglang.srt.runtime_context import get_model, publish  # noqa: E402
 from sglang.srt.server_args import prepare_server_args  # noqa: E402
-from sglang_model import load_model  # noqa: E402
+from sglang_model import join_world, load_model  # noqa: E402
 
 FUNCTIONS = (
     "_prefetch_all_checkpoints",
@@ -53,13 +52,7 @@ def load(
     """
     default = _start(checkpoint, options, plugin)
     if world is not None:
-        parallel_state.init_distributed_environment(
-            world_size=world["size"],
-            rank=world["rank"],
-            local_rank=world["local_rank"],
-            distributed_init_method="env://",
-            backend="gloo",
-        )
+        join_world(world)
     source = loader.DefaultModelLoader.Source(checkpoint, None)
     weights = default._get_weights_iterator(source)
     found = rank_server.digest(weights if world is None else _met(weights))

@@ -12,9 +12,10 @@ from typing import Any
 from conftest import MIB
 
 from shardahead import LocalTopology, MemoryBudget, MemoryLimit, Mount, _core
-from shardahead.command.advice import Advice, advise
+from shardahead.command.advice import advise
 from shardahead.command.facts import Facts, MountFacts
 from shardahead.command.measure import Measurement, Rate
+from shardahead.command.piece_of_advice import Advice
 from shardahead.node.filesystems import filesystem_of
 from shardahead.node.limits import Limits
 from shardahead.prefetch.options import settings_in_force

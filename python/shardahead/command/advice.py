@@ -1,7 +1,4 @@
-"""What to change, from the facts that facts.py has gathered. Pure functions; no I/O.
-
-Each piece of advice says what is wrong, the commands that change it now, and what keeps it so.
-"""
+"""What to change, from the facts that facts.py has gathered. Pure functions; no I/O."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from shardahead.command.facts import Facts, MountFacts
 from shardahead.command.learned_facts import learning_advice
+from shardahead.command.piece_of_advice import Advice
 from shardahead.environment import meant_by
 from shardahead.node.filesystems import filesystem_of, remedy_of
 from shardahead.node.limits import UNSEEN_OWNER
@@ -36,20 +33,6 @@ _INFLIGHT_BYTES = 64 * MIB  # what a node begins with
 _MOST_BACKGROUND = 1024
 
 
-@dataclass(frozen=True)
-class Advice:
-    """`problem` in a sentence; `commands` for a shell, as root where `root`; `keep` is where the
-    change has to be written so that it outlives a mount or a boot; `instead` what helps where
-    nothing can be changed.
-    """
-
-    problem: str
-    commands: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    root: bool = False
-    instead: tuple[str, ...] = ()
-
-
 def advise(facts: Facts) -> list[Advice]:
     """What to do, the most helpful first. Empty where there is nothing."""
     found = [*_disabled(facts), *_unread_variables(facts), *_all_resident(facts)]
@@ -59,7 +42,7 @@ def advise(facts: Facts) -> list[Advice]:
             found += [*_streams(mount), *_read_ahead(mount)]
         found += [*_queue(mount), *_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
     found += [*_memory(facts), *_paged_out(facts), *_board(facts)]
-    found += [Advice(*each) for each in learning_advice(facts.learned, facts.topology.size)]
+    found += learning_advice(facts.learned, facts.topology.size)
     return [*found, *_open_files(facts), *_processes(facts)]
 
 

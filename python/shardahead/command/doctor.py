@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 
 from shardahead.arguments import whole_number
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
-from shardahead.command.advice import Advice, advise
+from shardahead.command.advice import advise
 from shardahead.command.facts import Facts, MountFacts, gather
 from shardahead.command.learned_facts import learned_text
 from shardahead.command.measure import Measurement, Rate
+from shardahead.command.piece_of_advice import Advice
 from shardahead.command.wrapped import labelled, labelled_command, labelled_list
 from shardahead.environment import meant_by
 from shardahead.node.limits import Limits

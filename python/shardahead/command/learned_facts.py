@@ -12,6 +12,7 @@ from itertools import chain
 
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.learned_screen import profiles_of
+from shardahead.command.piece_of_advice import Advice
 from shardahead.node.job_rank import job_size
 from shardahead.prefetch.byte_ranges import merged, total
 from shardahead.units import counted, format_bytes, format_share, printable
@@ -68,25 +69,21 @@ def learned_text(found: LearnedFacts) -> str | None:
     )
 
 
-def learning_advice(
-    found: LearnedFacts | None, node_ranks: int
-) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], bool, tuple[str, ...]]]:
-    """Where a node brings in more than its ranks may need: the fields of an Advice."""
+def learning_advice(found: LearnedFacts | None, node_ranks: int) -> Iterator[Advice]:
+    """Where a node brings in more than its ranks may need."""
     if found is None:
         return
     if found.folder is not None and found.problem:
         folder = printable(found.folder)
         problem = f"nothing is learned: SHARDAHEAD_LEARN names {folder}, {found.problem}"
         make = (f"mkdir -p {shlex.quote(found.folder)}",) if found.problem == NO_FOLDER else ()
-        yield problem, make, (), False, ()
+        yield Advice(problem, make)
     elif found.folder is None and found.job_ranks is not None and found.job_ranks > node_ranks:
         nodes = -(-found.job_ranks // node_ranks)
-        yield (
+        yield Advice(
             f"this job has {found.job_ranks} ranks, {node_ranks} of them on this node: {nodes} "
             "nodes or more, each of which brings in all of the checkpoint, whatever its ranks use "
             "of it. Loads that learn bring in what was used, from the second on",
             ("export SHARDAHEAD_LEARN=FOLDER  # one that all nodes share",),
-            (),
-            False,
-            ("load with slices= or names=, which say it from the first load on",),
+            instead=("load with slices= or names=, which say it from the first load on",),
         )
