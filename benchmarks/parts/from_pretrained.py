@@ -4,10 +4,10 @@ beside a prefetch that learns.
 
 Method: a Llama of 8 layers with random weights in BF16, 1 GiB, on a slowfs of 300 MB/s and 1 ms. A
 process of its own per load, the page cache of the mount dropped before it; the clock runs from the
-call of `from_pretrained`, after all imports, until every parameter that has bytes was copied, as to
-a device. Rounds are interleaved; shown is the median, with the least and the most. "touched" is
-what the library by itself is served without any readahead, once: "link" is what the link needs for
-that. A parameter's sums must be the same whichever way it came.
+call of `from_pretrained`, after all imports, until it returned, and until every parameter that has
+bytes was copied once more, as to a device. Rounds are interleaved; shown is the median, with the
+least and the most. "touched" is what the library by itself is served without any readahead, once:
+"link" is what the link needs for that. A parameter's sums must be the same whichever way it came.
 
     pip install transformers accelerate
     python benchmarks/parts/from_pretrained.py --rounds 3
@@ -56,6 +56,7 @@ began = time.monotonic()
 with beside as handle:
     model = LlamaForCausalLM.from_pretrained(
         folder, device_map=places, offload_folder=offload_folder, dtype="auto")
+    returned = time.monotonic() - began
     for name, parameter in model.named_parameters():
         if parameter.device.type == "cpu":
             copies[name] = parameter.detach().clone()
@@ -63,13 +64,16 @@ with beside as handle:
 sums = {{name: c.view(torch.int16).sum(dtype=torch.int64).item() for name, c in copies.items()}}
 kept = sum(copy.nbytes for copy in copies.values())
 report = handle.report() if handle else None
-print(json.dumps([seconds, kept, report and report.learned, sums]))
+print(json.dumps([returned, seconds, kept, report and report.learned, sums]))
 """
 
 
 class Load(NamedTuple):
-    """One load. `kept_bytes`: of the parameters that have bytes."""
+    """One load. `kept_bytes`: of the parameters that have bytes. `returned_seconds`: until
+    `from_pretrained` returned.
+    """
 
+    returned_seconds: float
     seconds: float
     kept_bytes: int
     learned: str | None
@@ -90,8 +94,7 @@ def load_once(source: Path, mountpoint: Path, learn: str, readahead_kib: int = 1
         )
         mount.wait_until_idle()
         served_bytes = mount.counters().bytes_served
-    seconds, kept_bytes, learned, sums = json.loads(done.stdout)
-    return Load(seconds, kept_bytes, learned, sums, served_bytes)
+    return Load(*json.loads(done.stdout), served_bytes)
 
 
 def rounds_of(rounds: int, source: Path, mountpoint: Path, folder: Path) -> dict[str, list[Load]]:
@@ -125,14 +128,17 @@ def main() -> None:
         f"\n{file_bytes / MIB:.0f} MiB, of which {touched.kept_bytes / MIB:.0f} MiB are kept and "
         f"{touched.served_bytes / MIB:.0f} MiB touched; load average {os.getloadavg()[0]:.1f}\n"
     )
-    print("| way | learned | served MiB | / touched | s | times the link's |")
-    print("|---|---|---|---|---|---|")
+    print("| way | learned | served MiB | / touched | s returned | / link | s copied | / link |")
+    print("|---|---|---|---|---|---|---|---|")
     for way, runs in loads.items():
+        returned = sorted(run.returned_seconds for run in runs)
         seconds = sorted(run.seconds for run in runs)
         served = median(run.served_bytes for run in runs)
         print(
             f"| {way} | {runs[-1].learned or ''} | {served / MIB:.0f} "
             f"| {served / touched.served_bytes:.3f} "
+            f"| {median(returned):.2f} ({returned[0]:.2f}-{returned[-1]:.2f}) "
+            f"| {median(returned) / link:.2f} "
             f"| {median(seconds):.2f} ({seconds[0]:.2f}-{seconds[-1]:.2f}) "
             f"| {median(seconds) / link:.2f} |"
         )

@@ -1,9 +1,8 @@
 """Sees what a loader that is not ours touches of the files of a load, for `learn=`: pages of its
 mappings, and offsets of its descriptors (csrc/node/loader_progress.h).
 
-A daemon thread looks again and again, so often that looking takes a hundredth of a processor. What
-is unmapped between two looks is seen as the first of them found it. It must not hold up the exit; a
-forked child has none.
+A daemon thread looks again and again, as often as look_pace.py says. What is unmapped between two
+looks is seen as the first of them found it. It must not hold up the exit; a forked child has none.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ import weakref
 from shardahead import _core
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.learning import Learning
+from shardahead.prefetch.look_pace import LookPace
 
 logger = logging.getLogger("shardahead")
 
-_LEAST_PAUSE_SECONDS = 0.005
-_MOST_PAUSE_SECONDS = 1.0
-# Of what a look takes: together they take less than a hundredth of a processor.
-_PAUSES_ANEW = 150.0
-_PAUSES = 400.0
+_FIRST_PAUSE_SECONDS = 0.005
+# Of what a look takes: together they take less than a fiftieth of a processor, while little is
+# touched.
+_IDLE_PAUSES_ANEW = 150.0
+_IDLE_PAUSES = 100.0
 _END_SECONDS = 1.0
 
 
@@ -70,11 +70,15 @@ class TouchFollower:
         self._progress.mark_touched(self._learning.touched, anew)
 
     def _run(self) -> None:
-        pause_seconds = _LEAST_PAUSE_SECONDS
-        anew_at = time.monotonic()
+        touched, pace = self._learning.touched, LookPace()
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        look_seconds = 0.0
+        looked_at = anew_at = time.monotonic()
         try:
             while not self._stopped.wait(pause_seconds):
-                anew = time.monotonic() >= anew_at
+                now = time.monotonic()
+                anew = now >= anew_at
+                before = touched.touched_bytes
                 began = time.thread_time()
                 with self._looking:
                     self._look(anew)
@@ -84,11 +88,13 @@ class TouchFollower:
                 if self._learning.is_in_the_way():
                     handle.cancel()
                 del handle
-                spent = time.thread_time() - began
+                spent_seconds = time.thread_time() - began
+                pace.saw(touched.touched_bytes - before, now - looked_at)
+                looked_at = now
                 if anew:
-                    anew_at = time.monotonic() + min(_PAUSES_ANEW * spent, _MOST_PAUSE_SECONDS)
+                    anew_at = now + pace.pause_seconds(spent_seconds, _IDLE_PAUSES_ANEW)
                 else:
-                    pause = max(_LEAST_PAUSE_SECONDS, _PAUSES * spent)
-                    pause_seconds = min(pause, _MOST_PAUSE_SECONDS)
+                    look_seconds = spent_seconds
+                pause_seconds = pace.pause_seconds(look_seconds, _IDLE_PAUSES)
         except Exception as error:
             logger.info("what the loader touches is not looked at any more: %s", error)
