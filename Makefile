@@ -74,9 +74,10 @@ sdist: build/packaging/.ready ## the source distribution, in build/dist, its con
 	$(PACKAGING)/python -m build --quiet --sdist --outdir build/dist .
 	$(PACKAGING)/python tests/sdist_check.py build/dist/*.tar.gz
 
-wheels: build/packaging/.ready ## in build/dist a wheel for each Python that is found here, tagged and used
+wheels: build/packaging/.ready ## in build/dist a wheel for each Python that is found here, tagged and used; GLIBC=2.28
 	rm -f build/dist/*.whl
-	$(PACKAGING)/python tests/interpreters.py --repair --pythons $(PYTHONS) --tests $(or $(TESTS),none)
+	$(PACKAGING)/python tests/interpreters.py --repair --pythons $(PYTHONS) --tests $(or $(TESTS),none) \
+	  $(if $(GLIBC),--glibc $(GLIBC))
 
 # Each in an environment of its own, whose wheel comes from the source distribution. BUILT=build/cmake-wheel
 # spares them the compiling of the core, once there is a wheel.

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +38,19 @@ def compiler(folder: Path) -> list[str] | None:
             return None
         (folder / ".ready").touch()
     return [str(python), "-m", "ziglang", "c++"]
+
+
+def as_compilers(command: Sequence[str], target: str, folder: Path) -> dict[str, str]:
+    """Variables by which a build takes Zig's Clang for `target`: CMake wants programs by path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "cache")}
+    for variable, language in (("CC", "cc"), ("CXX", "c++")):
+        program = folder / language
+        words = shlex.join([*command[:-1], language, "-target", target])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.chmod(0o755)
+        found[variable] = str(program)
+    return found
 
 
 def sources() -> list[Path]:

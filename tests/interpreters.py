@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import compile_elsewhere
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: Those for which wheels are made; pyproject.toml has them by their tags.
@@ -118,12 +121,14 @@ def unpacked_sdist(folder: Path, output: Path) -> Path:
     return inner
 
 
-def build_wheel(python: Path, source: Path, folder: Path, settings: Sequence[str]) -> Path:
+def build_wheel(
+    python: Path, source: Path, folder: Path, settings: Sequence[str], env: dict[str, str]
+) -> Path:
     """The one wheel that is in `folder` then."""
     shutil.rmtree(folder, ignore_errors=True)
     options = [f"--config-settings={setting}" for setting in settings]
     pip = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder]
-    run(*pip, *options, source)
+    run(*pip, *options, source, env=env)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -139,6 +144,17 @@ def repaired(wheel: Path, output: Path) -> Path:
     run(*auditwheel, "repair", "--wheel-dir", folder, wheel, env={"PATH": path})
     (made,) = folder.glob("*.whl")
     return Path(shutil.copy2(made, output))
+
+
+def compilers_for(glibc: str) -> dict[str, str]:
+    """Variables by which wheels are built for systems with that version of the C library."""
+    folder = REPOSITORY / "build" / "zig"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = compile_elsewhere.compiler(folder)
+    if command is None:
+        raise SystemExit(1)  # it has said why
+    target = f"{platform.machine()}-linux-gnu.{glibc}"
+    return compile_elsewhere.as_compilers(command, target, folder / target)
 
 
 def test_requirements() -> list[str]:
@@ -174,6 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tests", choices=["none", "smoke", "all"], default="smoke")
     parser.add_argument("--repair", action="store_true", help="tag the wheels with auditwheel")
     parser.add_argument(
+        "--glibc",
+        metavar="VERSION",
+        help="for systems with that version or a newer one, built by the Clang of Zig: 2.28",
+    )
+    parser.add_argument(
         "--built",
         type=Path,
         metavar="FOLDER",
@@ -195,12 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     source = unpacked_sdist(folder, output)
     built: Path | None = options.built and options.built.resolve()
+    compilers = compilers_for(options.glibc) if options.glibc else {}
     for interpreter in interpreters:
         own = folder / interpreter.version
         run(interpreter.path, "-m", "venv", "--clear", own / "venv")
         python = own / "venv" / "bin" / "python"
         settings = [f"build-dir={own / 'cmake'}", f"cmake.define.SHARDAHEAD_BUILT={built or ''}"]
-        wheel = build_wheel(python, source, own / "wheel", settings)
+        wheel = build_wheel(python, source, own / "wheel", settings, compilers)
         built = built or own / "cmake"  # the core knows nothing of Python, and serves the others
         wheel = repaired(wheel, output) if options.repair else wheel
         run(python, "-m", "pip", "install", "--quiet", wheel)
