@@ -8,6 +8,7 @@ engine. Any thread.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -68,6 +69,16 @@ class LoadedModels:
                 unneeded = unneeded_by(model, prefix, self._absent_experts)
                 return LoadedModel(type(model).__name__, unneeded)
         return UNKNOWN
+
+
+def loads_as(module: Any, place: str, name: str) -> bool:
+    """Whether a module is of the class `name` of the engine's module `place`, and loads weights as
+    that does.
+    """
+    engines: Any = getattr(sys.modules.get(place), name, None)
+    if engines is None or not isinstance(module, engines):
+        return False
+    return type(module).weight_loader is engines.weight_loader
 
 
 def unneeded_by(

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from shardahead.integrations.passed_over import loads_as
+
 _EXPERTS = "sglang.srt.layers.moe.fused_moe_triton.layer"
 _LOCATION = "sglang.srt.eplb.expert_location"
 
@@ -16,10 +18,7 @@ def absent_experts(name: str, module: Any) -> Iterable[str]:
     """The names of routed experts, as the checkpoint has them, of which the module `name` has none;
     none where it is no module of experts, or loads in a way of its own.
     """
-    experts: Any = getattr(sys.modules.get(_EXPERTS), "FusedMoE", None)
-    if experts is None or not isinstance(module, experts):
-        return ()
-    if type(module).weight_loader is not experts.weight_loader:
+    if not loads_as(module, _EXPERTS, "FusedMoE"):
         return ()
     location = None
     if getattr(module, "uses_expert_location", True):  # all of them, before there was a choice

@@ -6,9 +6,10 @@ is imported. Any thread.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any
+
+from shardahead.integrations.passed_over import loads_as
 
 _EXPERTS = "vllm.model_executor.layers.fused_moe.routed_experts"
 # The module that has the weights is a part of the one that the checkpoint knows.
@@ -21,10 +22,7 @@ def absent_experts(name: str, module: Any) -> Iterable[str]:
     """The names of routed experts, as the checkpoint has them, of which the module `name` has none;
     none where it is no module of experts, or loads in a way of its own.
     """
-    experts: Any = getattr(sys.modules.get(_EXPERTS), "RoutedExperts", None)
-    if experts is None or not isinstance(module, experts):
-        return ()
-    if type(module).weight_loader is not experts.weight_loader:
+    if not loads_as(module, _EXPERTS, "RoutedExperts"):
         return ()
     places: dict[str, set[int]] = {}  # in the order of physical experts, some more than once
     for _, named, place, _ in module.get_expert_mapping():
