@@ -94,7 +94,8 @@ def load_once(source: Path, mountpoint: Path, learn: str, readahead_kib: int = 1
         )
         mount.wait_until_idle()
         served_bytes = mount.counters().bytes_served
-    return Load(*json.loads(done.stdout), served_bytes)
+    returned_seconds, seconds, kept_bytes, learned, sums = json.loads(done.stdout)
+    return Load(returned_seconds, seconds, kept_bytes, learned, sums, served_bytes)
 
 
 def rounds_of(rounds: int, source: Path, mountpoint: Path, folder: Path) -> dict[str, list[Load]]:
