@@ -22,10 +22,21 @@ void SharedReading::check() {
                         std::to_string(cache_.most_counted_loads()) + " times");
 }
 
-std::size_t ReadingLedger::ask(std::uint32_t file, ByteRange range, std::uint64_t memory_bytes) {
+std::size_t ReadingLedger::ask(std::uint32_t file, ByteRange range, std::uint64_t wanted_bytes,
+                               std::uint64_t memory_bytes) {
   asked_bytes_ += range.length;
-  parts_.push_back({.file = file, .range = range, .memory_bytes = memory_bytes});
+  parts_.push_back(
+      {.file = file, .range = range, .wanted_bytes = wanted_bytes, .memory_bytes = memory_bytes});
   return parts_.size() - 1;
+}
+
+void ReadingLedger::check_end() {
+  for (const Part& part : parts_) {
+    if (part.read_bytes >= part.wanted_bytes && part.read_bytes <= part.range.length) continue;
+    ledger_.broken(rank_, std::to_string(part.read_bytes) + " bytes are read of a part of " +
+                              std::to_string(part.wanted_bytes) + " in " +
+                              std::to_string(part.range.length));
+  }
 }
 
 void ReadingLedger::read(std::uint32_t file, ByteRange range) {
@@ -37,6 +48,7 @@ void ReadingLedger::read(std::uint32_t file, ByteRange range) {
     ledger_.broken(rank_, "bytes are read that no one asked for");
     return;
   }
+  part->read_bytes += range.length;
   if (part->taken) ledger_.broken(rank_, "a part is read that was taken");
   if (std::exchange(part->begun, true)) return;
   check_ahead();

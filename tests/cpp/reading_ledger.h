@@ -39,14 +39,20 @@ class ReadingLedger {
   ReadingLedger(Ledger& ledger, std::uint32_t rank, std::uint64_t ahead_bytes)
       : ledger_(ledger), rank_(rank), ahead_bytes_(ahead_bytes) {}
 
-  // In the order of files and offsets; `memory_bytes` are what it takes to hold it.
-  std::size_t ask(std::uint32_t file, ByteRange range, std::uint64_t memory_bytes);
+  // In the order of files and offsets; `wanted_bytes` of the range, between which there may be
+  // gaps, and `memory_bytes` are what it takes to hold them.
+  std::size_t ask(std::uint32_t file, ByteRange range, std::uint64_t wanted_bytes,
+                  std::uint64_t memory_bytes);
   // The consumer has come for it: it may be read whatever is ahead.
   void wait_for(std::size_t part) { parts_[part].waited_for = true; }
   void take(std::size_t part) { parts_[part].taken = true; }
   // By one of its threads.
   void read(std::uint32_t file, ByteRange range);
+  // All have been taken, and none failed: of each what was wanted was read, and no more than lies
+  // in its range.
+  void check_end();
 
+  // With the gaps.
   [[nodiscard]] std::uint64_t asked_bytes() const noexcept { return asked_bytes_; }
   [[nodiscard]] std::uint64_t read_bytes() const noexcept { return read_bytes_; }
 
@@ -54,7 +60,9 @@ class ReadingLedger {
   struct Part {
     std::uint32_t file = 0;
     ByteRange range;
+    std::uint64_t wanted_bytes = 0;
     std::uint64_t memory_bytes = 0;
+    std::uint64_t read_bytes = 0;
     bool waited_for = false;
     bool begun = false;
     bool taken = false;

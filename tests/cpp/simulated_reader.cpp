@@ -37,7 +37,12 @@ SimulatedReader::SimulatedReader(SimulatedNode& node, Rank rank, FileIo& io, Ran
 }
 
 std::uint64_t SimulatedReader::Part::length_bytes() const {
+  if (runs) return runs->packed_bytes();
   return std::accumulate(lengths_bytes.begin(), lengths_bytes.end(), std::uint64_t{0});
+}
+
+ByteRange SimulatedReader::Part::range() const {
+  return {offset, runs ? runs->extent_bytes() : length_bytes()};
 }
 
 void SimulatedReader::make_reader(bool through_mappings) {
@@ -110,9 +115,17 @@ std::vector<SimulatedReader::Part> SimulatedReader::draw_parts() {
   std::vector<Part> parts;
   for (std::uint32_t file = 0; file < node_.scenario.sizes_bytes.size(); ++file) {
     const std::uint64_t size_bytes = node_.scenario.sizes_bytes[file];
-    parts.push_back({file, 0, {}});
+    parts.emplace_back().file = file;
     for (std::uint64_t at = kBegin; at < size_bytes;) {
-      Part part{file, at, {}};
+      Part part;
+      part.file = file;
+      part.offset = at;
+      if (random_.chance(20)) part.runs = draw_runs(size_bytes - at);
+      if (part.runs) {
+        at = part.range().end();
+        parts.push_back(std::move(part));
+        continue;
+      }
       for (std::uint64_t count = random_.chance(30) ? random_.between(2, 6) : 1; count > 0;
            --count) {
         std::uint64_t length = random_.between(1, scenario_.tensor_bytes);
@@ -126,16 +139,34 @@ std::vector<SimulatedReader::Part> SimulatedReader::draw_parts() {
   return parts;
 }
 
-void SimulatedReader::add(Part& part) {
-  if (part.lengths_bytes.empty()) {
-    const std::uint64_t size_bytes = node_.scenario.sizes_bytes[part.file];
-    part.asked = ledger_.ask(part.file, {0, std::min(kPrefixBytes, size_bytes)}, 0);
-    part.number = reader_->add_header(part.file);
-  } else {
-    part.asked = ledger_.ask(part.file, {part.offset, part.length_bytes()},
-                             TensorMemory::needed_bytes(part.lengths_bytes));
-    part.number = reader_->add(part.file, part.offset, part.lengths_bytes);
+std::optional<ByteRuns> SimulatedReader::draw_runs(std::uint64_t most_bytes) {
+  const std::uint64_t run_bytes =
+      random_.between(1, std::max<std::uint64_t>(1, scenario_.tensor_bytes / 8));
+  std::vector<RunLevel> levels;
+  std::uint64_t within_bytes = run_bytes;
+  const std::uint64_t most_levels = random_.chance(30) ? 2 : 1;
+  for (std::uint64_t level = 0; level < most_levels; ++level) {
+    const std::uint64_t count = random_.between(2, level == 0 ? 12 : 3);
+    const std::uint64_t stride_bytes = within_bytes + random_.spread(1, 128 * kKiB);
+    levels.insert(levels.begin(), RunLevel{count, stride_bytes});
+    within_bytes = count * stride_bytes;
   }
+  const ByteRuns runs(run_bytes, levels);
+  return runs.extent_bytes() > most_bytes ? std::nullopt : std::optional(runs);
+}
+
+void SimulatedReader::add(Part& part) {
+  if (part.is_header()) {
+    const std::uint64_t bytes = std::min(kPrefixBytes, node_.scenario.sizes_bytes[part.file]);
+    part.asked = ledger_.ask(part.file, {0, bytes}, bytes, 0);
+    part.number = reader_->add_header(part.file);
+    return;
+  }
+  const auto lengths_bytes = part.runs ? std::vector{part.length_bytes()} : part.lengths_bytes;
+  part.asked = ledger_.ask(part.file, part.range(), part.length_bytes(),
+                           TensorMemory::needed_bytes(lengths_bytes));
+  part.number = part.runs ? reader_->add_runs(part.file, part.offset, *part.runs)
+                          : reader_->add(part.file, part.offset, part.lengths_bytes);
 }
 
 void SimulatedReader::take(const Part& part) {
@@ -160,16 +191,26 @@ void SimulatedReader::take(const Part& part) {
 void SimulatedReader::check(const Part& part, const TakenPart& taken) {
   node_.result.read_alone_bytes += taken.readable_bytes;
   if (taken.error) check_error(part, *taken.error);
-  if (part.lengths_bytes.empty()) {
-    const std::uint64_t size_bytes = node_.scenario.sizes_bytes[part.file];
-    if (!taken.error && taken.file_bytes != size_bytes) broken("a file has another length");
-    if (!taken.memory) return;
-    const std::uint64_t length = taken.memory->length_bytes(0);
-    if (!has_content(part.file, {0, length}, taken.memory->tensor(0))) {
-      broken("a header has bytes that are not in its file");
-    }
-    return;
+  if (part.is_header()) {
+    check_header(part, taken);
+  } else if (part.runs) {
+    check_runs(part, *part.runs, taken);
+  } else {
+    check_tensors(part, taken);
   }
+}
+
+void SimulatedReader::check_header(const Part& part, const TakenPart& taken) {
+  const std::uint64_t size_bytes = node_.scenario.sizes_bytes[part.file];
+  if (!taken.error && taken.file_bytes != size_bytes) broken("a file has another length");
+  if (!taken.memory) return;
+  const std::uint64_t length = taken.memory->length_bytes(0);
+  if (!has_content(part.file, {0, length}, taken.memory->tensor(0))) {
+    broken("a header has bytes that are not in its file");
+  }
+}
+
+void SimulatedReader::check_tensors(const Part& part, const TakenPart& taken) {
   const std::uint64_t readable =
       taken.error ? taken.error->offset - part.offset : part.length_bytes();
   if (taken.readable_bytes != readable) broken("it is not told what could be read");
@@ -185,9 +226,23 @@ void SimulatedReader::check(const Part& part, const TakenPart& taken) {
   }
 }
 
+// They land packed, all of them or none.
+void SimulatedReader::check_runs(const Part& part, const ByteRuns& runs, const TakenPart& taken) {
+  const std::uint64_t readable = taken.error ? 0 : runs.packed_bytes();
+  if (taken.readable_bytes != readable) broken("it is not told that a part could be read");
+  if (taken.error) return;
+  const std::byte* at = taken.memory->tensor(0);
+  for (const ByteRange& run : runs.ranges()) {
+    if (!has_content(part.file, {part.offset + run.offset, run.length}, at)) {
+      broken("a part of a tensor has bytes that are not in its file");
+    }
+    at += run.length;
+  }
+}
+
 // Each error is one of those that were planted, and lies where it was.
 void SimulatedReader::check_error(const Part& part, const IoError& error) {
-  const std::uint64_t length = std::max(part.length_bytes(), kPrefixBytes);
+  const std::uint64_t length = std::max(part.range().length, kPrefixBytes);
   const ByteRange rest{error.offset,
                        part.offset + length - std::min(error.offset, part.offset + length)};
   const bool caused = std::ranges::any_of(scenario_.faults, [&](const Fault& fault) {
@@ -204,6 +259,13 @@ void SimulatedReader::check_error(const Part& part, const IoError& error) {
   if (error.offset < part.offset || error.offset > part.offset + length) {
     broken("an error lies outside of its part");
   }
+  if (!part.runs || error.operation == "open") return;
+  const auto runs = part.runs->ranges();
+  const bool wanted = std::ranges::any_of(runs, [&](const ByteRange& run) {
+    const std::uint64_t begin = part.offset + run.offset;
+    return error.offset >= begin && error.offset < begin + run.length;
+  });
+  if (!wanted) broken("an error lies in a gap of a part");
 }
 
 void SimulatedReader::check_end(bool alone, bool shares) {
@@ -211,10 +273,7 @@ void SimulatedReader::check_end(bool alone, bool shares) {
   node_.trace.add(runtime_.now(), rank_.index, "loaded", ledger_.asked_bytes(),
                   ledger_.read_bytes(), direct_bytes);
   if (!scenario_.faults.empty()) return;
-  if (ledger_.read_bytes() != ledger_.asked_bytes()) {
-    broken(std::to_string(ledger_.read_bytes()) + " bytes are read for " +
-           std::to_string(ledger_.asked_bytes()));
-  }
+  ledger_.check_end();
   // An engine that does not know what the mount keeps reads as well.
   if (alone && direct_bytes > ledger_.asked_bytes()) broken("more comes than is read");
   // Without a thread it reads as one that is alone does.

@@ -6,9 +6,11 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/engine.h"
+#include "plan/byte_runs.h"
 #include "reader/tensor_reader.h"
 #include "reader_file_io.h"
 #include "reading_ledger.h"
@@ -42,19 +44,28 @@ class SimulatedReader {
   struct Part {
     std::uint32_t file = 0;
     std::uint64_t offset = 0;
-    std::vector<std::uint64_t> lengths_bytes;  // none: the header
+    std::vector<std::uint64_t> lengths_bytes;  // none: the header, or runs
+    std::optional<ByteRuns> runs;
     TensorReader::Part number = 0;
     std::size_t asked = 0;  // in the ledger
 
+    [[nodiscard]] bool is_header() const { return lengths_bytes.empty() && !runs; }
     [[nodiscard]] std::uint64_t length_bytes() const;
+    // From its first byte to its last.
+    [[nodiscard]] ByteRange range() const;
   };
 
   void make_reader(bool through_mappings);
   void meet(Engine& engine);
   [[nodiscard]] std::vector<Part> draw_parts();
+  // Of a tensor, in so many bytes; nothing where it does not fit.
+  [[nodiscard]] std::optional<ByteRuns> draw_runs(std::uint64_t most_bytes);
   void add(Part& part);
   void take(const Part& part);
   void check(const Part& part, const TakenPart& taken);
+  void check_header(const Part& part, const TakenPart& taken);
+  void check_tensors(const Part& part, const TakenPart& taken);
+  void check_runs(const Part& part, const ByteRuns& runs, const TakenPart& taken);
   void check_error(const Part& part, const IoError& error);
   void check_end(bool alone, bool shares);
   void broken(const std::string& rule) { node_.ledger.broken(rank_.index, rule); }
