@@ -21,9 +21,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import compile_elsewhere
-
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+import compile_elsewhere  # noqa: E402
+
 #: Those for which wheels are made; pyproject.toml has them by their tags.
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 #: What needs neither torch nor an engine and is done in seconds: the bindings, the handle, the
