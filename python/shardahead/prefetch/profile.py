@@ -145,12 +145,14 @@ def next_profile(
     pairs = list(zip(old.ranges, new.ranges, strict=True))
     both = sum(total(common(a, b)) for a, b in pairs)
     superfluous = old.touched_bytes - both
-    together = replace(new, ranges=_together(old.ranges, new.ranges))
-    if superfluous * _SUPERFLUOUS_SHARE <= old.touched_bytes:
-        nothing_new = new.touched_bytes == both and old.doubt is None
-        return None if nothing_new else together
-    if not sampled:
+    changed = superfluous * _SUPERFLUOUS_SHARE > old.touched_bytes
+    if changed and not sampled:
         return touched
+    if not changed and new.touched_bytes == both and old.doubt is None:
+        return None
+    together = replace(new, ranges=_together(old.ranges, new.ranges))
+    if not changed:
+        return together
     doubt = Doubt(1, new.ranges)
     if old.doubt is not None:
         doubt = Doubt(old.doubt.loads + 1, _together(old.doubt.ranges, new.ranges))
