@@ -46,6 +46,13 @@ class BoardClaims final : public Claims {
   // What others want of it, too; of what was done or begun before, only what this one wants: the
   // others ask by themselves.
   [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override;
+  void note_resident(std::uint32_t block, std::uint64_t bytes) noexcept override {
+    ResidentNotes(memory_.notes).note(block, bytes);
+  }
+  [[nodiscard]] std::optional<std::uint64_t> noted_resident(
+      std::uint32_t block) const noexcept override {
+    return ResidentNotes(memory_.notes).noted(block);
+  }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   void recover(bool stalled) override;

@@ -1,7 +1,7 @@
-// board_memory: how a board lies in shared memory: a header, then which grains are wanted, then the
-// state of every block, then how it is wanted. Any process of the same user may write to any word
-// at any time, so nothing here is relied upon: sizes come from the plan, and a word without meaning
-// counts as free. Any thread.
+// board_memory: how a board lies in shared memory: a header, then which grains are wanted, then of
+// every block what of it was resident, its state, and how it is wanted. Any process of the same
+// user may write to any word at any time, so nothing here is relied upon: sizes come from the plan,
+// and a word without meaning counts as free. Any thread.
 #pragma once
 
 #include <algorithm>
@@ -17,12 +17,13 @@
 #include "board/claims.h"
 #include "board/grains.h"
 #include "board/life.h"
+#include "board/resident_notes.h"
 #include "plan/rate_limit.h"
 
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 7;
+inline constexpr std::uint32_t kBoardVersion = 8;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -117,7 +118,8 @@ struct BoardMemory {
   BoardMemory(std::byte* memory, const BoardShape& shape)
       : header(reinterpret_cast<BoardHeader*>(memory)),
         grains(reinterpret_cast<GrainsWord*>(header + 1), shape.words),
-        states(reinterpret_cast<BlockState*>(grains.data() + shape.words), shape.blocks),
+        notes(reinterpret_cast<ResidentNote*>(grains.data() + shape.words), shape.blocks),
+        states(reinterpret_cast<BlockState*>(notes.data() + shape.blocks), shape.blocks),
         wants(reinterpret_cast<BlockWants*>(states.data() + shape.blocks), shape.blocks) {}
 
   // Of zeroed memory.
@@ -152,13 +154,14 @@ struct BoardMemory {
 
   BoardHeader* header;
   std::span<GrainsWord> grains;
+  std::span<ResidentNote> notes;
   std::span<BlockState> states;
   std::span<BlockWants> wants;
 };
 
 inline std::size_t BoardShape::size_bytes() const {
   return sizeof(BoardHeader) + words * sizeof(GrainsWord) +
-         blocks * (sizeof(BlockState) + sizeof(BlockWants));
+         blocks * (sizeof(ResidentNote) + sizeof(BlockState) + sizeof(BlockWants));
 }
 
 }  // namespace shardahead

@@ -5,7 +5,10 @@
 namespace shardahead {
 
 StaticClaims::StaticClaims(std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> share)
-    : plan_(std::move(plan)), share_(std::move(share)), sums_(*plan_) {}
+    : plan_(std::move(plan)),
+      share_(std::move(share)),
+      sums_(*plan_),
+      notes_(plan_->blocks().size()) {}
 
 std::optional<Claim> StaticClaims::take(std::uint64_t limit_bytes) {
   const MutexLock lock(mutex_);

@@ -13,6 +13,7 @@
 
 #include "base/doorbell.h"
 #include "base/thread_safety.h"
+#include "board/resident_notes.h"
 #include "node/keeping.h"
 #include "plan/plan.h"
 #include "plan/rate_limit.h"
@@ -69,6 +70,13 @@ class Claims {
   // What of the block its taker is to fetch, in order: what all of this node want, where others
   // may ask it to.
   [[nodiscard]] virtual std::vector<ByteRange> ranges(const Claim& claim) const = 0;
+  // What of a block was resident before anyone of this node read of its file near it, in bytes; who
+  // is about to read says it, and the first to say it is right. The kernel reads beyond what it is
+  // asked for, and what came so looks as if it had been there.
+  virtual void note_resident(std::uint32_t block, std::uint64_t bytes) noexcept = 0;
+  // Nothing where it was not noted.
+  [[nodiscard]] virtual std::optional<std::uint64_t> noted_resident(
+      std::uint32_t block) const noexcept = 0;
   // `read_bytes` are those that were not resident before.
   virtual void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) = 0;
   // Whether all wanted blocks that begin before `limit_bytes` are settled, by whomever.
@@ -135,6 +143,13 @@ class StaticClaims final : public Claims {
   }
   std::optional<Claim> take(std::uint64_t limit_bytes) override;
   [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override;
+  void note_resident(std::uint32_t block, std::uint64_t bytes) noexcept override {
+    ResidentNotes(notes_).note(block, bytes);
+  }
+  [[nodiscard]] std::optional<std::uint64_t> noted_resident(
+      std::uint32_t block) const noexcept override {
+    return ResidentNotes(notes_).noted(block);
+  }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override;
   bool settled(std::uint64_t limit_bytes) override;
   [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
@@ -150,7 +165,8 @@ class StaticClaims final : public Claims {
  private:
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> share_;
-  const WantedSums sums_;  // of all that this participant wants, its share or not
+  const WantedSums sums_;                    // of all that this participant wants, its share or not
+  mutable std::vector<ResidentNote> notes_;  // words without a lock
   Mutex mutex_;
   std::size_t next_ GUARDED_BY(mutex_) = 0;
   DoorbellWord doorbell_{0};

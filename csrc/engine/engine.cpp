@@ -69,6 +69,16 @@ void count_refetched(EngineState& state, const FetchResult& result) {
   state.ahead.add_evicted(result.read_bytes);
 }
 
+// What is not settled counts as read, and is paid for, when a worker comes to it: where it was
+// noted what was there before.
+void charge_consumer(EngineState& state, std::uint32_t block, bool settled,
+                     const FetchResult& result) {
+  if (!state.pace.limits()) return;
+  const auto claims = state.crew.claims();
+  const bool paid_later = !settled && claims && claims->noted_resident(block).has_value();
+  if (!paid_later) state.pace.charge(claims.get(), result.read_bytes);
+}
+
 // What a thread of its own reads for a consumer, and how that ended.
 struct Errand {
   DoorbellWord ended{0};
@@ -349,9 +359,9 @@ std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
   const bool was_there = !plainly && (settled || all_settled(state));
   const auto ready = plainly ? false : state.consumer.is_up_to_date(file, range);
   if (ready == true) return std::nullopt;
-  const auto read = [kept = state_, file, range, was_there, plainly] {
+  const auto read = [kept = state_, file, range, blocks, settled, was_there, plainly] {
     FetchResult result = kept->consumer.fetch(file, range, plainly);
-    if (kept->pace.limits()) kept->pace.charge(kept->crew.claims().get(), result.read_bytes);
+    charge_consumer(*kept, blocks.begin, settled, result);
     if (was_there) count_refetched(*kept, result);
     return std::move(result.error);
   };

@@ -11,6 +11,7 @@ namespace shardahead {
 
 struct FetchResult {
   std::uint64_t resident_bytes = 0;  // were in the page cache before
+  std::uint64_t shared_bytes = 0;    // others of the node had brought in before
   std::uint64_t read_bytes = 0;      // were brought in
   std::uint64_t lost_bytes = 0;      // of these: advised, did not arrive, so read with pread
   std::uint64_t failed_bytes = 0;
@@ -22,13 +23,14 @@ struct FetchResult {
   std::optional<IoError> error = std::nullopt;  // the first
 };
 
-// The trial of the mount had brought in `tried_bytes` of what was fetched now: as far as the fetch
-// found them resident, they count as read. What is left of them belongs to the next range.
-void count_tried(FetchResult& result, std::uint64_t& tried_bytes) noexcept;
+// Of the block `noted_bytes` were resident before anyone read near it. What more was found came
+// with what was read, and counts as read; as shared where others were done with the block before.
+// What is left of `noted_bytes` belongs to the next range.
+void count_noted(FetchResult& result, std::uint64_t& noted_bytes, bool done_before) noexcept;
 
-// A fetch rounds outwards to pages, and may bring in what others want. Of its four counters remains
+// A fetch rounds outwards to pages, and may bring in what others want. Of its counters remains
 // what this participant asked for: `most_bytes` in all, the resident bytes first, then those that
-// were read, then those that failed.
+// others or it brought in, then those that failed.
 void count_at_most(FetchResult& result, std::uint64_t most_bytes) noexcept;
 
 }  // namespace shardahead

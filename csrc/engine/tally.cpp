@@ -46,6 +46,7 @@ void Tally::add_failed(std::uint32_t block, std::uint64_t wanted_bytes, IoError 
 
 void Tally::count(const FetchResult& result) noexcept {
   figures_.resident_bytes += result.resident_bytes;
+  figures_.shared_bytes += result.shared_bytes;
   figures_.read_bytes += result.read_bytes;
   figures_.lost_bytes += result.lost_bytes;
   figures_.failed_bytes += result.failed_bytes;

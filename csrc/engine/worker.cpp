@@ -5,10 +5,16 @@
 #include <utility>
 
 #include "engine/fetch.h"
+#include "node/residency.h"
 #include "plan/request_cost.h"
 
 namespace shardahead {
 namespace {
+
+// No readahead goes further, read_ahead_kb being 128 KiB to 16 MiB mostly. Nor is it more than has
+// to be: what another program reads after the look counts as read here.
+constexpr std::uint64_t kNotedAheadBytes = 64 * kMiB;
+constexpr std::size_t kNotedAheadBlocks = 64;
 
 // One thread.
 class Worker {
@@ -28,8 +34,8 @@ class Worker {
   void wait_for_change(std::uint32_t seen, std::chrono::nanoseconds pause);
   Outcome bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes);
-  bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
-                 std::uint64_t& tried_bytes);
+  void note_resident(const File& file, std::uint32_t block);
+  bool try_mount(const File& file, const std::vector<ByteRange>& ranges);
 
   EngineState& state_;
   const Plan& plan_;
@@ -112,17 +118,20 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   const std::shared_ptr<const File> file = files.acquire(block.file);
   const auto requests =
       requests_for(claims_.ranges(claim), std::max(state_.requests.gap_bytes(), page_bytes()));
-  std::uint64_t tried_bytes = 0;
-  if (!try_mount(*file, requests, tried_bytes)) return Outcome::released;
+  note_resident(*file, claim.block);
+  if (!try_mount(*file, requests)) return Outcome::released;
   Outcome outcome = Outcome::done;
   const auto began = state_.job.runtime.now();
   const bool whole = requests == std::vector{block.range};
   std::vector<FetchResult> results =
       fetcher_.fetch(*file, requests, whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted);
   const auto took = state_.job.runtime.now() - began;
+  std::uint64_t noted_bytes = claims_.noted_resident(claim.block).value_or(block.range.length);
+  std::uint64_t fetched_bytes = 0;
   for (std::size_t i = 0; i < results.size(); ++i) {
     FetchResult& result = results[i];
-    count_tried(result, tried_bytes);
+    fetched_bytes += result.read_bytes;
+    count_noted(result, noted_bytes, claim.done_before);
     if (result.advice_dropped) files.renew(block.file, *file);
     read_bytes += result.read_bytes;
     // The plan counts what this participant asked for.
@@ -130,16 +139,34 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
     if (result.error) outcome = Outcome::failed;
     if (result.cancelled) outcome = Outcome::released;
   }
-  if (outcome == Outcome::done) state_.requests.note(read_bytes, took);
+  if (outcome == Outcome::done) state_.requests.note(fetched_bytes, took);
   state_.stalls.note_change(state_.job.runtime.now());
   state_.tally.add(claim.block, std::move(results), outcome);
   return outcome;
 }
 
+// Of this block and of those behind it as far as reading this one may reach. Nothing is read where
+// all of it is there.
+void Worker::note_resident(const File& file, std::uint32_t block) {
+  const auto& blocks = plan_.blocks();
+  const Block& first = blocks[block];
+  const std::uint64_t end = first.range.end() + kNotedAheadBytes;
+  const std::size_t last = std::min<std::size_t>(blocks.size(), block + 1 + kNotedAheadBlocks);
+  for (std::uint32_t each = block; each < last; ++each) {
+    const ByteRange range = blocks[each].range;
+    if (blocks[each].file != first.file || range.offset >= end) return;
+    if (claims_.noted_resident(each)) continue;
+    const auto resident_bytes = residency(state_.job.io, file, range).resident_bytes;
+    if (!resident_bytes) return;
+    claims_.note_resident(each, *resident_bytes);
+    if (each == block && *resident_bytes == range.length) return;
+  }
+}
+
 // False where bringing it in would be in vain.
-bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges,
-                       std::uint64_t& tried_bytes) {
+bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges) {
   if (!state_.job.options.tries_mounts || ranges.empty()) return true;
+  std::uint64_t tried_bytes = 0;
   const auto began = state_.job.runtime.now();
   const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
   // A page by itself, where it was read: what a request costs.

@@ -42,6 +42,10 @@ class ToldClaims final : public Claims {
   }
   std::optional<Claim> take(std::uint64_t) override { return std::nullopt; }
   [[nodiscard]] std::vector<ByteRange> ranges(const Claim&) const override { return {}; }
+  void note_resident(std::uint32_t, std::uint64_t) noexcept override {}
+  [[nodiscard]] std::optional<std::uint64_t> noted_resident(std::uint32_t) const noexcept override {
+    return std::nullopt;
+  }
   void settle(const Claim&, Outcome, std::uint64_t) override {}
   bool settled(std::uint64_t) override { return true; }
   void recover(bool) override { ++recoveries; }

@@ -176,6 +176,13 @@ TEST_CASE("a block that comes back to the same engine is counted once") {
     [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
       return inner_.ranges(claim);
     }
+    void note_resident(std::uint32_t block, std::uint64_t bytes) noexcept override {
+      inner_.note_resident(block, bytes);
+    }
+    [[nodiscard]] std::optional<std::uint64_t> noted_resident(
+        std::uint32_t block) const noexcept override {
+      return inner_.noted_resident(block);
+    }
     void settle(const Claim&, Outcome, std::uint64_t) override {}
     [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
                                            const ConsumerPosition& consumer) const override {

@@ -7,20 +7,35 @@ using namespace shardahead;
 
 TEST_SUITE_BEGIN("fetch_result");
 
-TEST_CASE("what the trial of the mount brought in counts as read, once") {
-  std::uint64_t tried_bytes = 4096;
+TEST_CASE("what was not there before anyone read near it counts as read") {
+  std::uint64_t noted_bytes = 4096;
   FetchResult first{.resident_bytes = 1000, .read_bytes = 5};
-  count_tried(first, tried_bytes);
-  CHECK(first.resident_bytes == 0);
-  CHECK(first.read_bytes == 1005);
+  count_noted(first, noted_bytes, false);
+  CHECK(first.resident_bytes == 1000);
+  CHECK(first.read_bytes == 5);
   FetchResult second{.resident_bytes = 10'000};
-  count_tried(second, tried_bytes);
-  CHECK(second.resident_bytes == 10'000 - 3096);
-  CHECK(second.read_bytes == 3096);
-  FetchResult third{.resident_bytes = 7, .read_bytes = 8};
-  count_tried(third, tried_bytes);
-  CHECK(third.resident_bytes == 7);
-  CHECK(third.read_bytes == 8);
+  count_noted(second, noted_bytes, false);
+  CHECK(second.resident_bytes == 3096);
+  CHECK(second.read_bytes == 10'000 - 3096);
+  FetchResult third{.resident_bytes = 7, .read_bytes = 8, .failed_bytes = 9};
+  count_noted(third, noted_bytes, false);
+  CHECK(third.resident_bytes == 0);
+  CHECK(third.read_bytes == 15);
+  CHECK(third.failed_bytes == 9);
+}
+
+TEST_CASE("of a block with which others were done it is theirs") {
+  std::uint64_t noted_bytes = 1000;
+  FetchResult result{.resident_bytes = 5000, .read_bytes = 5};
+  count_noted(result, noted_bytes, true);
+  CHECK(noted_bytes == 0);
+  CHECK(result.resident_bytes == 1000);
+  CHECK(result.shared_bytes == 4000);
+  CHECK(result.read_bytes == 5);
+  count_at_most(result, 4000);
+  CHECK(result.resident_bytes == 1000);
+  CHECK(result.shared_bytes == 3000);
+  CHECK(result.read_bytes == 0);
 }
 
 TEST_CASE("what was asked for counts as it is") {

@@ -100,7 +100,8 @@ bool SimulatedFileIo::wait_until_closed(std::chrono::seconds bound) const {
 bool SimulatedFileIo::wait_until_requested(const std::string& path, std::uint64_t offset,
                                            std::chrono::seconds bound) const {
   const auto begins_there = [&](const Request& request) {
-    return request.path == path && !request.range.empty() && request.range.offset == offset;
+    return request.path == path && request.operation != Operation::cachestat &&
+           !request.range.empty() && request.range.offset == offset;
   };
   std::unique_lock lock(mutex_);
   return changed_.wait_for(

@@ -71,7 +71,8 @@ class SimulatedFileIo final : public FileIo {
   }
   // True once no descriptor is open; false after `bound`.
   bool wait_until_closed(std::chrono::seconds bound) const;
-  // True once some request began at this offset; false after `bound`.
+  // True once something was asked for from this offset on, and not only looked at; false after
+  // `bound`.
   bool wait_until_requested(const std::string& path, std::uint64_t offset,
                             std::chrono::seconds bound) const;
 

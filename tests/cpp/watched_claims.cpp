@@ -20,6 +20,13 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] std::vector<ByteRange> ranges(const Claim& claim) const override {
     return inner_->ranges(claim);
   }
+  void note_resident(std::uint32_t block, std::uint64_t bytes) noexcept override {
+    inner_->note_resident(block, bytes);
+  }
+  [[nodiscard]] std::optional<std::uint64_t> noted_resident(
+      std::uint32_t block) const noexcept override {
+    return inner_->noted_resident(block);
+  }
   void settle(const Claim& claim, Outcome outcome, std::uint64_t read_bytes) override {
     inner_->settle(claim, outcome, read_bytes);
   }

@@ -73,6 +73,21 @@ def test_no_more_is_read_than_a_burst(file: Path, partition: Any) -> None:
     assert handle.report().left_out_bytes == SIZE_BYTES - BLOCK_BYTES
 
 
+@pytest.mark.parametrize("strategy", ["auto", "pread"])
+def test_what_the_kernel_reads_ahead_of_a_block_was_not_resident(
+    tmp_path: Path, make_mount: Any, strategy: Any
+) -> None:
+    # With a limit there is time for it before the next block is taken.
+    write_file(tmp_path / "source" / "a.safetensors", 2 * SIZE_BYTES)
+    readahead_kib = 4096 if os.geteuid() == 0 else 128
+    mount = make_mount(tmp_path / "source", readahead_kib=readahead_kib)
+    options = Options(rate_limit="40MB", block_size=BLOCK_BYTES, threads=2, strategy=strategy)
+    with prefetch_files(mount.mountpoint / "a.safetensors", options=options) as handle:
+        handle.wait(60)
+    report = handle.report()
+    assert (report.resident_bytes, report.read_bytes) == (0, 2 * SIZE_BYTES)
+
+
 def test_ranks_with_fixed_shares_have_a_part_of_it_each(file: Path) -> None:
     options = Options(rate_limit="10MB", partition="block")
     with prefetch_files(file, local_rank=1, local_size=4, options=options) as handle:
