@@ -40,11 +40,16 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range) {
 }
 
 std::vector<FetchResult> Fetcher::fetch(const File& file, const std::vector<ByteRange>& ranges,
-                                        Beyond beyond) {
+                                        Beyond beyond, const std::function<void()>& before_reads) {
   std::vector<Fetch> fetches;
   fetches.reserve(ranges.size());
   // First all are looked at: what is on its way looks as if it had been there.
-  for (const ByteRange& range : ranges) fetches.push_back(look_at(file, range));
+  bool missing = false;
+  for (const ByteRange& range : ranges) {
+    fetches.push_back(look_at(file, range));
+    missing |= fetches.back().resident_bytes != fetches.back().range.length;
+  }
+  if (missing && before_reads) before_reads();
   for (Fetch& fetch : fetches) start(file, fetch);
   std::vector<FetchResult> results;
   results.reserve(ranges.size());

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -29,9 +30,10 @@ class Fetcher {
 
   // The same for several, in order, that share no page. All are on their way before the first is
   // waited for, so that they cost one round trip and not one each. Ends with the first that is
-  // cancelled.
+  // cancelled. `before_reads`, if any, is called once they have been looked at, where something is
+  // missing.
   std::vector<FetchResult> fetch(const File& file, const std::vector<ByteRange>& ranges,
-                                 Beyond beyond);
+                                 Beyond beyond, const std::function<void()>& before_reads = {});
 
   // The same for a range of any length, in pieces, the next one advised before the last is waited
   // for, and for one who uses the bytes: every page is looked at, not only those that are touched.

@@ -34,8 +34,9 @@ class Worker {
   void wait_for_change(std::uint32_t seen, std::chrono::nanoseconds pause);
   Outcome bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes);
-  void note_resident(const File& file, std::uint32_t block);
-  bool try_mount(const File& file, const std::vector<ByteRange>& ranges);
+  bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
+                 std::uint64_t& tried_bytes);
+  void note_resident(const File& file, std::uint32_t block, std::uint64_t tried_bytes);
 
   EngineState& state_;
   const Plan& plan_;
@@ -118,15 +119,17 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   const std::shared_ptr<const File> file = files.acquire(block.file);
   const auto requests =
       requests_for(claims_.ranges(claim), std::max(state_.requests.gap_bytes(), page_bytes()));
-  note_resident(*file, claim.block);
-  if (!try_mount(*file, requests)) return Outcome::released;
+  std::uint64_t tried_bytes = 0;
+  if (!try_mount(*file, requests, tried_bytes)) return Outcome::released;
   Outcome outcome = Outcome::done;
   const auto began = state_.job.runtime.now();
   const bool whole = requests == std::vector{block.range};
   std::vector<FetchResult> results =
-      fetcher_.fetch(*file, requests, whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted);
+      fetcher_.fetch(*file, requests, whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted,
+                     [&] { note_resident(*file, claim.block, tried_bytes); });
   const auto took = state_.job.runtime.now() - began;
-  std::uint64_t noted_bytes = claims_.noted_resident(claim.block).value_or(block.range.length);
+  std::uint64_t noted_bytes =
+      claims_.noted_resident(claim.block).value_or(block.range.length - tried_bytes);
   std::uint64_t fetched_bytes = 0;
   for (std::size_t i = 0; i < results.size(); ++i) {
     FetchResult& result = results[i];
@@ -145,9 +148,20 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   return outcome;
 }
 
-// Of this block and of those behind it as far as reading this one may reach. Nothing is read where
-// all of it is there.
-void Worker::note_resident(const File& file, std::uint32_t block) {
+// False where bringing it in would be in vain.
+bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges,
+                       std::uint64_t& tried_bytes) {
+  if (!state_.job.options.tries_mounts || ranges.empty()) return true;
+  const auto began = state_.job.runtime.now();
+  const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
+  // A page by itself, where it was read: what a request costs.
+  state_.requests.note(tried_bytes, state_.job.runtime.now() - began);
+  return useful;
+}
+
+// Of this block, of which the trial of the mount has read so much, and of those behind it as far as
+// reading this one may reach.
+void Worker::note_resident(const File& file, std::uint32_t block, std::uint64_t tried_bytes) {
   const auto& blocks = plan_.blocks();
   const Block& first = blocks[block];
   const std::uint64_t end = first.range.end() + kNotedAheadBytes;
@@ -158,20 +172,9 @@ void Worker::note_resident(const File& file, std::uint32_t block) {
     if (claims_.noted_resident(each)) continue;
     const auto resident_bytes = residency(state_.job.io, file, range).resident_bytes;
     if (!resident_bytes) return;
-    claims_.note_resident(each, *resident_bytes);
-    if (each == block && *resident_bytes == range.length) return;
+    const std::uint64_t ours = each == block ? std::min(tried_bytes, *resident_bytes) : 0;
+    claims_.note_resident(each, *resident_bytes - ours);
   }
-}
-
-// False where bringing it in would be in vain.
-bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges) {
-  if (!state_.job.options.tries_mounts || ranges.empty()) return true;
-  std::uint64_t tried_bytes = 0;
-  const auto began = state_.job.runtime.now();
-  const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
-  // A page by itself, where it was read: what a request costs.
-  state_.requests.note(tried_bytes, state_.job.runtime.now() - began);
-  return useful;
 }
 
 }  // namespace
