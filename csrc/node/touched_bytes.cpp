@@ -3,9 +3,21 @@
 #include <algorithm>
 
 namespace shardahead {
+namespace {
+
+// More than a look at its header and at the first page of each of its tensors.
+std::uint64_t in_earnest_bytes(std::uint64_t size_bytes) {
+  return std::max(4 * kMiB, size_bytes / 32);
+}
+
+}  // namespace
 
 TouchedBytes::TouchedBytes(const std::vector<std::uint64_t>& sizes)
-    : sizes_(sizes), grains_(sizes.size()), expected_(sizes.size()) {}
+    : sizes_(sizes),
+      grains_(sizes.size()),
+      expected_(sizes.size()),
+      began_(sizes.size()),
+      file_bytes_(sizes.size()) {}
 
 void TouchedBytes::expect(std::size_t file, ByteRange range) {
   const std::uint64_t size_bytes = sizes_.at(file);
@@ -36,16 +48,20 @@ void TouchedBytes::mark(std::size_t file, ByteRange range) {
   const Grains& expected = expected_[file];
   if (grains.empty()) {
     grains.resize(align_up(size_bytes, kGrainBytes) / kGrainBytes);
-    order_.push_back(file);
+    began_[file] = ++moments_;
   }
+  const std::uint64_t before_bytes = file_bytes_[file];
   const std::uint64_t end = (range.end() - 1) / kGrainBytes + 1;
   for (std::uint64_t grain = range.offset / kGrainBytes; grain < end; ++grain) {
     if (grains[grain]) continue;
     grains[grain] = true;
     const std::uint64_t bytes = std::min(kGrainBytes, size_bytes - grain * kGrainBytes);
     bytes_ += bytes;
+    file_bytes_[file] += bytes;
     if (expects_ && (expected.empty() || !expected[grain])) unexpected_bytes_ += bytes;
   }
+  const std::uint64_t least_bytes = in_earnest_bytes(size_bytes);
+  if (before_bytes < least_bytes && file_bytes_[file] >= least_bytes) began_[file] = ++moments_;
 }
 
 std::vector<ByteRange> TouchedBytes::ranges(std::size_t file) const {
@@ -69,7 +85,14 @@ std::uint64_t TouchedBytes::bytes() const {
 
 std::vector<std::size_t> TouchedBytes::order() const {
   const MutexLock lock(mutex_);
-  return order_;
+  std::vector<std::size_t> found;
+  for (std::size_t file = 0; file < began_.size(); ++file) {
+    if (began_[file] != 0) found.push_back(file);
+  }
+  // The lock is held, which the analysis does not see in a lambda.
+  const std::vector<std::uint64_t>& began = began_;
+  std::ranges::sort(found, {}, [&](std::size_t file) { return began[file]; });
+  return found;
 }
 
 std::vector<ByteRange> TouchedBytes::runs(std::size_t file, ByteRange within, bool touched) const {

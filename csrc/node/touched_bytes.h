@@ -35,7 +35,9 @@ class TouchedBytes {
   // The parts of a range that are not touched yet.
   [[nodiscard]] std::vector<ByteRange> untouched(std::size_t file, ByteRange within) const;
   [[nodiscard]] std::uint64_t bytes() const;
-  // The files of which something was touched, in the order in which that began.
+  // The files of which something was touched, in the order in which that began in earnest: some
+  // loaders look into all of them before they read the first. One of which little was touched is
+  // where that began at all.
   [[nodiscard]] std::vector<std::size_t> order() const;
 
  private:
@@ -51,7 +53,10 @@ class TouchedBytes {
   std::vector<Grains> expected_ GUARDED_BY(mutex_);
   bool expects_ GUARDED_BY(mutex_) = false;
   std::uint64_t unexpected_bytes_ GUARDED_BY(mutex_) = 0;
-  std::vector<std::size_t> order_ GUARDED_BY(mutex_);
+  // When each began, by a count of such moments; 0: it did not.
+  std::vector<std::uint64_t> began_ GUARDED_BY(mutex_);
+  std::uint64_t moments_ GUARDED_BY(mutex_) = 0;
+  std::vector<std::uint64_t> file_bytes_ GUARDED_BY(mutex_);
   std::uint64_t bytes_ GUARDED_BY(mutex_) = 0;
 };
 

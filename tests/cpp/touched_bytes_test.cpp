@@ -37,6 +37,19 @@ TEST_CASE("what lies in no file is passed over") {
   CHECK_THROWS_AS(touched.mark(2, {0, 1}), std::out_of_range);
 }
 
+TEST_CASE("a file that was looked into begins where it is read in earnest") {
+  constexpr std::uint64_t kLarge = 256 * kMiB;
+  TouchedBytes touched({kLarge, kLarge, kGrain, kLarge});
+  for (const std::size_t file : {3U, 1U, 0U, 2U}) touched.mark(file, {0, kGrain});
+  CHECK(touched.order() == std::vector<std::size_t>{3, 1, 0, 2});
+  touched.mark(1, {0, kLarge / 32 - 1});
+  touched.mark(0, {kMiB, 100 * kMiB});
+  CHECK(touched.order() == std::vector<std::size_t>{3, 2, 1, 0});
+  touched.mark(3, {0, kLarge});
+  touched.mark(1, {0, kLarge});
+  CHECK(touched.order() == std::vector<std::size_t>{2, 1, 0, 3});
+}
+
 TEST_CASE("files are in the order in which something of them was touched first") {
   TouchedBytes touched({kGrain, kGrain, kGrain});
   touched.mark(2, {0, 1});
