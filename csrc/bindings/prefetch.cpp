@@ -137,6 +137,13 @@ class Prefetch {
     }
   }
 
+  void ask_early(std::uint32_t file,
+                 const std::vector<std::pair<std::uint64_t, std::uint64_t>>& ranges) {
+    std::vector<ByteRange> asked;
+    asked.reserve(ranges.size());
+    for (const auto& [offset, length] : ranges) asked.push_back({offset, length});
+    engine_->ask_early(checked(file), asked);
+  }
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
     if (auto error = engine_->make_resident(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
@@ -231,6 +238,7 @@ void bind_prefetch(py::module_& module) {
       .def("meet", &Prefetch::meet, py::arg("expected"), NoGil())
       .def("size_bytes", &Prefetch::size_bytes, py::arg("file"))
       .def("map", &Prefetch::map, py::arg("file"), NoGil())
+      .def("ask_early", &Prefetch::ask_early, py::arg("file"), py::arg("ranges"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
       .def("fetch_runs_now", &Prefetch::fetch_runs_now, py::arg("file"), py::arg("offset"),

@@ -10,6 +10,7 @@
 #include "base/signals_blocked.h"
 #include "board/patience.h"
 #include "engine/engine_state.h"
+#include "engine/noting.h"
 #include "engine/worker.h"
 
 namespace shardahead {
@@ -338,6 +339,16 @@ std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<Mapped
   return std::make_unique<HeldBytes>(
       std::move(mapped), range, forked ? nullptr : state_->behind.consumption(),
       job.plan->position(static_cast<std::uint32_t>(file), range.offset), touched, file);
+}
+
+void Engine::ask_early(std::size_t file, const std::vector<ByteRange>& ranges) {
+  EngineState& state = *state_;
+  const Job& job = state.job;
+  if (!job.process.is_here() || state.pace.limits()) return;
+  const auto claims = state.crew.claims_at_work();
+  if (!claims) return;
+  ask_for(job.io, *job.plan, *claims, *job.files->acquire(file), static_cast<std::uint32_t>(file),
+          ranges);
 }
 
 std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,

@@ -103,6 +103,11 @@ class Engine {
                                   std::uint64_t offset, const ByteRuns& runs,
                                   const std::optional<std::vector<ByteRange>>& expected = {});
 
+  // Has these ranges on their way ahead of all else, and does not wait for them: what the consumer
+  // is known to touch first. Nothing under a rate limit, or after the end. Throws IoException where
+  // the file cannot be opened.
+  void ask_early(std::size_t file, const std::vector<ByteRange>& ranges);
+
   // Comes back when the bytes of the range can be read without waiting, or with the error that
   // stands in the way. Waits for the blocks under it, whoever on this node has them; reads by
   // itself where they do not move (patience.h), where it is not known what others do, after the end

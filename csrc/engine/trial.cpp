@@ -15,7 +15,7 @@ Keeping told_to(const Claims* claims) {
 }  // namespace
 
 bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Claims* claims,
-                      std::uint64_t& tried_bytes) {
+                      std::uint64_t& tried_bytes, const std::function<void()>& before_reads) {
   const std::uint64_t device = file.status().device;
   {
     MutexLock lock(mutex_);
@@ -28,6 +28,7 @@ bool Trial::try_mount(const File& file, const std::vector<ByteRange>& ranges, Cl
     // One that hangs has not told what others of the node may have found meanwhile.
     if (!is_first) return !keeps_nothing(trial->second.value_or(told_to(claims)));
   }
+  if (before_reads) before_reads();
   const KeepingCheck found = try_page_of(file, ranges, claims);
   tried_bytes = found.read_bytes;
   const MutexLock lock(mutex_);

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -30,10 +31,10 @@ class Trial {
   Trial& operator=(const Trial&) = delete;
 
   // False where bringing in these ranges would be in vain. The first call for a device tries it,
-  // unless others (`claims`, if any) know already, and brings in `tried_bytes` of the ranges; who
-  // calls meanwhile waits a moment for what it gives.
+  // unless others (`claims`, if any) know already, after a call of `before_reads`, if any, and
+  // brings in `tried_bytes` of the ranges; who calls meanwhile waits a moment for what it gives.
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges, Claims* claims,
-                 std::uint64_t& tried_bytes);
+                 std::uint64_t& tried_bytes, const std::function<void()>& before_reads = {});
 
   // The worst of all devices, as far as they have been tried, here or by others (`claims`, or once
   // they are gone what close() kept). Nothing while nothing is known.

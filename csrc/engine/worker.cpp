@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <utility>
 
 #include "engine/fetch.h"
-#include "node/residency.h"
+#include "engine/noting.h"
 #include "plan/request_cost.h"
 
 namespace shardahead {
 namespace {
-
-// No readahead goes further, read_ahead_kb being 128 KiB to 16 MiB mostly. Nor is it more than has
-// to be: what another program reads after the look counts as read here.
-constexpr std::uint64_t kNotedAheadBytes = 64 * kMiB;
-constexpr std::size_t kNotedAheadBlocks = 64;
 
 // One thread.
 class Worker {
@@ -35,8 +31,7 @@ class Worker {
   Outcome bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes);
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
-                 std::uint64_t& tried_bytes);
-  void note_resident(const File& file, std::uint32_t block, std::uint64_t tried_bytes);
+                 const std::function<void()>& before_reads);
 
   EngineState& state_;
   const Plan& plan_;
@@ -119,17 +114,15 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   const std::shared_ptr<const File> file = files.acquire(block.file);
   const auto requests =
       requests_for(claims_.ranges(claim), std::max(state_.requests.gap_bytes(), page_bytes()));
-  std::uint64_t tried_bytes = 0;
-  if (!try_mount(*file, requests, tried_bytes)) return Outcome::released;
+  const auto note = [&] { note_resident(state_.job.io, plan_, claims_, *file, claim.block); };
+  if (!try_mount(*file, requests, note)) return Outcome::released;
   Outcome outcome = Outcome::done;
   const auto began = state_.job.runtime.now();
-  const bool whole = requests == std::vector{block.range};
-  std::vector<FetchResult> results =
-      fetcher_.fetch(*file, requests, whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted,
-                     [&] { note_resident(*file, claim.block, tried_bytes); });
+  const auto beyond =
+      requests == std::vector{block.range} ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted;
+  std::vector<FetchResult> results = fetcher_.fetch(*file, requests, beyond, note);
   const auto took = state_.job.runtime.now() - began;
-  std::uint64_t noted_bytes =
-      claims_.noted_resident(claim.block).value_or(block.range.length - tried_bytes);
+  std::uint64_t noted_bytes = claims_.noted_resident(claim.block).value_or(block.range.length);
   std::uint64_t fetched_bytes = 0;
   for (std::size_t i = 0; i < results.size(); ++i) {
     FetchResult& result = results[i];
@@ -150,31 +143,14 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
 
 // False where bringing it in would be in vain.
 bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges,
-                       std::uint64_t& tried_bytes) {
+                       const std::function<void()>& before_reads) {
   if (!state_.job.options.tries_mounts || ranges.empty()) return true;
+  std::uint64_t tried_bytes = 0;
   const auto began = state_.job.runtime.now();
-  const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes);
+  const bool useful = state_.trial.try_mount(file, ranges, &claims_, tried_bytes, before_reads);
   // A page by itself, where it was read: what a request costs.
   state_.requests.note(tried_bytes, state_.job.runtime.now() - began);
   return useful;
-}
-
-// Of this block, of which the trial of the mount has read so much, and of those behind it as far as
-// reading this one may reach.
-void Worker::note_resident(const File& file, std::uint32_t block, std::uint64_t tried_bytes) {
-  const auto& blocks = plan_.blocks();
-  const Block& first = blocks[block];
-  const std::uint64_t end = first.range.end() + kNotedAheadBytes;
-  const std::size_t last = std::min<std::size_t>(blocks.size(), block + 1 + kNotedAheadBlocks);
-  for (std::uint32_t each = block; each < last; ++each) {
-    const ByteRange range = blocks[each].range;
-    if (blocks[each].file != first.file || range.offset >= end) return;
-    if (claims_.noted_resident(each)) continue;
-    const auto resident_bytes = residency(state_.job.io, file, range).resident_bytes;
-    if (!resident_bytes) return;
-    const std::uint64_t ours = each == block ? std::min(tried_bytes, *resident_bytes) : 0;
-    claims_.note_resident(each, *resident_bytes - ours);
-  }
 }
 
 }  // namespace

@@ -133,4 +133,28 @@ TEST_CASE("workers that wait for the window end when they are cancelled") {
   CHECK(fixture.engine->report().left_out_bytes >= 2 * kFileBytes - kWindowBytes);
 }
 
+TEST_CASE("what is asked for early does not wait for its turn, and was not resident") {
+  constexpr ByteRange kEarly = {2 * kMiB, 64 * kKiB};
+  WindowFixture fixture(4);
+  CHECK(fixture.reaches(kWindowBytes));
+  fixture.engine->ask_early(1, {kEarly, {3 * kMiB, 1}});
+  CHECK(fixture.checkpoint.kernel.resident_bytes("1.shard") == kEarly.length + page_bytes());
+  fixture.engine->consumed(2 * kFileBytes, 2 * kFileBytes);
+  REQUIRE(fixture.engine->wait(kHangBound));
+  const Report report = fixture.engine->report();
+  CHECK(report.resident_bytes == 0);
+  CHECK(report.read_bytes == report.planned_bytes);
+  // After the end, and of a file that is not there any more.
+  fixture.engine->ask_early(1, {kEarly});
+}
+
+TEST_CASE("under a rate limit nothing is asked for early") {
+  SimulatedCheckpoint checkpoint({4 * kMiB});
+  checkpoint.open();
+  const auto engine = checkpoint.start({.consumer = true, .rate_limit_bytes_per_s = 1});
+  REQUIRE(checkpoint.kernel.wait_until_requested("0.shard", 0, kHangBound));
+  engine->ask_early(0, {{3 * kMiB, 64 * kKiB}});
+  CHECK_FALSE(checkpoint.kernel.wait_until_requested("0.shard", 3 * kMiB, std::chrono::seconds(0)));
+}
+
 TEST_SUITE_END();
