@@ -22,6 +22,7 @@ from typing import Any
 from drawn_inputs import Input, require, run
 
 from shardahead.prefetch.byte_ranges import Ranges, merged
+from shardahead.prefetch.early_touches import is_small
 from shardahead.prefetch.profile import (
     DOUBTING_LOADS,
     MAX_RANGES,
@@ -68,7 +69,9 @@ def draw_profile(rng: random.Random) -> bytes:
         ranges.append(merged(clipped))
     order = tuple(rng.sample(range(len(files)), rng.randrange(len(files) + 1)))
     doubt = rng.choice([None, Doubt(rng.randrange(1, DOUBTING_LOADS), tuple(ranges))])
-    made = Profile(tuple(files), "rank 0 of 2", GRAIN, tuple(ranges), order, "0", doubt)
+    early = tuple(each[: rng.randrange(3)] for each in ranges)
+    early = rng.choice([(), early if any(early) and is_small(early) else ()])
+    made = Profile(tuple(files), "rank 0 of 2", GRAIN, tuple(ranges), order, "0", doubt, early)
     content = encoded(made)
     assert content is not None
     return content
@@ -83,17 +86,19 @@ def draw(rng: random.Random) -> tuple[str, bytes]:
             part = made.get("doubt") if rng.randrange(2) else made
             if not isinstance(part, dict):
                 part = made
-            name = rng.choice([*part, "ranges", "doubt", "more"])
+            name = rng.choice([*part, "ranges", "doubt", "early", "more"])
             part[name] = copy.deepcopy(rng.choice([*VALUES, part.get(name)]))
         content = json.dumps(made).encode()
     elif kind == 2:
         made = json.loads(content)
         part = made.get("doubt") or made
-        numbers = bytearray(zlib.decompress(base64.b64decode(part["ranges"])))
+        name = "early" if "early" in made and rng.randrange(2) else "ranges"
+        part = made if name == "early" else part
+        numbers = bytearray(zlib.decompress(base64.b64decode(part[name])))
         for _ in range(rng.randrange(1, 4)):
             at = rng.randrange(len(numbers) + 1)
             numbers[at : at + rng.randrange(2)] = rng.randbytes(rng.randrange(3))
-        part["ranges"] = base64.b64encode(zlib.compress(bytes(numbers))).decode()
+        part[name] = base64.b64encode(zlib.compress(bytes(numbers))).decode()
         content = json.dumps(made).encode()
     elif kind == 3:
         changed = bytearray(content)
@@ -123,6 +128,9 @@ def check(drawn: Input) -> None:
     if found.doubt is not None:
         check_ranges(found, found.doubt.ranges)
         require(0 < found.doubt.loads < DOUBTING_LOADS, "the doubt is of few loads")
+    if found.early:
+        check_ranges(found, found.early)
+        require(is_small(found.early), "little is asked for early")
     again = encoded(found)
     require(again is not None and decoded(again) == found, "it can be written again")
 

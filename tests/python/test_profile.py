@@ -60,6 +60,28 @@ def test_the_arithmetic_on_ranges(some: Any, others: Any) -> None:
     }
 
 
+def test_what_was_touched_early_is_kept_with_it() -> None:
+    def kept(content: Profile) -> Profile:
+        written = encoded(content)
+        assert written is not None
+        assert decoded(written) == content
+        return content
+
+    early: Any = ((), ((0, GRAIN), (7 * GRAIN, 2 * GRAIN)))
+    ranges = [[(0, 9 * GRAIN)], [(0, 9 * GRAIN)]]
+    without = kept(profile(*ranges))
+    first = kept(profile(*ranges, early=early))
+    assert next_profile(without, first) == first
+    # One that did not see it, or saw it as well.
+    assert next_profile(first, without) is None
+    assert next_profile(first, first) is None
+    more = next_profile(first, profile([(0, 10 * GRAIN)], [(0, 9 * GRAIN)]))
+    assert more is not None
+    assert kept(more).early == early
+    coarse = kept(first.coarser(4 * GRAIN))
+    assert coarse.early == early
+
+
 @given(st.lists(RANGES, max_size=4))
 def test_a_profile_is_read_as_it_was_written(lists: Any) -> None:
     ranges = [in_grains(merged((GRAIN * o, GRAIN * n) for o, n in r), GRAIN, 10**8) for r in lists]
@@ -224,6 +246,10 @@ HOSTILE = {
         ranges=base64.b64encode(zlib.compress(b"\xff" * 1000)).decode()
     ),
     "who is no text": document(who=7),
+    "early of numbers": document(early=7),
+    "early that is no base64": document(early="\u00e9"),
+    "early beyond the end": document(early=packed(1, 100, 1, 0)),
+    "early of one file": document(early=packed(0)),
     "a doubt of text": document(doubt="1"),
     "a doubt without loads": document(doubt={"ranges": packed(0, 0)}),
     "a doubt of no load": document(doubt={"loads": 0, "ranges": packed(0, 0)}),
@@ -231,6 +257,12 @@ HOSTILE = {
     "a doubt without ranges": document(doubt={"loads": 1}),
     "a doubt beyond the end": document(doubt={"loads": 1, "ranges": packed(1, 100, 1, 0)}),
 }
+
+
+def test_more_than_little_is_not_asked_for_early() -> None:
+    content = document(files=[["a", 2**40], ["b", 2**40]], early=packed(1, 0, 2000, 0))
+    with pytest.raises(ProfileError, match="early is more than 67108864 bytes"):
+        decoded(content)
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=list(HOSTILE))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from shardahead.node.job_rank import job_rank
 from shardahead.node.launcher import LocalTopology
 from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 from shardahead.prefetch.conclusion import conclude
+from shardahead.prefetch.early_touches import EarlyTouches, is_small
 from shardahead.prefetch.options import PrefetchOptions, is_disabled
 from shardahead.prefetch.profile import LEAST_GRAIN_BYTES, Profile, ProfileError, next_profile
 from shardahead.prefetch.profile_file import named_files, profile_name, read_profile, write_profile
@@ -82,6 +83,7 @@ class Learning:
             self._trust = ProfileTrust(self._wanted)
             for index, ranges in enumerate(self._wanted):
                 self.touched.expect(index, ranges)
+        self._early = EarlyTouches(len(self.shards))
         self.given_up: bool = False
         #: The consumer is looked at from time to time, and may touch what is not seen.
         self.sampled: bool = False
@@ -107,6 +109,17 @@ class Learning:
         if self._wanted is None:
             return None
         return () if self.given_up else common(((offset, length),), self._wanted[index])
+
+    def early(self) -> Iterator[tuple[int, Ranges]]:
+        """What the last load touched ahead of the rest, by file, in its order."""
+        if self._profile is not None and self._profile.early:
+            for place in self._profile.order:
+                if self._profile.early[place]:
+                    yield self._places.index(place), self._profile.early[place]
+
+    def looked(self) -> None:
+        """What is touched has been looked at from outside."""
+        self._early.look(self.touched)
 
     def passed(self, index: int, ranges: Iterable[tuple[int, int]]) -> None:
         """The consumer has let these go by, whatever it has touched of them."""
@@ -182,7 +195,18 @@ class Learning:
         for index, place in enumerate(self._places):
             ranges[place] = tuple(self.touched.ranges(index))
         order = tuple(self._places[index] for index in self.touched.order())
-        return Profile(self._files, self._who, LEAST_GRAIN_BYTES, tuple(ranges), order, __version__)
+        early: list[Ranges] = [()] * len(self._files)
+        for index, place in enumerate(self._places):
+            early[place] = self._early.ranges(index, ranges[place])
+        return Profile(
+            self._files,
+            self._who,
+            LEAST_GRAIN_BYTES,
+            tuple(ranges),
+            order,
+            __version__,
+            early=tuple(early) if any(early) and is_small(early) else (),
+        )
 
     def _is_trace(self, touched: Profile) -> bool:
         """Headers alone are read by those, too, that read the rest in ways that are not seen."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from shardahead import _core
 from shardahead.prefetch.byte_ranges import Ranges, common, in_grains, merged, total
+from shardahead.prefetch.early_touches import MAX_EARLY_BYTES, is_small
 
 SCHEMA = "shardahead/profile/1"
 #: Of its file: no more is read, and none is written that is larger.
@@ -49,7 +50,8 @@ class Doubt:
 class Profile:
     """`files` are names and sizes of the shards of a checkpoint, `ranges` what was touched of each,
     in grains of `grain_bytes`, and `order` the files in the order in which that began. `who` read,
-    with which `version` of this package.
+    with which `version` of this package. `early`: what of each was touched ahead of what lies
+    around it, in grains of LEAST_GRAIN_BYTES; empty where that is not known.
     """
 
     files: tuple[tuple[str, int], ...]
@@ -59,6 +61,7 @@ class Profile:
     order: tuple[int, ...]
     version: str
     doubt: Doubt | None = None
+    early: tuple[Ranges, ...] = ()
 
     @property
     def touched_bytes(self) -> int:
@@ -123,6 +126,7 @@ def decoded(content: bytes) -> Profile:
         order=order,
         version=_text(document, "version"),
         doubt=_doubt(document.get("doubt"), grain_bytes, sizes),
+        early=_early(document.get("early"), sizes),
     )
 
 
@@ -140,6 +144,8 @@ def next_profile(
     """
     if before is None or (sampled and given_up):
         return touched
+    if not touched.early:
+        touched = replace(touched, early=before.early)
     grain_bytes = max(before.grain_bytes, touched.grain_bytes)
     old, new = before.coarser(grain_bytes), touched.coarser(grain_bytes)
     pairs = list(zip(old.ranges, new.ranges, strict=True))
@@ -148,7 +154,8 @@ def next_profile(
     changed = superfluous * _SUPERFLUOUS_SHARE > old.touched_bytes
     if changed and not sampled:
         return touched
-    if not changed and new.touched_bytes == both and old.doubt is None:
+    same = new.touched_bytes == both and bool(new.early) == bool(old.early)
+    if not changed and same and old.doubt is None:
         return None
     together = replace(new, ranges=_together(old.ranges, new.ranges))
     if not changed:
@@ -182,6 +189,9 @@ def _encoded(profile: Profile) -> bytes | None:
         ranges = _packed(profile.doubt.ranges, profile.grain_bytes)
         document["doubt"] = {"loads": profile.doubt.loads, "ranges": ranges}
         packed.append(ranges)
+    if any(profile.early):
+        document["early"] = _packed(profile.early, LEAST_GRAIN_BYTES)
+        packed.append(document["early"])
     if None in packed:
         return None
     content = json.dumps(document, separators=(",", ":")).encode() + b"\n"
@@ -274,6 +284,17 @@ def _doubt(entry: object, grain_bytes: int, sizes: Sequence[int]) -> Doubt | Non
     if not isinstance(entry, dict) or not _is_number(entry.get("loads"), 1, DOUBTING_LOADS - 1):
         raise ProfileError("doubt is no object, or its loads are out of range")
     return Doubt(entry["loads"], _ranges(_text(entry, "ranges"), grain_bytes, sizes))
+
+
+def _early(entry: object, sizes: list[int]) -> tuple[Ranges, ...]:
+    if entry is None:
+        return ()
+    if not isinstance(entry, str):
+        raise ProfileError("early is no text")
+    early = _ranges(entry, LEAST_GRAIN_BYTES, sizes)
+    if not is_small(early):
+        raise ProfileError(f"early is more than {MAX_EARLY_BYTES} bytes")
+    return early if any(early) else ()
 
 
 def _file(entry: object) -> tuple[str, int]:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 from shardahead import _core
 from shardahead.prefetch.handle import PrefetchHandle
@@ -68,6 +69,14 @@ class TouchFollower:
             paths = [os.fsencode(shard.path) for shard in self._learning.shards]
             self._progress = _core.LoaderProgress(paths)
         self._progress.mark_touched(self._learning.touched, anew)
+        self._learning.looked()
+
+    def _ask_early(self) -> None:
+        handle = self._prefetch()
+        with suppress(OSError):  # the load meets it, and says what is wrong
+            for index, ranges in self._learning.early():
+                if handle is not None:
+                    handle._core.ask_early(index, ranges)
 
     def _run(self) -> None:
         touched, pace = self._learning.touched, LookPace()
@@ -75,6 +84,7 @@ class TouchFollower:
         look_seconds = 0.0
         looked_at = anew_at = time.monotonic()
         try:
+            self._ask_early()
             while not self._stopped.wait(pause_seconds):
                 now = time.monotonic()
                 anew = now >= anew_at
