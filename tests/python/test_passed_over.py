@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from shardahead.integrations import sglang_experts, vllm_experts
+from shardahead.integrations import sglang_layers, vllm_layers
 from shardahead.integrations.passed_over import (
     UNKNOWN,
     LoadedModels,
     absent_modules,
     may_tie_embeddings,
     number_of_layers,
-    unneeded_by,
+    used_by,
 )
 
 
@@ -51,6 +51,7 @@ class Model:
         return iter([("", self), *self._modules])
 
 
+SHAPE = (24, 16)  # of a tensor of which nothing else is known
 UNTIED = SimpleNamespace(tie_word_embeddings=False)
 
 
@@ -72,9 +73,9 @@ def stage(begin: int, end: int, layers: int = 12, before: str = "model.") -> lis
 
 
 def needed(model: Model, names: Iterable[str], prefix: str = "") -> list[str]:
-    unneeded = unneeded_by(model, prefix)
-    assert unneeded is not None
-    return [name for name in names if not unneeded(name)]
+    used_rows = used_by(model, prefix)
+    assert used_rows is not None
+    return [name for name in names if used_rows(name, SHAPE) is None]
 
 
 NAMES = [
@@ -122,9 +123,9 @@ def test_untied_is_what_every_part_of_the_configuration_says() -> None:
 
 
 def test_a_model_that_has_a_place_for_all_says_nothing() -> None:
-    assert unneeded_by(Model(stage(0, 12), config=UNTIED)) is None
-    assert unneeded_by(None) is None
-    assert unneeded_by(object()) is None
+    assert used_by(Model(stage(0, 12), config=UNTIED)) is None
+    assert used_by(None) is None
+    assert used_by(object()) is None
 
 
 def test_a_tower_whose_layers_are_numbered_alike_is_needed() -> None:
@@ -143,7 +144,7 @@ def test_names_count_as_the_model_has_them() -> None:
 
 
 def test_a_mapper_that_cannot_be_asked_leaves_everything_needed() -> None:
-    assert unneeded_by(Model(stage(2, 4, 4), hf_to_vllm_mapper=object())) is None
+    assert used_by(Model(stage(2, 4, 4), hf_to_vllm_mapper=object())) is None
 
 
 def test_what_stands_before_the_names_of_a_second_checkpoint_counts() -> None:
@@ -166,8 +167,8 @@ def test_the_model_of_a_loader_is_known_while_it_is_there() -> None:
     models.note(loader, model)
     loaded = models.at(loader, source)
     assert loaded.name == "Model"
-    assert loaded.unneeded is not None
-    assert loaded.unneeded("model.layers.0.w")
+    assert loaded.used_rows is not None
+    assert loaded.used_rows("model.layers.0.w", SHAPE) == (0, 0)
     del model
     gc.collect()
     assert models.at(loader, source) == UNKNOWN
@@ -199,7 +200,7 @@ def test_a_model_leaves_the_draft_layers_behind_its_own() -> None:
 def test_layers_that_may_be_numbered_otherwise_are_needed(modules: list[Any]) -> None:
     assert number_of_layers(modules) == {}
     config = SimpleNamespace(num_nextn_predict_layers=1)
-    assert unneeded_by(Model(modules, config=config)) is None
+    assert used_by(Model(modules, config=config)) is None
 
 
 class FusedMoE:
@@ -241,19 +242,23 @@ def sglang_modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     state = SimpleNamespace(location=None)
     experts = SimpleNamespace(FusedMoE=FusedMoE)
     metadata = SimpleNamespace(get_global_expert_location_metadata=lambda: state.location)
-    monkeypatch.setitem(sys.modules, sglang_experts._EXPERTS, experts)
-    monkeypatch.setitem(sys.modules, sglang_experts._LOCATION, metadata)
+    monkeypatch.setitem(sys.modules, sglang_layers._EXPERTS, experts)
+    monkeypatch.setitem(sys.modules, sglang_layers._LOCATION, metadata)
     return state
 
 
 EXPERT = "model.layers.1.mlp.experts.{}.up_proj.{}"
 
 
-def needed_experts(module: object, absent_experts: Any, name: str, count: int) -> list[int]:
+def needed_experts(module: object, engine: Any, name: str, count: int) -> list[int]:
     model = Model([("model.layers.0", Layer()), (name, module)], config=UNTIED)
-    unneeded = unneeded_by(model, absent_experts=absent_experts)
-    if unneeded is None:
+    used_rows = used_by(model, engine=engine)
+    if used_rows is None:
         return list(range(count))
+
+    def unneeded(name: str) -> bool:
+        return used_rows(name, SHAPE) == (0, 0)
+
     assert not unneeded("model.layers.0.mlp.experts.7.up_proj.weight")
     assert not unneeded("model.layers.1.mlp.shared_experts.up_proj.weight")
     found = [n for n in range(count) if not unneeded(EXPERT.format(n, "weight"))]
@@ -266,7 +271,7 @@ def needed_experts(module: object, absent_experts: Any, name: str, count: int) -
 def test_a_rank_of_sglang_needs_its_experts(sglang_modules: SimpleNamespace) -> None:
     def found(module: object) -> list[int]:
         name = "model.layers.1.mlp.experts"
-        return needed_experts(module, sglang_experts.absent_experts, name, 5)
+        return needed_experts(module, sglang_layers, name, 5)
 
     assert found(FusedMoE(0, 2, 4)) == [0, 1, 4]
     assert found(FusedMoE(2, 4, 4)) == [2, 3, 4]
@@ -304,11 +309,11 @@ class RoutedExperts:
 
 def test_a_rank_of_vllm_needs_its_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(RoutedExperts=RoutedExperts)
-    monkeypatch.setitem(sys.modules, vllm_experts._EXPERTS, module)
+    monkeypatch.setitem(sys.modules, vllm_layers._EXPERTS, module)
 
     def found(module: object) -> list[int]:
         name = "model.layers.1.mlp.experts.routed_experts"
-        return needed_experts(module, vllm_experts.absent_experts, name, 4)
+        return needed_experts(module, vllm_layers, name, 4)
 
     assert found(RoutedExperts(0, 2, [0, 1, 2, 3])) == [0, 1]
     assert found(RoutedExperts(0, 4, [0, 1, 2, 3])) == [0, 1, 2, 3]
@@ -317,5 +322,6 @@ def test_a_rank_of_vllm_needs_its_experts(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_an_engine_no_expert_is_absent() -> None:
-    for absent_experts in (sglang_experts.absent_experts, vllm_experts.absent_experts):
-        assert not list(absent_experts("experts", FusedMoE(0, 1, 4)))
+    for engine in (sglang_layers, vllm_layers):
+        assert engine.experts("experts", FusedMoE(0, 1, 4)) is None
+        assert not list(engine.rows("experts", FusedMoE(0, 1, 4)))

@@ -1,8 +1,10 @@
-"""Tensors that a consumer is given and will not look at: what comes into the page cache of them."""
+"""Tensors that a consumer is given and will not look at, or not at all rows: what comes into the
+page cache of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from shardahead.prefetch.options import Mode
 from shardahead.weights.iterators import WeightsIterator, weights_of
 from shardahead.weights.safetensors_load import Load
 
+UsedRows = Callable[[str, Sequence[int]], "tuple[int, int] | None"]
 TENSORS = 24
 # Of each shard three tensors in a row, of the last none.
 SKIPPED = ["0.2", "0.3", "0.4", "1.5", "1.6", "1.7", *(f"2.{j}" for j in range(8))]
@@ -22,7 +25,7 @@ WORKERS = [None, 2]
 
 def iterate(
     folder: Path,
-    unneeded: Callable[[str], bool] | None,
+    used_rows: UsedRows | None,
     workers: int | None = None,
     **options: Any,
 ) -> WeightsIterator:
@@ -34,13 +37,22 @@ def iterate(
         names=None,
         drop_after=False,
         progress=None,
-        unneeded=unneeded,
+        used_rows=used_rows,
     )
     return weights_of(load, workers)
 
 
-def is_skipped(name: str) -> bool:
-    return name in SKIPPED
+def all_but_skipped(name: str, shape: Sequence[int]) -> tuple[int, int] | None:
+    assert shape == (MIB,)
+    return (0, 0) if name in SKIPPED else None
+
+
+def none(_name: str, _shape: Sequence[int]) -> tuple[int, int]:
+    return 0, 0
+
+
+def second_quarter(_name: str, shape: Sequence[int]) -> tuple[int, int]:
+    return shape[0] // 4, shape[0] // 2
 
 
 def value_of(name: str) -> int:
@@ -54,7 +66,7 @@ def test_what_is_not_looked_at_does_not_cross_the_link(
 ) -> None:
     mount = make_mount(numbered)
     names = []
-    with iterate(mount.mountpoint, is_skipped, workers) as weights:
+    with iterate(mount.mountpoint, all_but_skipped, workers) as weights:
         for name, tensor in weights:
             names.append(name)
             assert tensor.shape == (MIB,)
@@ -72,11 +84,41 @@ def test_what_is_not_looked_at_does_not_cross_the_link(
 
 
 @pytest.mark.parametrize("workers", WORKERS)
+def test_rows_that_are_not_looked_at_do_not_cross_the_link(
+    numbered: Path, make_mount: MakeMount, workers: int | None
+) -> None:
+    mount = make_mount(numbered)
+    with iterate(mount.mountpoint, second_quarter, workers) as weights:
+        for name, tensor in weights:
+            assert tensor.shape == (MIB,)
+            assert bool((tensor[MIB // 4 : MIB // 2] == value_of(name)).all())
+            del tensor
+        assert weights.prefetch is not None
+        report = weights.prefetch.report()
+    assert report.complete
+    mount.wait_until_idle()
+    needed = TENSORS * MIB // 4
+    assert needed <= mount.counters().bytes_served <= needed + 28 * 64 * KIB
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_rows_that_are_looked_at_all_the_same_are_right(
+    numbered: Path, make_mount: MakeMount, workers: int | None
+) -> None:
+    with iterate(make_mount(numbered).mountpoint, second_quarter, workers) as weights:
+        names = []
+        for name, tensor in weights:
+            names.append(name)
+            assert bool((tensor == value_of(name)).all())
+    assert len(names) == TENSORS
+
+
+@pytest.mark.parametrize("workers", WORKERS)
 def test_what_is_looked_at_all_the_same_is_right(
     numbered: Path, make_mount: MakeMount, workers: int | None
 ) -> None:
     mount = make_mount(numbered)
-    with iterate(mount.mountpoint, lambda _name: True, workers) as weights:
+    with iterate(mount.mountpoint, none, workers) as weights:
         found = {name: bool((tensor == value_of(name)).all()) for name, tensor in weights}
         assert weights.prefetch is not None
         assert weights.prefetch.report().planned_bytes < 64 * KIB
@@ -87,7 +129,7 @@ def test_what_is_looked_at_all_the_same_is_right(
 @pytest.mark.parametrize("mode", ["mmap", "pread"])
 def test_mode_pread_reads_everything(numbered: Path, make_mount: MakeMount, mode: Mode) -> None:
     mount = make_mount(numbered)
-    with iterate(mount.mountpoint, is_skipped, mode=mode) as weights:
+    with iterate(mount.mountpoint, all_but_skipped, mode=mode) as weights:
         for name, tensor in weights:
             if mode == "pread":
                 assert bool((tensor == value_of(name)).all())
@@ -104,7 +146,7 @@ def test_a_profile_knows_better(numbered: Path, make_mount: MakeMount, tmp_path:
         """By a consumer that looks at the first shard only, of which most was called unneeded."""
         mount.evict_all()
         mount.reset()
-        with iterate(mount.mountpoint, is_skipped, learn=learn, learn_key="k") as weights:
+        with iterate(mount.mountpoint, all_but_skipped, learn=learn, learn_key="k") as weights:
             for name, tensor in weights:
                 if name.startswith("0."):
                     assert bool((tensor == value_of(name)).all())

@@ -275,16 +275,17 @@ def test_a_model_that_has_no_place_for_a_tensor_is_asked_while_it_is_loaded(
 
     asked = []
 
-    def load(*arguments: Any, unneeded: Any, **options: Any) -> Any:
-        asked.append(unneeded)
-        return made(*arguments, unneeded=unneeded, **options)
+    def load(*arguments: Any, used_rows: Any, **options: Any) -> Any:
+        asked.append(used_rows)
+        return made(*arguments, used_rows=used_rows, **options)
 
     made = vars(vllm_weights)["Load"]
     monkeypatch.setattr(vllm_weights, "Load", load)
     loader, model = Loader(), Model()
     names = [name for name, _ in loader.get_all_weights(None, model)]
     assert names == [f"{letter}{number}" for number in range(2) for letter in "abc"]
-    assert [asked[0](f"{name}.weight") for name in ("a0", "a1", "b0")] == [True, False, False]
+    used = [asked[0](f"{name}.weight", (4, 4)) for name in ("a0", "a1", "b0")]
+    assert used == [(0, 0), None, None]
     list(Loader()._get_weights_iterator(SimpleNamespace(prefix="")))
     list(utils.safetensors_weights_iterator(shards, False, "prefetch"))
     assert asked[1:] == [None, None]

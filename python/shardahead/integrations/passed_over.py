@@ -1,19 +1,21 @@
 """What of a checkpoint a model has no place for: the layers of other pipeline stages, the experts
-of other ranks, and draft layers that only a model of their own loads.
+and the rows of other ranks, and draft layers that only a model of their own loads.
 
-The engine gives each tensor to the model, which passes over these. Decides by names, and only where
-they are certain: what is taken for needed although it is not is brought in as ever. Imports no
-engine. Any thread.
+The engine gives each tensor to the model, which passes over these. Decides by names and shapes, and
+only where they are certain: what is taken for needed although it is not is brought in as ever.
+Imports no engine. Any thread.
 """
 
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shardahead.node.topology import local_topology
 
 # By name: engines move them between modules, and some models have their own.
 _PLACEHOLDERS = {"PPMissingLayer", "StageMissingLayer"}
@@ -27,18 +29,60 @@ _DRAFT_LAYERS = "num_nextn_predict_layers"
 _OF_ALL_EXPERTS = "input_scale"
 
 Modules = Sequence[tuple[str, Any]]
-#: Of a module, by its name, the names of experts that other ranks have: "layers.1.experts.7".
-AbsentExperts = Callable[[str, Any], Iterable[str]]
+#: Of a tensor, by its name in the checkpoint and its shape, the rows that are used, [start, stop);
+#: None for all.
+UsedRows = Callable[[str, Sequence[int]], tuple[int, int] | None]
+_NO_ROWS = (0, 0)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `start` to `stop` - 1 of a matrix that has `of` of them, which `ranks` ranks share."""
+
+    start: int
+    stop: int
+    of: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The routed experts of the module that the checkpoint calls `name`: `absent` are those that
+    this rank has not, as numbers or otherwise as they are named there, of `count`. `rows`: which
+    rows of its own experts' matrices it reads, by the last part of their names.
+    """
+
+    name: str
+    absent: Sequence[str]
+    count: int
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def stacked(self) -> tuple[int, int] | None:
+        """Where all experts are in one tensor, the rows of it that are this rank's; None where that
+        is no one range, or all.
+        """
+        absent = {int(each) for each in self.absent if each.isdecimal()}
+        here = [number for number in range(self.count) if number not in absent]
+        if not absent or not here or here[-1] - here[0] + 1 != len(here):
+            return None
+        return here[0], here[-1] + 1
+
+
+class Engine(Protocol):
+    """What an engine's modules say of the tensors that they load, by the module's name."""
+
+    def experts(self, name: str, module: Any) -> Experts | None: ...
+    def rows(self, name: str, module: Any) -> Iterable[tuple[str, Rows]]: ...
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is being loaded: the `name` of its class, and `unneeded(name)`, whether it
-    passes over a tensor of the checkpoint; None where it has a place for all, or that is not known.
+    """A model that is being loaded: the `name` of its class, and which rows of a tensor of the
+    checkpoint it uses; None where it uses all of them, or that is not known.
     """
 
     name: str = ""
-    unneeded: Callable[[str], bool] | None = None
+    used_rows: UsedRows | None = None
 
 
 UNKNOWN = LoadedModel()
@@ -47,12 +91,10 @@ UNKNOWN = LoadedModel()
 class LoadedModels:
     """Which model each of an engine's loaders is at: engines do not tell it where files are read.
     Holds neither.
-
-    `absent_experts` knows the engine's modules of experts.
     """
 
-    def __init__(self, absent_experts: AbsentExperts | None = None) -> None:
-        self._absent_experts = absent_experts
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine
         self._models: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
     def note(self, loader: Any, model: Any) -> None:
@@ -66,8 +108,7 @@ class LoadedModels:
             model = None if noted is None else noted()
             if model is not None:
                 prefix = getattr(source, "prefix", "")
-                unneeded = unneeded_by(model, prefix, self._absent_experts)
-                return LoadedModel(type(model).__name__, unneeded)
+                return LoadedModel(type(model).__name__, used_by(model, prefix, self._engine))
         return UNKNOWN
 
 
@@ -81,42 +122,75 @@ def loads_as(module: Any, place: str, name: str) -> bool:
     return type(module).weight_loader is engines.weight_loader
 
 
-def unneeded_by(
-    model: Any, prefix: str = "", absent_experts: AbsentExperts | None = None
-) -> Callable[[str], bool] | None:
-    """Whether `model` passes over a tensor, by its name in a checkpoint; None where it has a place
-    for all, or that cannot be known. `prefix`: what the engine puts before names of the checkpoint.
+def used_by(model: Any, prefix: str = "", engine: Engine | None = None) -> UsedRows | None:
+    """Which rows of a tensor `model` uses; None where it uses all that there are, or that cannot be
+    known. `prefix`: what the engine puts before names of the checkpoint.
     """
     try:
         modules = list(model.named_modules())
         absent = absent_modules(modules, tied=may_tie_embeddings(model))
-        experts = set() if absent_experts is None else _experts(modules, absent_experts)
         layers = number_of_layers(modules) if has_draft_layers(model) else {}
         in_model = _in_model(model)
+        experts, rows = _shared_out(modules, engine)
     except Exception:  # no module, or otherwise in this version
         return None
-    if not absent and not experts and not layers:
+    absent_experts = {f"{each.name}.{expert}" for each in experts for expert in each.absent}
+    stacked = {each.name: (each.count, each.stacked()) for each in experts}
+    if not absent and not absent_experts and not layers and not rows:
         return None
 
-    def unneeded(name: str) -> bool:
-        try:
-            found = in_model(prefix + name)
-        except Exception:  # of a mapper that is otherwise in this version
-            return False
-        if not isinstance(found, str):
-            return False
-        parts = found.split(".")
+    def passes_over(parts: Sequence[str]) -> bool:
         for number in range(1, len(parts)):
             module = ".".join(parts[:number])
             if module in absent:
                 return True
-            if module in experts:
+            if module in absent_experts:
                 return _OF_ALL_EXPERTS not in parts[-1]
             if module in layers and _is_beyond(parts[number], layers[module]):
                 return True
         return False
 
-    return unneeded
+    def used_rows(name: str, shape: Sequence[int]) -> tuple[int, int] | None:
+        try:
+            found = in_model(prefix + name)
+        except Exception:  # of a mapper that is otherwise in this version
+            return None
+        if not isinstance(found, str):
+            return None
+        parts = found.split(".")
+        if passes_over(parts):
+            return _NO_ROWS
+        module = ".".join(parts[:-1])
+        # A mapper may name the layer of which the checkpoint has a part.
+        as_stored = ".".join([*parts[:-2], *name.split(".")[-2:-1]])
+        part = rows.get(as_stored)
+        if part is not None and parts[-1] == "weight" and [part.of] == list(shape[:-1]):
+            return part.start, part.stop
+        count, here = stacked.get(module, (0, None))
+        return here if len(shape) > 2 and shape[0] == count else None
+
+    return used_rows
+
+
+def _shared_out(modules: Modules, engine: Engine | None) -> tuple[list[Experts], dict[str, Rows]]:
+    """The experts of a model, and which rows of which matrices its rank has, where the ranks that
+    share them are on several nodes: on one node its ranks need all rows between them.
+    """
+    if engine is None:
+        return [], {}
+    asked = [engine.experts(name, module) for name, module in modules]
+    experts = [each for each in asked if each is not None]
+    rows = {name: each for at, module in modules for name, each in engine.rows(at, module)}
+    for each in experts:
+        absent = {*each.absent}
+        for number in range(each.count):
+            if str(number) not in absent:
+                rows |= {f"{each.name}.{number}.{part}": of for part, of in each.rows.items()}
+    if rows:
+        where = local_topology()
+        known = not where.source.startswith("default")
+        rows = {name: each for name, each in rows.items() if known and each.ranks > where.size}
+    return experts, rows
 
 
 def absent_modules(modules: Iterable[tuple[str, object]], *, tied: bool) -> set[str]:
@@ -160,10 +234,6 @@ def _configurations(model: Any) -> list[Any]:
     config = getattr(model, "config", None)
     asked = [config, getattr(config, "text_config", None), getattr(config, "llm_config", None)]
     return [each for each in asked if each is not None]
-
-
-def _experts(modules: Modules, absent_experts: AbsentExperts) -> set[str]:
-    return {expert for name, module in modules for expert in absent_experts(name, module)}
 
 
 def _is_beyond(part: str, layers: int) -> bool:

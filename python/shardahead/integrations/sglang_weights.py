@@ -22,10 +22,10 @@ from sglang.srt.model_loader import weight_utils
 
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
+from shardahead.integrations import sglang_layers
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.passed_over import UNKNOWN, LoadedModel, LoadedModels
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.sglang_experts import absent_experts
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_prefetched_unasked
@@ -61,7 +61,7 @@ logger = logging.getLogger("shardahead")
 
 # What SGLang has started ahead of its iterators, and holds.
 _started: weakref.WeakSet[PrefetchHandle] = weakref.WeakSet()
-_models = LoadedModels(absent_experts)
+_models = LoadedModels(sglang_layers)
 # The model, while its loader makes an iterator.
 _model: ContextVar[LoadedModel] = ContextVar("shardahead_sglang_model", default=UNKNOWN)
 
@@ -192,7 +192,7 @@ def _load(files: Sequence[str], given: Mapping[str, Any], model: LoadedModel) ->
         drop_after=given["drop_cache_after_load"],
         progress=None,
         order="name",
-        unneeded=model.unneeded,
+        used_rows=model.used_rows,
     )
 
 

@@ -21,10 +21,10 @@ from vllm.model_executor.model_loader.weight_utils import should_skip_weight
 
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
+from shardahead.integrations import vllm_layers
 from shardahead.integrations.learn_keys import keyed
 from shardahead.integrations.passed_over import LoadedModels
 from shardahead.integrations.seams import is_turned_off
-from shardahead.integrations.vllm_experts import absent_experts
 from shardahead.integrations.vllm_options import NOTHING_ASKED, Asked, wants_prefetch, within
 from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.beside_loader import prefetching
@@ -65,7 +65,7 @@ logger = logging.getLogger("shardahead")
 
 _asked: ContextVar[Asked] = ContextVar("shardahead_vllm_asked", default=NOTHING_ASKED)
 _running: list[PrefetchHandle] = []  # vLLM drops what its prefetch returns
-_models = LoadedModels(absent_experts)
+_models = LoadedModels(vllm_layers)
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def _weights(
             drop_after=asked.drop_after,
             progress=None,
             order=order,
-            unneeded=asked.model.unneeded,
+            used_rows=asked.model.used_rows,
         )
     except (OSError, ValueError) as error:
         logger.warning("vLLM loads by itself: %s", error)

@@ -47,6 +47,8 @@ from shardahead.weights.tensor_maker import TensorMaker, check_dtypes
 if TYPE_CHECKING:
     import torch
 
+    #: [start, stop) of the first dimension of a tensor, by its name and shape; None for all of it.
+    UsedRows = Callable[[str, Sequence[int]], tuple[int, int] | None]
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
 
 logger = logging.getLogger("shardahead")
@@ -55,9 +57,10 @@ logger = logging.getLogger("shardahead")
 class Load(CheckpointPass):
     """One pass over such a checkpoint.
 
-    `unneeded(name)`: the consumer is given this tensor as any other, and will not look at it. Its
-    bytes are neither brought in nor waited for; where it is looked at all the same they come in by
-    faults. A profile of the last load knows better, and mode "pread" reads all.
+    `used_rows(name, shape)`: which rows of this tensor the consumer will look at, which is given
+    all of it as of any other: [start, stop) of its first dimension, or None for all. The others'
+    bytes are neither brought in nor waited for; where they are looked at all the same they come in
+    by faults. A profile of the last load knows better, and mode "pread" reads all.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Load(CheckpointPass):
         slices: Slices | None = None,
         order: str = "offset",
         strict: bool = False,
-        unneeded: Callable[[str], bool] | None = None,
+        used_rows: UsedRows | None = None,
     ) -> None:
         with importing_torch("the weight iterators need torch and safetensors"):
             import safetensors  # noqa: F401
@@ -101,16 +104,16 @@ class Load(CheckpointPass):
         self._tell_that = [True]  # emptied by the one that tells: pop() is atomic
         self._current = 0  # the shard that the consumer is at
         self._needed: dict[int, int] = {}  # the end of what is waited for, by shard
-        self._looked_at: list[Ranges] = []  # by shard, where something is unneeded
+        self._looked_at: list[Ranges] = []  # by shard, where some is not
         if self.mode == "pread" or (self.learning is not None and self.learning.has_profile):
-            unneeded = None
+            used_rows = None
         spans: list[Sequence[tuple[int, int]] | None] = [None] * len(self.shards)
-        narrows = names is not None or bool(self.parts) or unneeded is not None
+        narrows = names is not None or bool(self.parts) or used_rows is not None
         if narrows or progress is not None:
             self._read_headers()
         if narrows:
-            spans = [self._spans(index, unneeded) for index in range(len(self.shards))]
-        if unneeded is not None:
+            spans = [self._spans(index, used_rows) for index in range(len(self.shards))]
+        if used_rows is not None:
             self._looked_at = [merged(each) for each in spans if each is not None]
         if self.mode == "pread":
             self.reading = TensorReading(self.shards, self.options, self._keep)
@@ -318,15 +321,30 @@ class Load(CheckpointPass):
         if self._mapped is not None:
             self._mapped.consumed(index, offset)
 
-    def _spans(self, index: int, unneeded: Callable[[str], bool] | None) -> list[tuple[int, int]]:
+    def _spans(self, index: int, used_rows: UsedRows | None) -> list[tuple[int, int]]:
         header = self.header(index)
-        tensors = [t for t in header.tensors if unneeded is None or not unneeded(t.name)]
-        return [(0, header.data_offset), *spans_of(tensors)]
+        if used_rows is None:
+            spans = spans_of(header.tensors)
+        else:
+            spans = [each for tensor in header.tensors for each in _used_spans(tensor, used_rows)]
+        return [(0, header.data_offset), *spans]
 
     def _read_headers(self) -> None:
         for index, whole in enumerate(read_headers(self.shards)):
             self._keep(index, whole)
         self.wants.all_seen()
+
+
+def _used_spans(tensor: TensorRange, used_rows: UsedRows) -> list[tuple[int, int]]:
+    """What is used of it; all that is wanted where that is a part already."""
+    used = None if tensor.part is not None else used_rows(tensor.name, tensor.shape)
+    if used is None:
+        return spans_of([tensor])
+    start, stop = used
+    rows = tensor.shape[0] if tensor.shape else 1
+    # Rows of less than a byte may begin within one.
+    begin, end = tensor.length * start // rows, -(-tensor.length * stop // rows)
+    return [(tensor.offset + begin, end - begin)] if stop > start else []
 
 
 def _keep_wanted(
