@@ -342,7 +342,7 @@ std::unique_ptr<HeldBytes> Engine::hold(std::size_t file, std::shared_ptr<Mapped
 }
 
 void Engine::ask_early(std::size_t file, const std::vector<ByteRange>& ranges) {
-  EngineState& state = *state_;
+  const EngineState& state = *state_;
   const Job& job = state.job;
   if (!job.process.is_here() || state.pace.limits()) return;
   const auto claims = state.crew.claims_at_work();

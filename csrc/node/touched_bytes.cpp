@@ -1,6 +1,7 @@
 #include "node/touched_bytes.h"
 
 #include <algorithm>
+#include <map>
 
 namespace shardahead {
 namespace {
@@ -84,14 +85,15 @@ std::uint64_t TouchedBytes::bytes() const {
 }
 
 std::vector<std::size_t> TouchedBytes::order() const {
-  const MutexLock lock(mutex_);
-  std::vector<std::size_t> found;
-  for (std::size_t file = 0; file < began_.size(); ++file) {
-    if (began_[file] != 0) found.push_back(file);
+  std::map<std::uint64_t, std::size_t> by_moment;
+  {
+    const MutexLock lock(mutex_);
+    for (std::size_t file = 0; file < began_.size(); ++file) {
+      if (began_[file] != 0) by_moment.emplace(began_[file], file);
+    }
   }
-  // The lock is held, which the analysis does not see in a lambda.
-  const std::vector<std::uint64_t>& began = began_;
-  std::ranges::sort(found, {}, [&](std::size_t file) { return began[file]; });
+  std::vector<std::size_t> found;
+  for (const auto& [moment, file] : by_moment) found.push_back(file);
   return found;
 }
 
