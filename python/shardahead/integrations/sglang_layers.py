@@ -16,7 +16,7 @@ _EXPERTS = "sglang.srt.layers.moe.fused_moe_triton.layer"
 _LOCATION = "sglang.srt.eplb.expert_location"
 _LINEAR = "sglang.srt.layers.linear"
 # The matrices of an expert that are cut by rows, as checkpoints call them.
-_CUT_BY_ROWS = ("w1", "w3", "gate_proj", "up_proj")
+_CUT_BY_ROWS: tuple[str, ...] = ("w1", "w3", "gate_proj", "up_proj")
 
 
 def experts(name: str, module: Any) -> Experts | None:
