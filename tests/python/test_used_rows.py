@@ -113,6 +113,16 @@ def test_rows_that_are_looked_at_all_the_same_are_right(
     assert len(names) == TENSORS
 
 
+def test_tensors_without_rows_or_bytes(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = {"a": torch.zeros(0, 4), "b": torch.tensor(7.0), "c": torch.ones(4, 4)}
+    pytest.importorskip("safetensors.torch").save_file(tensors, tmp_path / "m.safetensors")
+    for rows in (none, lambda _name, _shape: (0, 1), lambda _name, _shape: None):
+        with iterate(tmp_path, rows) as weights:
+            found = {name: (tuple(tensor.shape), float(tensor.sum())) for name, tensor in weights}
+        assert found == {"a": ((0, 4), 0.0), "b": ((), 7.0), "c": ((4, 4), 16.0)}
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_what_is_looked_at_all_the_same_is_right(
     numbered: Path, make_mount: MakeMount, workers: int | None

@@ -341,10 +341,12 @@ def _used_spans(tensor: TensorRange, used_rows: UsedRows) -> list[tuple[int, int
     if used is None:
         return spans_of([tensor])
     start, stop = used
+    if start >= stop or not tensor.length:
+        return []
     rows = tensor.shape[0] if tensor.shape else 1
     # Rows of less than a byte may begin within one.
     begin, end = tensor.length * start // rows, -(-tensor.length * stop // rows)
-    return [(tensor.offset + begin, end - begin)] if stop > start else []
+    return [(tensor.offset + begin, end - begin)]
 
 
 def _keep_wanted(
