@@ -93,6 +93,7 @@ std::vector<std::size_t> TouchedBytes::order() const {
     }
   }
   std::vector<std::size_t> found;
+  found.reserve(by_moment.size());
   for (const auto& [moment, file] : by_moment) found.push_back(file);
   return found;
 }
