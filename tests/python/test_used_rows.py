@@ -4,7 +4,7 @@ page cache of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from conftest import KIB, MIB, MakeMount, eventually
 from shardahead import Options
 from shardahead.prefetch.options import Mode
 from shardahead.weights.iterators import WeightsIterator, weights_of
-from shardahead.weights.safetensors_load import Load
+from shardahead.weights.safetensors_load import Load, UsedRows
 
-UsedRows = Callable[[str, Sequence[int]], "tuple[int, int] | None"]
 TENSORS = 24
 # Of each shard three tensors in a row, of the last none.
 SKIPPED = ["0.2", "0.3", "0.4", "1.5", "1.6", "1.7", *(f"2.{j}" for j in range(8))]

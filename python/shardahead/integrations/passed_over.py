@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shardahead.node.topology import local_topology
+from shardahead.weights.safetensors_load import UsedRows
 
 # By name: engines move them between modules, and some models have their own.
 _PLACEHOLDERS = {"PPMissingLayer", "StageMissingLayer"}
@@ -29,9 +30,6 @@ _DRAFT_LAYERS = "num_nextn_predict_layers"
 _OF_ALL_EXPERTS = "input_scale"
 
 Modules = Sequence[tuple[str, Any]]
-#: Of a tensor, by its name in the checkpoint and its shape, the rows that are used, [start, stop);
-#: None for all.
-UsedRows = Callable[[str, Sequence[int]], tuple[int, int] | None]
 _NO_ROWS = (0, 0)
 
 

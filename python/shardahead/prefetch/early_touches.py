@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shardahead import _core
-from shardahead.prefetch.byte_ranges import Ranges, merged, total
+from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 
 GRAIN_BYTES = _core.TOUCHED_GRAIN_BYTES
 #: Of all files of a load, kept or asked for.
@@ -35,16 +35,8 @@ class EarlyTouches:
 
     def ranges(self, index: int, touched: Ranges) -> Ranges:
         """Those of a file around which more was `touched` in the end."""
-        alone = sorted(self._alone[index])
-        runs = [(at, sum((at, length))) for at, length in touched if length > GRAIN_BYTES]
-        found = []
-        run = 0
-        for at in alone:
-            while run < len(runs) and runs[run][1] <= at:
-                run += 1
-            if run < len(runs) and runs[run][0] <= at:
-                found.append((at, min(GRAIN_BYTES, runs[run][1] - at)))
-        return merged(found)
+        runs = tuple((at, length) for at, length in touched if length > GRAIN_BYTES)
+        return common(merged((at, GRAIN_BYTES) for at in self._alone[index]), runs)
 
 
 def is_small(early: Sequence[Ranges]) -> bool:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from shardahead import _core
 from shardahead.checkpoint.asked_names import Names
@@ -47,9 +47,10 @@ from shardahead.weights.tensor_maker import TensorMaker, check_dtypes
 if TYPE_CHECKING:
     import torch
 
-    #: [start, stop) of the first dimension of a tensor, by its name and shape; None for all of it.
-    UsedRows = Callable[[str, Sequence[int]], tuple[int, int] | None]
     ShardWeights = tuple[int, Iterator[tuple[TensorRange, torch.Tensor]]]
+
+#: [start, stop) of the first dimension of a tensor, by its name and shape; None for all of it.
+UsedRows: TypeAlias = "Callable[[str, Sequence[int]], tuple[int, int] | None]"
 
 logger = logging.getLogger("shardahead")
 
