@@ -165,8 +165,9 @@ Engine::Engine(FileIo& io, std::shared_ptr<const Plan> plan, std::shared_ptr<Fil
     try {
       // Detached, because a join could wait for a dead server for ever. The engine still owns them:
       // it counts them in and out, and cancels them when it goes.
-      runtime.start_thread("shardahead-" + std::to_string(number),
-                           [kept = state_, shared] { work(*kept, *shared); });
+      runtime.start_thread(
+          "shardahead-" + std::to_string(number),
+          [kept = state_, own = shared]() mutable { work(*kept, std::move(own)); });
       return true;
     } catch (const std::exception&) {
       // Fewer threads do the same work. None at all is a prefetch that failed, and says so.

@@ -156,12 +156,13 @@ bool Worker::try_mount(const File& file, const std::vector<ByteRange>& ranges,
 }  // namespace
 
 // The others and the consumer go on without it.
-void work(EngineState& state, Claims& claims) noexcept {
+void work(EngineState& state, std::shared_ptr<Claims> claims) noexcept {
   try {
-    Worker(state, claims).work_to_the_end();
+    Worker(state, *claims).work_to_the_end();
   } catch (...) {
     state.tally.record(caught_error("work", "", 0));
   }
+  claims.reset();
   state.crew.leave();
 }
 

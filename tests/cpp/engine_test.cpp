@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <random>
 #include <set>
@@ -301,6 +303,36 @@ TEST_CASE("what is in flight are the blocks that workers are at") {
   CHECK(engine->progress().read_bytes == report.read_bytes);
   // What the trial has read may be resident for the worker that comes to it.
   CHECK(report.read_bytes + report.resident_bytes == 4 * kMiB);
+}
+
+TEST_CASE("at the end of a prefetch its board is left, however long its threads still take to go") {
+  class LingeringRuntime final : public Runtime {
+   public:
+    Time now() noexcept override { return system_runtime().now(); }
+    void wait_for_ring(const DoorbellWord& word, std::uint32_t seen,
+                       std::chrono::nanoseconds timeout) noexcept override {
+      system_runtime().wait_for_ring(word, seen, timeout);
+    }
+    void start_thread(const std::string& name, std::function<void()> body) override {
+      bodies_.push_back(std::move(body));
+      system_runtime().start_thread(name, [&body = bodies_.back()] { body(); });
+    }
+
+   private:
+    std::deque<std::function<void()>> bodies_;
+  };
+  const TemporaryFolder folder(true);
+  SimulatedCheckpoint checkpoint({4 * kMiB});
+  checkpoint.open(kSmallBlocks);
+  BoardRefusal refusal;
+  auto board = BoardClaims::join(folder.path(""), "board", checkpoint.plan,
+                                 checkpoint.whole_share(), refusal);
+  REQUIRE(board);
+  Engine engine(checkpoint.io, checkpoint.plan, checkpoint.files, std::move(board), {.threads = 3},
+                immortal<LingeringRuntime>());
+  CHECK_FALSE(std::filesystem::is_empty(folder.path("")));
+  REQUIRE(engine.wait(kHangBound));
+  CHECK(std::filesystem::is_empty(folder.path("")));
 }
 
 TEST_CASE("populating does not spoil the descriptor that advice goes through") {
