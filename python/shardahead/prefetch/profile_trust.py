@@ -15,8 +15,8 @@ from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 #: A profile that lacks less than so much is not doubted: what one fault reads by default. The next
 #: one may wait behind all that the profile wants.
 DOUBTED_BYTES = 128 * 1024
-#: Of a loader that is looked at from time to time more goes unseen. Not much more: each of its faults
-#: takes as long as all that is in flight, 30 ms with 8 MiB at 300 MB/s.
+#: Of a loader that is looked at from time to time more goes unseen. Not much more: each of its
+#: faults takes as long as all that is in flight, 30 ms with 8 MiB at 300 MB/s.
 SAMPLED_DOUBTED_BYTES = 256 * 1024
 # The parts of what was touched that the profile lacks, and of what it wants that was passed
 # untouched, from which both together it is wrong. One of a load like this has nothing of either.
