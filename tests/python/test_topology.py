@@ -231,7 +231,7 @@ def test_torch_is_not_imported() -> None:
 
 # torch is imported once, and the three ranks are forked from there: an import takes seconds.
 THREE_RANKS = r"""
-import dataclasses, json, multiprocessing, os, sys, time
+import dataclasses, json, logging, logging.handlers, multiprocessing, os, sys, time
 import torch.distributed as dist
 from shardahead.node import launcher
 from shardahead.node import topology
@@ -266,11 +266,15 @@ def main(rank):
         found["alone again"] = local_topology(environ={})
     dist.barrier()
     topology.STORE_WAIT_SECONDS = 60.0
+    said = logging.handlers.BufferingHandler(100)
+    logging.getLogger("shardahead").addHandler(said)
+    alone = {"LOCAL_WORLD_SIZE": "3", "SHARDAHEAD_LOCAL_RANK": "0"}
     if rank != 0:
-        found["store"] = local_topology(environ={})
+        found["store"] = local_topology(environ=alone)
     dist.barrier()
     if rank == 0:
-        found["store"] = local_topology(environ={})
+        found["store"] = local_topology(environ=alone)
+    found["said"] = [record.getMessage() for record in said.buffer]
     found["launcher"] = local_topology(environ={"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "6"})
     environ = {"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "6"}
     found["group"] = local_topology(dist.group.WORLD, environ=environ)
@@ -327,6 +331,13 @@ def test_a_real_store(three_ranks: list[dict[str, Any]]) -> None:
     source = "torch.distributed (store)"
     expected = [as_dict(0, 2, source), as_dict(0, 1, source), as_dict(1, 2, source)]
     assert [found["store"] for found in three_ranks] == expected
+
+
+def test_where_a_store_answers_what_an_engine_sets_alone_is_no_warning(
+    three_ranks: list[dict[str, Any]],
+) -> None:
+    said = "SHARDAHEAD_LOCAL_RANK='0' is passed over: SHARDAHEAD_LOCAL_SIZE is not set"
+    assert [found["said"] for found in three_ranks] == [[said]] * 3
 
 
 def test_a_real_group(three_ranks: list[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """Local rank and local size as launchers leave them in environment variables.
 
 Pure functions of the variables; what they make of each other is decided in topology.py. What is
-incomplete or invalid is logged once, at WARNING, and passed over. Thread-safe.
+invalid is logged once, at WARNING, and passed over; so is what is incomplete, unless another source
+knows better: engines set one of the variables for a purpose of their own. Thread-safe.
 """
 
 from __future__ import annotations
@@ -63,15 +64,26 @@ def _first_pair(
         if not rank_text and not size_text:
             continue
         if not rank_text or not size_text:
-            there, missing = (rank_name, size_name) if rank_text else (size_name, rank_name)
-            # LOCAL_SIZE is a common word: alone, it need not be meant for us.
-            if there != "LOCAL_SIZE":
-                _warn_once(f"{there}={environ[there]!r} is passed over: {missing} is not set")
             continue
         pair = _checked_pair(rank_name, rank_text, size_name, size_text, _number(size_text))
         if pair is not None:
             return pair
     return None
+
+
+def warn_of_incomplete(environ: Mapping[str, str], *, known: bool) -> None:
+    """Of pairs of variables of which one is missing. `known`: another source has answered; then
+    only of those that are meant for nobody else.
+    """
+    for rank_name, size_names in _RANK_PAIRS[:1] if known else (*_RANK_PAIRS, *_MPI_PAIRS):
+        size_name = next((name for name in size_names if environ.get(name)), size_names[0])
+        missing = [name for name in (rank_name, size_name) if not environ.get(name)]
+        if len(missing) != 1:
+            continue
+        there = size_name if missing == [rank_name] else rank_name
+        # LOCAL_SIZE is a common word: alone, it need not be meant for us.
+        if there != "LOCAL_SIZE":
+            _warn_once(f"{there}={environ[there]!r} is passed over: {missing[0]} is not set")
 
 
 def from_slurm(environ: Mapping[str, str]) -> LocalTopology | None:

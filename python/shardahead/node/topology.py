@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from shardahead.arguments import whole_number
-from shardahead.node.launcher import LocalTopology, from_mpi, from_rank_variables, from_slurm
+from shardahead.node.launcher import (
+    LocalTopology,
+    from_mpi,
+    from_rank_variables,
+    from_slurm,
+    warn_of_incomplete,
+)
 
 #: How long a process waits for the other ranks on torch.distributed's store, in seconds. Once
 #: for each store: where it was in vain, later calls only look.
@@ -63,8 +69,8 @@ def local_topology(
 
     Where 5 or 6 say 0 of 1, 7 is asked first: the launcher may have started a daemon that
     started this process and others. Variables that are empty are not set. Those that are
-    incomplete or invalid are logged once, at WARNING, and passed over. `environ` stands in for
-    `os.environ`.
+    invalid are logged once, at WARNING, and passed over; incomplete ones where nothing else
+    answers, for vLLM sets LOCAL_WORLD_SIZE alone. `environ` stands in for `os.environ`.
 
     Raises:
         TypeError: `local_rank` or `local_size` is not an integer.
@@ -77,14 +83,18 @@ def local_topology(
     if group is not None:
         return _from_group(group)
     environ = os.environ if environ is None else environ
-    found = from_rank_variables(environ)
-    if found is not None:
-        return found
+    found = from_rank_variables(environ) or _without_rank_variables(environ)
+    known = found is not None and not found.source.startswith("default")
+    warn_of_incomplete(environ, known=known)
+    return found or LocalTopology(0, 1, "default")
+
+
+def _without_rank_variables(environ: Mapping[str, str]) -> LocalTopology | None:
     launched = from_slurm(environ)
     if launched is None or launched.size == 1:
         launched = from_mpi(environ) or launched
     if launched is None or launched.size == 1:
-        return _from_store() or launched or LocalTopology(0, 1, "default")
+        return _from_store() or launched
     return launched
 
 
@@ -110,7 +120,7 @@ def _from_group(group: object) -> LocalTopology:
     own_rank = dist.get_rank(group)
     if own_rank < 0:
         raise ValueError("this process is not in group")
-    identity, note = _node_identity()
+    identity, note = node_identity()
     identities: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(identities, identity, group=group)
     rank = identities[:own_rank].count(identity)
@@ -131,7 +141,7 @@ def _from_store() -> LocalTopology | None:
     dist = _torch_distributed()
     if dist is None:
         return None
-    identity, note = _node_identity()
+    identity, note = node_identity()
     try:
         rank, size = dist.get_rank(), dist.get_world_size()
         if size == 1:
@@ -208,7 +218,7 @@ def _ask_store(
         pause_seconds = min(2 * pause_seconds, 0.05)
 
 
-def _node_identity() -> tuple[str, str]:
+def node_identity() -> tuple[str, str]:
     """What names this node, and a note for the source if it is not the boot id."""
     try:
         boot_id = Path(BOOT_ID_PATH).read_text(encoding="ascii").strip()
