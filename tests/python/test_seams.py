@@ -86,6 +86,16 @@ def test_declining_warns_once_and_names_both_versions(caplog: pytest.LogCaptureF
         assert part in text
 
 
+def test_the_module_says_which_version_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = ModuleType("an_engine")
+    vars(engine)["__version__"] = "3.1+cpu"
+    monkeypatch.setitem(sys.modules, "an_engine", engine)
+    decline("an_engine", "load: gone", tested="1.0")
+    assert "leaves an_engine 3.1+cpu alone" in caplog.text
+
+
 def test_an_engine_without_a_version_is_declined_as_well(caplog: pytest.LogCaptureFixture) -> None:
     decline("no-such-engine", "load: gone", tested="1.0")
     assert "no-such-engine of an unknown version" in caplog.text

