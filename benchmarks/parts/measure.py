@@ -31,7 +31,7 @@ RATE_MB_PER_S = 300
 RANKS, RANK = 8, 3
 # (rows, bytes of a row) of each matrix, and how many.
 SHAPES = {"rows of 16 KiB": (4096, 16 * 1024, 16), "rows of 4 MiB": (16, 4 * MIB, 16)}
-WAYS = {
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mmap": ({"mode": "mmap"}, {}),
     "pread": ({"mode": "pread"}, {"keep_cache": False}),
     "pread, whole tensors": ({"mode": "pread", "whole": True}, {"keep_cache": False}),

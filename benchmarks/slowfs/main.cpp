@@ -74,8 +74,9 @@ bool has_fusermount() {
 }
 
 Session make_session(const Options& options, Filesystem& filesystem) {
-  std::string mount_options = "fsname=slowfs,subtype=slowfs,default_permissions,max_read=" +
-                              std::to_string(options.request_kib * 1024);
+  std::string mount_options =
+      "fsname=slowfs,subtype=" + options.subtype +
+      ",default_permissions,max_read=" + std::to_string(options.request_kib * 1024);
   if (geteuid() == 0) mount_options += ",allow_other";
   if (has_fusermount()) mount_options += ",auto_unmount";
   std::string program = "slowfs";

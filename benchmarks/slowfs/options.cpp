@@ -2,7 +2,9 @@
 
 #include <getopt.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <limits>
 
 namespace slowfs {
@@ -25,6 +27,7 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --no-keep-cache             every open() empties the page cache of the file
   --direct-io                 nothing is cached at all
   --same-inodes N             every file is said to have the inode number N
+  --subtype NAME              the mount is of the type fuse.NAME [slowfs]
   --fault COMMAND             "eio PATH OFFSET", "bad PATH OFFSET BYTES",
                               "stall PATH OFFSET SECONDS" or
                               "truncate PATH BYTES"; may be repeated
@@ -53,10 +56,11 @@ enum LongOption : int {
   kNoKeepCache,
   kDirectIo,
   kSameInodes,
+  kSubtype,
   kFault,
 };
 
-constexpr std::array<option, 18> kLongOptions{{
+constexpr std::array<option, 19> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
@@ -70,6 +74,7 @@ constexpr std::array<option, 18> kLongOptions{{
     {"no-keep-cache", no_argument, nullptr, kNoKeepCache},
     {"direct-io", no_argument, nullptr, kDirectIo},
     {"same-inodes", required_argument, nullptr, kSameInodes},
+    {"subtype", required_argument, nullptr, kSubtype},
     {"fault", required_argument, nullptr, kFault},
     {"foreground", no_argument, nullptr, 'f'},
     {"help", no_argument, nullptr, 'h'},
@@ -101,6 +106,17 @@ Nanoseconds milliseconds_argument(const char* name) {
   const auto value = parse_milliseconds(optarg);
   if (!value) refuse(name, "must be a number of milliseconds from 0 to 10^9");
   return *value;
+}
+
+std::string subtype_argument(const char* name) {
+  const std::string value = optarg;
+  const auto is_plain = [](unsigned char each) {
+    return std::isalnum(each) != 0 || each == '-' || each == '_';
+  };
+  if (value.empty() || !std::all_of(value.begin(), value.end(), is_plain)) {
+    refuse(name, "must be of letters, digits, - and _");  // a comma would end the mount option
+  }
+  return value;
 }
 
 Command fault_argument(const char* name) {
@@ -141,6 +157,7 @@ void apply(Options& options, int code, const char* name) {
       options.inode = parse_count(optarg);
       if (!options.inode) refuse(name, "must be a whole number");
       break;
+    case kSubtype: options.subtype = subtype_argument(name); break;
     case kFault: options.faults.push_back(fault_argument(name)); break;
     case 'f': options.foreground = true; break;
     case 'h': options.show_help = true; break;

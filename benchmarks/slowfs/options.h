@@ -26,6 +26,7 @@ struct Options {
   bool keep_cache = true;
   bool direct_io = false;
   std::optional<std::uint64_t> inode;  // what every file is said to have
+  std::string subtype = "slowfs";
   bool foreground = false;
   bool show_help = false;
   bool show_version = false;

@@ -107,6 +107,7 @@ class SlowFs:
         keep_cache: bool = True,
         direct_io: bool = False,
         same_inodes: int | None = None,
+        subtype: str = "slowfs",
     ) -> None:
         self.source = Path(source).resolve()
         self.mountpoint = Path(mountpoint).resolve()
@@ -120,6 +121,7 @@ class SlowFs:
             f"--readahead-kib={readahead_kib}",
             f"--max-background={max_background}",
             "--keep-cache" if keep_cache else "--no-keep-cache",
+            f"--subtype={subtype}",
         ]
         if congestion_threshold is not None:
             self._options.append(f"--congestion-threshold={congestion_threshold}")

@@ -85,7 +85,7 @@ def on(mount: Mount, **changes: Any) -> MountFacts:
         measurement=measured(900, 1000, 950),
         filesystem=known.name,
         below="m",
-        filesystem_note="has no option that keeps pages" if known.never_keeps else "",
+        filesystem_note="has no option that keeps pages" if known.never_keeps else known.forgets,
     )
     return replace(found, **changes)
 

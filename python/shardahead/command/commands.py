@@ -34,6 +34,7 @@ from shardahead.command.warm_result import (
 )
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.mounts import memory_types
+from shardahead.node.page_keeping import forgetting
 from shardahead.node.residency import residency_of
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.consumer import PrefetchConsumer
@@ -72,7 +73,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
         wait_showing(handle, quiet=options.quiet or options.json or not told)
         if handle.report().incomplete_reason() is None:
             try:
-                after, note = interruptibly(partial(_seen_after, handle))
+                after, note = interruptibly(partial(_seen_after, handle, stays=options.keep))
             except OSError as error:
                 unusable = error
         report = handle.report()
@@ -146,8 +147,9 @@ def _start(options: argparse.Namespace, beside: WarmBeside) -> PrefetchHandle:
     )
 
 
-def _seen_after(handle: PrefetchHandle) -> tuple[int | None, str]:
-    return _resident_after(handle), _in_memory(handle)
+def _seen_after(handle: PrefetchHandle, *, stays: bool) -> tuple[int | None, str]:
+    note = _in_memory(handle)
+    return _resident_after(handle), note if stays else note + _forgetting(handle)
 
 
 def _in_memory(handle: PrefetchHandle) -> str:
@@ -157,6 +159,12 @@ def _in_memory(handle: PrefetchHandle) -> str:
     if len(kinds) < len(paths):
         return ""
     return f"; the files live in memory ({', '.join(sorted(set(kinds.values())))})"
+
+
+def _forgetting(handle: PrefetchHandle) -> str:
+    """A word about filesystems on which what is warm now is not for long."""
+    found = forgetting([shard.path for shard in handle.shards])
+    return "".join(f"; {each}: --keep keeps them warm" for each in found)
 
 
 def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | None:

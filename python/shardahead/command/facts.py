@@ -171,7 +171,7 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         cachestat_errno=next((file.cachestat_errno for file in found if file.cachestat_errno), 0),
         pending_bytes=sum(file.pending_bytes or 0 for file in found),
         filesystem=known.name,
-        filesystem_note="has no option that keeps pages" if known.never_keeps else "",
+        filesystem_note="has no option that keeps pages" if known.never_keeps else known.forgets,
         fuse_queue=queue,
         below=folder_below_mount(mount, [shard.path for shard in shards]),
     )

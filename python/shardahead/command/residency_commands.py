@@ -28,6 +28,7 @@ from shardahead.command.results import finish
 from shardahead.command.typed_files import shards_of
 from shardahead.command.watch import watch
 from shardahead.node.mounts import memory_types
+from shardahead.node.page_keeping import forgetting
 from shardahead.node.residency import FileResidency, evict_file, residency_of
 from shardahead.units import counted, format_bytes
 
@@ -47,6 +48,8 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         return finish(json_text("status", residency_document(files, reason)), reason, ended)
     lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
+    if ended is None:
+        lines += interruptibly(partial(forgetting, [file.path for file in files]))
     if options.verbose:
         lines += ["", told_by(files)]
     return finish("\n".join(lines), reason, ended)

@@ -37,10 +37,12 @@ _NTFS = "mount it by the kernel's own driver, mount -t ntfs3 or exfat"
 class Filesystem:
     """`emptied` is what keeps pages where every open() of a file empties its page cache, `uncached`
     what makes reads use the page cache where they go past it; "" where that is not known.
-    `never_keeps`: there is no such option. `instead`, what to do then, may name the "{source}" of
-    the files. `pread`: whether parallel reads into memory are a good way to load from it.
-    `read_ahead`: what says how far a plain reader reads ahead: "kernel", the file of /sys; the
-    mount option "rasize"; or settings of its "own". `known_from`: where all of this is known from.
+    `forgets`: when it lets go of pages by itself, in the words that follow its name; "" where it
+    does not, as far as is known. `never_keeps`: there is no such option. `instead`, what to do
+    then, may name the "{source}" of the files. `pread`: whether parallel reads into memory are a
+    good way to load from it. `read_ahead`: what says how far a plain reader reads ahead: "kernel",
+    the file of /sys; the mount option "rasize"; or settings of its "own". `known_from`: where all
+    of this is known from.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Filesystem:
     source: str = ""  # a pattern, of mounts of plain "fuse"
     emptied: str = ""
     uncached: str = ""
+    forgets: str = ""
     never_keeps: bool = False
     instead: str = ""
     pread: bool = True
@@ -127,6 +130,7 @@ _ROWS = (
         ("fuse.juicefs",),
         source="JuiceFS:.*",
         emptied="run it once more, pages are kept from a file's second open() on",
+        forgets="forgets pages 12 h after their last use",
         known_from="JuiceFS's sources; tried",
     ),
     Filesystem(
@@ -186,6 +190,7 @@ _ROWS = (
         source="dfuse",
         emptied=_DAOS,
         uncached=_DAOS,
+        forgets="forgets pages 10 min after a file was closed last",
         known_from="DAOS's guide to its filesystem",
     ),
     Filesystem(

@@ -98,8 +98,16 @@ def mounts_of(shards: Sequence[Shard]) -> list[tuple[Mount, list[Shard]]]:
 
 def memory_types(paths: Sequence[str]) -> dict[str, str]:
     """Of those files that live in memory, which is their storage: the type of filesystem."""
+    mounts = mounts_below(paths)
+    return {path: mount.type for path, mount in mounts.items() if mount.mount_class == "memory"}
+
+
+def mounts_below(paths: Sequence[str]) -> dict[str, Mount]:
+    """Where each file lies, but for those that are gone: of an overlay the uppermost layer that has
+    it.
+    """
     mounts: dict[int, Mount] = {}
-    found: dict[str, str] = {}
+    found: dict[str, Mount] = {}
     for path in paths:
         try:
             number = _core.mount_id(os.fsencode(path))
@@ -107,9 +115,7 @@ def memory_types(paths: Sequence[str]) -> dict[str, str]:
             continue
         if number not in mounts:
             mounts[number] = _public(_core.mount_with_id(number, ""))
-        mount = _mount_below(mounts[number], path)
-        if mount.mount_class == "memory":
-            found[path] = mount.type
+        found[path] = _mount_below(mounts[number], path)
     return found
 
 

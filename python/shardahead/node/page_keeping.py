@@ -6,10 +6,11 @@ filesystems.py. Any thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
-from shardahead.node.filesystems import EMPTIED, UNCACHED, remedy_of
-from shardahead.node.mounts import folder_below_mount, mount_of
+from shardahead.node.filesystems import EMPTIED, UNCACHED, filesystem_of, remedy_of
+from shardahead.node.mounts import folder_below_mount, mount_of, mounts_below
 from shardahead.units import printable
 
 #: What is the matter, by what the core found.
@@ -38,3 +39,11 @@ def keeping_reason(keeping: str, path: str) -> str:
         below = folder_below_mount(mount, [path])
     remedy = remedy_of(mount_type, source, keeping, below)
     return printable(f"{where} does not keep pages: {HOW[keeping]}; {remedy.text()}")
+
+
+def forgetting(paths: Sequence[str]) -> list[str]:
+    """Which filesystems of these files let go of pages by themselves, and when: for advice, as it
+    is known of them by name.
+    """
+    rows = {filesystem_of(m.type, m.source) for m in mounts_below(paths).values()}
+    return sorted(f"{row.name} {row.forgets}" for row in rows if row.forgets)
