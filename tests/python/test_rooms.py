@@ -34,7 +34,7 @@ def test_the_rooms_stand_on_floors() -> None:
     core = ["bindings", "reader", "engine", "board", "plan", "node", "base"]
     assert floors[: len(core)] == core
     assert set(floors[len(core) :]) == {
-        *("integrations", "command", "weights"),
+        *("integrations", "checkpointing", "command", "weights"),
         *("prefetch", "node", "checkpoint"),
     }
 

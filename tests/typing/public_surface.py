@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.distributed.checkpoint.storage import StorageReader
 from typing_extensions import assert_type  # a stub of the type checkers; it need not be installed
 
 import shardahead
@@ -50,6 +51,10 @@ from shardahead import (
     residency,
     safetensors_weights_iterator,
     tensor_ranges,
+)
+from shardahead.checkpointing import (
+    PrefetchingFileSystemReader,
+    PrefetchingHuggingFaceStorageReader,
 )
 
 
@@ -196,6 +201,16 @@ def loads(model: torch.nn.Module, options: Options) -> None:
     safetensors_weights_iterator("m", progress=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     safetensors_weights_iterator("m", mode="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     safetensors_weights_iterator("m", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def readers(path: Path, options: Options) -> None:
+    ours = PrefetchingFileSystemReader(path, options=options)
+    as_torch_has_it: StorageReader = ours
+    assert as_torch_has_it.prepare_global_plan([]) == []
+    assert_type(ours.prefetch, "PrefetchHandle | None")
+    other = PrefetchingHuggingFaceStorageReader(str(path), 4, options=options)
+    assert_type(other.prefetch, "PrefetchHandle | None")
+    PrefetchingFileSystemReader(path, options=2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def this_node(path: Path) -> None:
