@@ -24,20 +24,27 @@ std::optional<Keeping> verdict(const EngineState& state) {
   return state.trial.verdict(claims.get());
 }
 
-// On the first block, which others have, or have had.
+// On the first block, which others have, or have had, or which nobody is to take yet.
 bool try_first_block(EngineState& state) {
-  for (const Block& block : state.job.plan->blocks()) {
-    const auto ranges = state.job.plan->wanted(block);
+  const Job& job = state.job;
+  const auto& blocks = job.plan->blocks();
+  for (std::uint32_t block = 0; block < blocks.size(); ++block) {
+    const auto ranges = job.plan->wanted(blocks[block]);
     if (ranges.empty()) continue;
-    std::uint64_t ignored = 0;
+    std::uint64_t ignored = 0;  // counts as read when the block's turn comes
     const auto claims = state.crew.claims();
-    state.trial.try_mount(*state.job.files->acquire(block.file), ranges, claims.get(), ignored);
+    const auto file = job.files->acquire(blocks[block].file);
+    const auto note = [&] {
+      if (claims) note_resident(job.io, *job.plan, *claims, *file, block);
+    };
+    state.trial.try_mount(*file, ranges, claims.get(), ignored, note);
     return true;
   }
   return false;
 }
 
-// The thread that tries the mount where no worker has a block to try.
+// The thread that tries the mount where no worker has a block to try: all are settled, or beyond a
+// window that follows another consumer.
 void try_alone(EngineState& state) noexcept {
   bool tried = false;
   try {
@@ -274,14 +281,16 @@ Keeping Engine::keeping(const Between& between) {
   EngineState& state = *state_;
   if (!state.job.process.is_here() || !state.job.options.tries_mounts) return Keeping::unknown;
   Runtime& runtime = state.job.runtime;
-  const auto deadline = runtime.now() + kConsumerTrialPatience;
+  const auto began = runtime.now();
   for (;;) {
     const std::uint32_t seen = doorbell_seen(state.trial.bell());
     const auto found = verdict(state);
-    if (found || cancelled() || runtime.now() >= deadline) {
+    const auto waited = runtime.now() - began;
+    if (found || cancelled() || waited >= kConsumerTrialPatience) {
       return found.value_or(Keeping::unknown);
     }
-    if (done() && state.trial.begin_alone()) {
+    const bool no_worker_tries = done() || (waited >= kConsumerSlice && !state.trial.has_begun());
+    if (no_worker_tries && state.trial.begin_alone()) {
       // On a thread that can be left behind.
       try {
         const SignalsBlocked blocked;

@@ -80,6 +80,11 @@ void Trial::close(const Claims& claims) noexcept {
   told_ = told;
 }
 
+bool Trial::has_begun() const {
+  const MutexLock lock(mutex_);
+  return !found_.empty();
+}
+
 bool Trial::begin_alone() noexcept {
   const MutexLock lock(mutex_);
   return !std::exchange(tried_alone_, true);

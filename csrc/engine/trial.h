@@ -45,6 +45,8 @@ class Trial {
 
   // For who waits for a verdict: the bell is rung when there may be one.
   [[nodiscard]] const DoorbellWord& bell() const noexcept { return bell_; }
+  // Whether anyone of this process has tried a mount, or is about it.
+  [[nodiscard]] bool has_begun() const;
   // True for the first who asks: it has the mount tried although no worker had a block to try.
   bool begin_alone() noexcept;
   // Nothing came of that.

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <numeric>
 #include <stdexcept>
 #include <thread>
 
@@ -92,6 +93,31 @@ TEST_CASE("a share without blocks has no worker, and is told all the same") {
                 std::make_unique<StaticClaims>(checkpoint.plan, std::vector<std::uint32_t>{}),
                 EngineOptions{});
   CHECK(engine.keeping() == Keeping::emptied_by_open);
+}
+
+TEST_CASE("whose blocks lie beyond the window of a slower consumer is told all the same") {
+  for (const bool empties : {false, true}) {
+    CAPTURE(empties);
+    const TemporaryFolder folder;
+    SimulatedCheckpoint checkpoint({8 * kMiB, 4 * kMiB}, {.open_empties = empties});
+    checkpoint.open(kSmallBlocks);
+    const auto& plan = *checkpoint.plan;
+    const BlockRange of_second = plan.blocks_under(1, {0, 4 * kMiB});
+    std::vector<std::uint32_t> wanted(of_second.end - of_second.begin);
+    std::iota(wanted.begin(), wanted.end(), of_second.begin);
+    const auto slower = join(folder, checkpoint.plan);  // wants all, and goes on with nothing
+    slower->report_consumer({});
+    BoardRefusal refusal;
+    auto board = BoardClaims::join(folder.path(""), kName, checkpoint.plan, wanted, refusal);
+    REQUIRE(board);
+    Engine engine(checkpoint.io, checkpoint.plan, checkpoint.files, std::move(board),
+                  {.threads = 2, .window_bytes = 1 * kMiB, .consumer = true});
+    int looks = 0;
+    const auto between = [&] {
+      if (++looks > 100) throw std::runtime_error("not told");
+    };
+    CHECK(engine.keeping(between) == (empties ? Keeping::emptied_by_open : Keeping::keeps));
+  }
 }
 
 TEST_CASE("what one participant found out holds for those to whom it looks otherwise") {
