@@ -11,6 +11,7 @@
 #include "board/patience.h"
 #include "engine/engine_state.h"
 #include "engine/noting.h"
+#include "engine/trial_alone.h"
 #include "engine/worker.h"
 
 namespace shardahead {
@@ -22,37 +23,6 @@ constexpr auto kConsumerTrialPatience = std::chrono::seconds(10);
 std::optional<Keeping> verdict(const EngineState& state) {
   const auto claims = state.crew.claims();
   return state.trial.verdict(claims.get());
-}
-
-// On the first block, which others have, or have had, or which nobody is to take yet.
-bool try_first_block(EngineState& state) {
-  const Job& job = state.job;
-  const auto& blocks = job.plan->blocks();
-  for (std::uint32_t block = 0; block < blocks.size(); ++block) {
-    const auto ranges = job.plan->wanted(blocks[block]);
-    if (ranges.empty()) continue;
-    std::uint64_t ignored = 0;  // counts as read when the block's turn comes
-    const auto claims = state.crew.claims();
-    const auto file = job.files->acquire(blocks[block].file);
-    const auto note = [&] {
-      if (claims) note_resident(job.io, *job.plan, *claims, *file, block);
-    };
-    state.trial.try_mount(*file, ranges, claims.get(), ignored, note);
-    return true;
-  }
-  return false;
-}
-
-// The thread that tries the mount where no worker has a block to try: all are settled, or beyond a
-// window that follows another consumer.
-void try_alone(EngineState& state) noexcept {
-  bool tried = false;
-  try {
-    tried = try_first_block(state);
-  } catch (const std::exception&) {
-    tried = false;
-  }
-  if (!tried) state.trial.fail_alone();
 }
 
 bool has_failed(const EngineState& state, BlockRange blocks) {

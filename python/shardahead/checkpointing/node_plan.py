@@ -44,9 +44,11 @@ def in_file_order(files: Iterable[str]) -> tuple[str, ...]:
 
 def by_node(plans: Sequence[NodePlan]) -> list[NodePlan]:
     """The same, in the same order, as they are once all are seen."""
+    ranks_of: dict[str, list[int]] = {}
+    for rank, plan in enumerate(plans):
+        ranks_of.setdefault(plan.node, []).append(rank)
     found = [*plans]
-    for node in {plan.node for plan in plans}:
-        ranks = [rank for rank, plan in enumerate(plans) if plan.node == node]
+    for ranks in ranks_of.values():
         files = _shared([dict(plans[rank].wanted) for rank in ranks])
         groups = _groups(files)
         for group in groups:
