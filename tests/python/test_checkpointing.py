@@ -127,6 +127,12 @@ def empty(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
 
 
+def reader_of(kind: str, folder: Path, **options: Any) -> Any:
+    if kind == "safetensors":
+        return PrefetchingHuggingFaceStorageReader(str(folder), **options)
+    return PrefetchingFileSystemReader(folder)
+
+
 # ---- ranks of one node ----
 
 
@@ -211,9 +217,9 @@ def test_loads_follow_each_other_and_leave_nothing_running(
     saved: Path, exported: Path, tensors: dict[str, Any], kind: str
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    reader: Any = PrefetchingFileSystemReader(saved)
+    reader = reader_of(kind, saved)
     if kind == "safetensors":
-        reader = PrefetchingHuggingFaceStorageReader(str(exported), thread_count=2)
+        reader = reader_of(kind, exported, thread_count=2)
     reports = []
     for _ in range(2):
         state = empty(tensors)
@@ -249,9 +255,7 @@ def test_switched_off_the_readers_are_those_of_torch(
     kind: str,
 ) -> None:
     monkeypatch.setenv("SHARDAHEAD_DISABLE", "1")
-    reader: Any = PrefetchingFileSystemReader(saved)
-    if kind == "safetensors":
-        reader = PrefetchingHuggingFaceStorageReader(str(exported))
+    reader = reader_of(kind, exported if kind == "safetensors" else saved)
     state = empty(tensors)
     dcp.load(state, storage_reader=reader, no_dist=True)
     assert all(torch.equal(state[name], tensors[name]) for name in tensors)
@@ -265,9 +269,7 @@ def test_where_pages_do_not_stay_nothing_is_read_twice(
 ) -> None:
     source = exported if kind == "safetensors" else saved
     mount = make_mount(source, keep_cache=False)
-    reader: Any = PrefetchingFileSystemReader(mount.mountpoint)
-    if kind == "safetensors":
-        reader = PrefetchingHuggingFaceStorageReader(str(mount.mountpoint))
+    reader = reader_of(kind, mount.mountpoint)
     state = empty(tensors)
     dcp.load(state, storage_reader=reader, no_dist=True)
     assert all(torch.equal(state[name], tensors[name]) for name in tensors)
@@ -296,9 +298,7 @@ def test_what_cannot_be_read_is_an_error_with_path_and_offset(
     path = mount.mountpoint / files_of(source)[1].name
     where = path.stat().st_size // 2
     mount.bad(path, where, 4 * KIB)
-    reader: Any = PrefetchingFileSystemReader(mount.mountpoint)
-    if kind == "safetensors":
-        reader = PrefetchingHuggingFaceStorageReader(str(mount.mountpoint))
+    reader = reader_of(kind, mount.mountpoint)
     with pytest.raises(CheckpointException) as caught:
         dcp.load(empty(tensors), storage_reader=reader, no_dist=True)
     error = error_within(caught.value)

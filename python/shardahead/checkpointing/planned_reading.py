@@ -5,7 +5,6 @@ other. One reader; its calls on one thread.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 from shardahead import _core
 from shardahead.checkpoint.shards import absolute_paths, resolve_shards
@@ -15,8 +14,6 @@ from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.start import start_prefetch
-
-_LAST_BLOCKS_SECONDS = 0.2
 
 
 class PlannedReading:
@@ -77,10 +74,7 @@ class PlannedReading:
 
     def end(self) -> None:
         """All has been read."""
-        self._consumer.end_consumer()
-        # All bytes are there: the threads end by themselves, so it is no cancellation.
-        with suppress(TimeoutError):
-            self.handle.wait(_LAST_BLOCKS_SECONDS)
+        self._consumer.finish()
 
     def close(self) -> None:
         """Ends what runs in the background, and waits for nothing."""

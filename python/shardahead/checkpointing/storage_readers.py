@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -91,15 +92,16 @@ class _PrefetchingReader(FileSystemReader):
     def _file_of(self, item: ReadItem) -> str:
         return str(self.storage_data[item.storage_index].relative_path)
 
+    @abstractmethod
     def _bytes_of(self, item: ReadItem) -> int:
         """About how much is read for it."""
-        raise NotImplementedError
 
     def _path_of(self, file: str) -> str:
         return os.path.join(os.fspath(self.path), file)
 
+    @abstractmethod
     def _places(self, items: Sequence[ReadItem]) -> Iterator[_Place]:
-        raise NotImplementedError
+        """In any order."""
 
     @contextmanager
     def _prefetched(self, plan: LoadPlan) -> Iterator[list[_Place] | None]:

@@ -6,11 +6,15 @@ rest is `handle`, as users have it. Any thread; in a forked child as the handle.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from shardahead import _core
 from shardahead.node.page_keeping import keeps_pages
 from shardahead.prefetch.figures import PrefetchFigures
 from shardahead.prefetch.handle import PrefetchHandle
 
+#: For threads that have nothing more to do, or are about their last blocks.
+LAST_BLOCKS_SECONDS = 0.2
 _PIECE_BYTES = 64 * 1024**2  # between two looks at Ctrl-C
 
 
@@ -39,6 +43,15 @@ class PrefetchConsumer:
         node, as far as is known.
         """
         return self._core.end_consumer()
+
+    def finish(self) -> bool:
+        """The same, of a consumer that has come to its end: the threads end by themselves then,
+        which it waits for a moment, so that it is no cancellation.
+        """
+        last = self.end_consumer()
+        with suppress(TimeoutError):
+            self.handle.wait(LAST_BLOCKS_SECONDS)
+        return last
 
     def keeps_pages(self) -> bool | None:
         """Whether the mounts leave in the page cache what is brought in; None where that is not

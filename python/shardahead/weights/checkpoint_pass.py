@@ -18,7 +18,7 @@ from shardahead.checkpoint.shards import Files, Shard, resolve_checkpoint
 from shardahead.checkpoint.wanted import Wanted
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
-from shardahead.prefetch.consumer import PrefetchConsumer
+from shardahead.prefetch.consumer import LAST_BLOCKS_SECONDS, PrefetchConsumer
 from shardahead.prefetch.figures import LoadFigures
 from shardahead.prefetch.learning import Learning, begin_learning
 from shardahead.prefetch.load_record import LoadRecord, begin_record
@@ -41,8 +41,6 @@ else:
     Weight = tuple[str, Any]
 
 logger = logging.getLogger("shardahead")
-
-_LAST_BLOCKS_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class CheckpointPass:
         if prefetch.keeps_pages() is not False:
             return True
         with suppress(TimeoutError):
-            prefetch.handle.wait(_LAST_BLOCKS_SECONDS)
+            prefetch.handle.wait(LAST_BLOCKS_SECONDS)
         # Ranks that come later must learn it from those that are there: what these read by then
         # makes the mount look as if it kept pages. Such a prefetch has ended by itself.
         if self._where.size == 1:
@@ -172,11 +170,7 @@ class CheckpointPass:
         self._finished = True
         if self._mapped is None:
             return True
-        last = self._mapped.end_consumer()
-        # All bytes are there: the threads end by themselves, so it is no cancellation.
-        with suppress(TimeoutError):
-            self._mapped.handle.wait(_LAST_BLOCKS_SECONDS)
-        return last
+        return self._mapped.finish()
 
     def _was_last(self) -> bool:
         """Whether no one else on this node is at the files, after the last tensor."""
