@@ -26,7 +26,7 @@ struct Sharing {
 struct SharingOptions {
   std::string partition;
   std::string board_folder;
-  std::uint64_t inflight_bytes = 0;
+  BoardOptions board;
   std::int64_t local_rank = 0;
   std::int64_t local_size = 1;
 };
@@ -37,9 +37,8 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
   require_local_rank(options.local_rank, options.local_size);  // also where it is not needed
   if (options.partition == "dynamic") {
     BoardRefusal refusal;
-    auto board =
-        BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
-                          share_of(*plan, Partition::block, 0, 1), refusal, options.inflight_bytes);
+    auto board = BoardClaims::join(options.board_folder, board_name(files, *plan), plan,
+                                   share_of(*plan, Partition::block, 0, 1), refusal, options.board);
     if (board) return board;
     sharing = {"block", "no shared memory: " + refusal.reason};
   }
@@ -58,7 +57,7 @@ class Prefetch {
            std::uint64_t rate_limit_bytes_per_s, const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
            std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
-           bool tries_mounts, std::shared_ptr<TouchedPages> touched) {
+           bool tries_mounts, bool doubted, std::shared_ptr<TouchedPages> touched) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
@@ -78,9 +77,9 @@ class Prefetch {
     sizes.reserve(files_->size());
     for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
     plan_ = make_plan(sizes, spans, block_bytes);
-    auto claims =
-        make_claims(*files_, plan_,
-                    {partition, board_folder, inflight_bytes, local_rank, local_size}, sharing_);
+    auto claims = make_claims(
+        *files_, plan_,
+        {partition, board_folder, {inflight_bytes, doubted}, local_rank, local_size}, sharing_);
     // Who shares nothing has a part of its own.
     if (rate_limit_bytes_per_s != 0 && sharing_.partition != "dynamic") {
       options.rate_limit_bytes_per_s = std::max<std::uint64_t>(
@@ -145,12 +144,41 @@ class Prefetch {
     engine_->ask_early(checked(file), asked);
   }
   void fetch_now(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
-    if (auto error = engine_->make_resident(checked(file), {offset, length}, check_signals)) {
+    bring_in(file, {offset, length}, check_signals);
+  }
+
+  // Without a wait for who brings in what lies around it.
+  void fetch_before_its_turn(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
+    if (auto error = engine_->make_resident_now(checked(file), {offset, length}, check_signals)) {
       throw IoException(std::move(*error));
     }
   }
 
+  // False, at once, where another of this node was misled: then these bytes may be wrong as well.
+  bool fetch_unless_misled(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
+    struct Misled {};
+    const auto look = [this] {
+      if (engine_->told_misled()) throw Misled();
+      check_signals();
+    };
+    try {
+      look();
+      bring_in(file, {offset, length}, look);
+      return true;
+    } catch (const Misled&) {
+      return false;
+    }
+  }
+  void tell_misled() { engine_->tell_misled(); }
+  [[nodiscard]] bool told_misled() const { return engine_->told_misled(); }
+
  private:
+  void bring_in(std::uint32_t file, ByteRange range, const Between& between) {
+    if (auto error = engine_->make_resident(checked(file), range, between)) {
+      throw IoException(std::move(*error));
+    }
+  }
+
   static std::int64_t to_nanoseconds(double seconds) {
     return static_cast<std::int64_t>(std::clamp(seconds, 0.0, 1e6) * 1e9);
   }
@@ -216,17 +244,18 @@ void bind_report(py::module_& module) {
 void bind_prefetch(py::module_& module) {
   bind_report(module);
   py::class_<Prefetch, Held<Prefetch>>(module, "Prefetch")
-      .def(
-          py::init<const std::vector<std::string>&, const Spans&, std::uint64_t, const std::string&,
-                   const std::string&, std::uint64_t, std::int64_t, std::int64_t, std::uint64_t,
-                   const std::string&, std::uint32_t, std::optional<std::uint64_t>,
-                   std::optional<std::uint64_t>, bool, bool, bool, std::shared_ptr<TouchedPages>>(),
-          py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
-          py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
-          py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
-          py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
-          py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
-          py::arg("tries_mounts"), py::arg("touched") = py::none(), NoGil())
+      .def(py::init<const std::vector<std::string>&, const Spans&, std::uint64_t,
+                    const std::string&, const std::string&, std::uint64_t, std::int64_t,
+                    std::int64_t, std::uint64_t, const std::string&, std::uint32_t,
+                    std::optional<std::uint64_t>, std::optional<std::uint64_t>, bool, bool, bool,
+                    bool, std::shared_ptr<TouchedPages>>(),
+           py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
+           py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
+           py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
+           py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
+           py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
+           py::arg("tries_mounts"), py::arg("doubted") = false, py::arg("touched") = py::none(),
+           NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())
@@ -241,6 +270,12 @@ void bind_prefetch(py::module_& module) {
       .def("ask_early", &Prefetch::ask_early, py::arg("file"), py::arg("ranges"), NoGil())
       .def("fetch_now", &Prefetch::fetch_now, py::arg("file"), py::arg("offset"), py::arg("length"),
            NoGil())
+      .def("fetch_before_its_turn", &Prefetch::fetch_before_its_turn, py::arg("file"),
+           py::arg("offset"), py::arg("length"), NoGil())
+      .def("fetch_unless_misled", &Prefetch::fetch_unless_misled, py::arg("file"),
+           py::arg("offset"), py::arg("length"), NoGil())
+      .def("tell_misled", &Prefetch::tell_misled, NoGil())
+      .def("told_misled", &Prefetch::told_misled, NoGil())
       .def("fetch_runs_now", &Prefetch::fetch_runs_now, py::arg("file"), py::arg("offset"),
            py::arg("runs"), NoGil())
       .def_property_readonly("partition_used",

@@ -27,8 +27,8 @@ std::uint64_t largest_block_bytes(const Plan& plan, const std::vector<std::uint3
 std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const std::string& name,
                                                std::shared_ptr<const Plan> plan,
                                                std::vector<std::uint32_t> wanted,
-                                               BoardRefusal& refusal,
-                                               std::uint64_t set_inflight_bytes, Runtime& runtime) {
+                                               BoardRefusal& refusal, const BoardOptions& options,
+                                               Runtime& runtime) {
   Grains grains(*plan);
   const BoardShape shape(*plan, grains);
   auto file = BoardFile::join(folder, name, shape.size_bytes(), refusal,
@@ -40,25 +40,26 @@ std::unique_ptr<BoardClaims> BoardClaims::join(const std::string& folder, const 
     refusal.reason = folder + "/" + name + ": not a board of this version";
     return nullptr;
   }
-  return std::unique_ptr<BoardClaims>(new BoardClaims(std::move(*file), std::move(plan),
-                                                      std::move(wanted), std::move(grains),
-                                                      set_inflight_bytes, runtime));
+  return std::unique_ptr<BoardClaims>(new BoardClaims(
+      std::move(*file), std::move(plan), std::move(wanted), std::move(grains), options, runtime));
 }
 
 BoardClaims::BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan,
                          std::vector<std::uint32_t> wanted, Grains grains,
-                         std::uint64_t set_inflight_bytes, Runtime& runtime)
+                         const BoardOptions& options, Runtime& runtime)
     : file_(std::move(file)),
       memory_(file_.memory(), BoardShape(*plan, grains)),
       plan_(std::move(plan)),
       wanted_(std::move(wanted)),
       runtime_(runtime),
+      doubted_until_bytes_(options.doubted ? memory_.header->read_bytes + kDoubtedBytes : 0),
+      misled_before_(memory_.header->misled),
       wants_(*plan_, memory_, std::move(grains)),
       blocks_(*plan_, wanted_, memory_.header->read_bytes),
       others_(file_.slot(), wanted_.size()),
-      throughput_(largest_block_bytes(*plan_, wanted_), set_inflight_bytes) {
+      throughput_(largest_block_bytes(*plan_, wanted_), options.set_inflight_bytes) {
   if (file_.first()) memory_.header->inflight_bytes = throughput_.inflight_bytes();
-  if (set_inflight_bytes != 0) memory_.set_inflight_bytes(set_inflight_bytes);
+  if (options.set_inflight_bytes != 0) memory_.set_inflight_bytes(options.set_inflight_bytes);
   show_life();
   // Who had this slot before is dead: its claims are nobody's, and it consumes nothing.
   memory_.header->consumers[file_.slot()].active = 0;
@@ -88,7 +89,9 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
   blocks_.advance(memory_.states);
   const auto now = runtime_.now();
   const auto mine = claimed_by(file_.slot());
-  const std::uint64_t most_bytes = memory_.inflight_bytes();
+  const bool doubted = memory_.header->read_bytes < doubted_until_bytes_;
+  const std::uint64_t most_bytes =
+      std::min(memory_.inflight_bytes(), doubted ? kDoubtedInflightBytes : kNoEnd);
   const WantedSums& sums = wants_.sums();
   std::uint64_t in_flight_bytes = 0;
   const std::size_t first_open = blocks_.first_open();
@@ -278,6 +281,13 @@ Keeping BoardClaims::told_keeping() const noexcept {
   }
   return Keeping::unknown;
 }
+
+void BoardClaims::tell_misled() {
+  ++memory_.header->misled;
+  ring(memory_.header->doorbell);  // for consumers that wait for what may be wrong as well
+}
+
+bool BoardClaims::told_misled() const noexcept { return memory_.header->misled != misled_before_; }
 
 void BoardClaims::tell_opened() {
   memory_.header->consumers[file_.slot()].opened = 1;

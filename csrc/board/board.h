@@ -22,15 +22,25 @@
 
 namespace shardahead {
 
+struct BoardOptions {
+  // Fixes what may be in flight, for the whole node, if it is not 0.
+  std::uint64_t set_inflight_bytes = 0;
+  // What this participant wants may be wrong: until the node has brought in kDoubtedBytes more it
+  // takes nothing beyond kDoubtedInflightBytes, for whoever finds out has to wait for all of it.
+  bool doubted = false;
+};
+
+inline constexpr std::uint64_t kDoubtedBytes = 64 * kMiB;
+inline constexpr std::uint64_t kDoubtedInflightBytes = 8 * kMiB;
+
 class BoardClaims final : public Claims {
  public:
   // Joins or makes the board of this plan in `folder`, wanting the blocks `wanted` (ascending).
-  // `set_inflight_bytes` fixes what may be in flight, for the whole node, if it is not 0.
   // Returns nothing, and the reason in `refusal`, where memory cannot be shared.
   static std::unique_ptr<BoardClaims> join(const std::string& folder, const std::string& name,
                                            std::shared_ptr<const Plan> plan,
                                            std::vector<std::uint32_t> wanted, BoardRefusal& refusal,
-                                           std::uint64_t set_inflight_bytes = 0,
+                                           const BoardOptions& options = {},
                                            Runtime& runtime = system_runtime());
   BoardClaims(const BoardClaims&) = delete;
   BoardClaims& operator=(const BoardClaims&) = delete;
@@ -71,13 +81,15 @@ class BoardClaims final : public Claims {
   std::optional<ByteRange> take_dropping(std::uint64_t until_bytes) override;
   void tell_keeping(Keeping found) override;
   [[nodiscard]] Keeping told_keeping() const noexcept override;
+  void tell_misled() override;
+  [[nodiscard]] bool told_misled() const noexcept override;
   void tell_opened() override;
   std::optional<Meeting> meeting() override;
   DoorbellWord& doorbell() noexcept override;
 
  private:
   BoardClaims(BoardFile file, std::shared_ptr<const Plan> plan, std::vector<std::uint32_t> wanted,
-              Grains grains, std::uint64_t set_inflight_bytes, Runtime& runtime);
+              Grains grains, const BoardOptions& options, Runtime& runtime);
 
   // What is to be fetched of blocks that are claimed by anyone who shows life, from block `begin`
   // up to `end`.
@@ -100,6 +112,8 @@ class BoardClaims final : public Claims {
   const std::shared_ptr<const Plan> plan_;
   const std::vector<std::uint32_t> wanted_;
   Runtime& runtime_;
+  const std::uint64_t doubted_until_bytes_;  // of what the node has brought in
+  const std::uint32_t misled_before_;        // what the board said when this participant came
   // One for all that follows: a take() looks at the blocks and at the others, and locks once.
   mutable Mutex mutex_;
   mutable UnionWants wants_ GUARDED_BY(mutex_);

@@ -23,7 +23,7 @@
 namespace shardahead {
 
 inline constexpr std::uint64_t kBoardMagic = 0x6461656861726873;  // "shrahead", little-endian
-inline constexpr std::uint32_t kBoardVersion = 8;
+inline constexpr std::uint32_t kBoardVersion = 9;
 
 using BlockState = std::atomic<std::uint16_t>;
 using BlockWants = std::atomic<std::uint8_t>;
@@ -93,6 +93,7 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<std::uint64_t> account_bytes_per_s;  // the rate limit of that account; 0: none yet
   std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have this limit
   std::atomic<std::uint32_t> wants_changes;        // how often someone came who wants more
+  std::atomic<std::uint32_t> misled;               // how often someone said that it was
   std::array<ConsumerSlot, kBoardSlots> consumers;
   // Of each participant: changes whenever it does anything here.
   std::array<std::atomic<std::uint32_t>, kBoardSlots> life;

@@ -125,6 +125,11 @@ class Claims {
   virtual void tell_keeping(Keeping /*found*/) {}
   // What others have found; unknown where they found nothing of the kind.
   [[nodiscard]] virtual Keeping told_keeping() const noexcept { return Keeping::unknown; }
+  // What this participant went by, a profile say, was wrong: for others of this node that go by the
+  // like, and have not seen yet whether it is right.
+  virtual void tell_misled() {}
+  // Whether another has said so since this one came.
+  [[nodiscard]] virtual bool told_misled() const noexcept { return false; }
   // This participant opens none of the files any more.
   virtual void tell_opened() {}
   // Nothing where it is not known what the others do.

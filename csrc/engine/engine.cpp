@@ -331,7 +331,28 @@ void Engine::ask_early(std::size_t file, const std::vector<ByteRange>& ranges) {
           ranges);
 }
 
+void Engine::tell_misled() {
+  if (!state_->job.process.is_here()) return;
+  if (const auto claims = state_->crew.claims()) claims->tell_misled();
+}
+
+bool Engine::told_misled() const {
+  if (!state_->job.process.is_here()) return false;
+  const auto claims = state_->crew.claims();
+  return claims && claims->told_misled();
+}
+
 std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
+                                             const Between& between) {
+  return make_resident(file, range, Wait::for_blocks, between);
+}
+
+std::optional<IoError> Engine::make_resident_now(std::size_t file, ByteRange range,
+                                                 const Between& between) {
+  return make_resident(file, range, Wait::for_nobody, between);
+}
+
+std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range, Wait wait,
                                              const Between& between) {
   EngineState& state = *state_;
   const Job& job = state.job;
@@ -344,7 +365,8 @@ std::optional<IoError> Engine::make_resident(std::size_t file, ByteRange range,
     return fetch_for_consumer(job.io, own_steps, open, path, range, true).error;
   }
   const BlockRange blocks = job.plan->blocks_under(static_cast<std::uint32_t>(file), range);
-  const bool settled = state.consumer.wait_for_blocks(state.crew, blocks, between);
+  const bool settled =
+      wait == Wait::for_blocks && state.consumer.wait_for_blocks(state.crew, blocks, between);
   // Where a block failed, a page that could not be read counts as resident.
   const bool plainly = has_failed(state, blocks);
   const bool was_there = !plainly && (settled || all_settled(state));

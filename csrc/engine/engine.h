@@ -84,6 +84,10 @@ class Engine {
   // Whether the mounts of the files keep what is brought in: else the prefetch has ended by itself.
   // Waits until that is found out, for 10 s at most.
   Keeping keeping(const Between& between = {});
+  // What this prefetch was to bring in was wrong: said to the others of this node.
+  void tell_misled();
+  // Whether another has said so since this one began.
+  [[nodiscard]] bool told_misled() const;
   // For `expected` ranks that read by themselves, at about the same time, files whose pages go at
   // every open(). Called once this one has opened all of them, it comes back when the others have
   // as well, or when they are waited for no longer (patience.h): what was read before would have to
@@ -115,11 +119,18 @@ class Engine {
   // resident.
   std::optional<IoError> make_resident(std::size_t file, ByteRange range,
                                        const Between& between = {});
+  // The same, and waits for nobody's blocks: for a little that is needed before its turn.
+  std::optional<IoError> make_resident_now(std::size_t file, ByteRange range,
+                                           const Between& between = {});
   // The same of runs whose first byte is at `offset`. What cannot be read between them is no error.
   std::optional<IoError> make_resident(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
                                        const Between& between = {});
 
  private:
+  enum class Wait { for_blocks, for_nobody };
+  std::optional<IoError> make_resident(std::size_t file, ByteRange range, Wait wait,
+                                       const Between& between);
+
   std::shared_ptr<EngineState> state_;
 };
 

@@ -38,14 +38,15 @@ class ManualClock final : public Runtime {
 
 class Node {
  public:
-  explicit Node(std::size_t blocks) : plan(plan_of(blocks)) {}
+  explicit Node(std::size_t blocks) : Node(plan_of(blocks)) {}
+  explicit Node(std::shared_ptr<const Plan> made) : plan(std::move(made)) {}
 
-  std::unique_ptr<BoardClaims> join(std::uint64_t set_inflight_bytes = 0,
+  std::unique_ptr<BoardClaims> join(const BoardOptions& options = {},
                                     std::optional<std::vector<std::uint32_t>> wanted = {}) {
     BoardRefusal refusal;
     auto board = BoardClaims::join(folder.path(""), kName, plan,
                                    wanted ? *wanted : share_of(*plan, Partition::block, 0, 1),
-                                   refusal, set_inflight_bytes, clock);
+                                   refusal, options, clock);
     REQUIRE(board);
     return board;
   }
@@ -145,8 +146,8 @@ TEST_CASE("a node that was stopped as a whole takes nothing over when it goes on
 
 TEST_CASE("what one that shows no life has is not in flight, wanted by others or not") {
   Node node(6);
-  const auto board = node.join(3 * kMinBlockBytes, std::vector<std::uint32_t>{0, 1, 2, 5});
-  const auto stopped = node.join(0, std::vector<std::uint32_t>{3, 4});
+  const auto board = node.join({3 * kMinBlockBytes}, std::vector<std::uint32_t>{0, 1, 2, 5});
+  const auto stopped = node.join({}, std::vector<std::uint32_t>{3, 4});
   node.settle_some(*board, milliseconds(10));
   CHECK(stopped->take(kNoLimit));
   CHECK(stopped->take(kNoLimit));
@@ -285,7 +286,7 @@ TEST_CASE("another watches the throughput when the one who did shows no life") {
 TEST_CASE("what one participant sets may be in flight, whoever climbs") {
   Node node(200);
   const auto climber = node.join();
-  const auto setter = node.join(3 * kMinBlockBytes);
+  const auto setter = node.join({3 * kMinBlockBytes});
   for (int i = 0; i < 20; ++i) {
     const auto claim = climber->take(kNoLimit);
     REQUIRE(claim);
@@ -300,11 +301,43 @@ TEST_CASE("what one participant sets may be in flight, whoever climbs") {
 TEST_CASE("of several values that are set the least counts, in whatever order they come") {
   for (const bool least_first : {true, false}) {
     Node node(4);
-    const auto one = node.join(least_first ? 10 * kMiB : 20 * kMiB);
-    const auto other = node.join(least_first ? 20 * kMiB : 10 * kMiB);
+    const auto one = node.join({least_first ? 10 * kMiB : 20 * kMiB});
+    const auto other = node.join({least_first ? 20 * kMiB : 10 * kMiB});
     CHECK(one->inflight_bytes() == 10 * kMiB);
     CHECK(other->inflight_bytes() == 10 * kMiB);
   }
+}
+
+TEST_CASE("what may be wrong is taken a little at a time, until some of it has come in") {
+  constexpr std::uint64_t kBlockBytes = 4 * kMiB;
+  Node node(std::make_shared<const Plan>(
+      std::vector<PlannedFile>{{60 * kBlockBytes, {}}},
+      PlanOptions{.block_bytes = kBlockBytes, .head_block_bytes = kBlockBytes}));
+  const auto earlier = node.join();
+  earlier->settle(earlier->take(kNoLimit).value(), Outcome::done, 200 * kMiB);  // before it came
+  const auto doubting = node.join({.doubted = true});
+  REQUIRE(doubting->take(kNoLimit)->done_before);
+  for (std::uint64_t read_bytes = 0; read_bytes < kDoubtedBytes;
+       read_bytes += kDoubtedInflightBytes) {
+    const auto taken = taken_by(*doubting);
+    CHECK(taken.size() == kDoubtedInflightBytes / kBlockBytes);
+    for (const std::uint32_t block : taken) {
+      doubting->settle({.block = block}, Outcome::done, kBlockBytes);
+    }
+  }
+  CHECK(taken_by(*doubting).size() == doubting->inflight_bytes() / kBlockBytes);
+}
+
+TEST_CASE("that one was misled is known to the others that were there") {
+  Node node(4);
+  const auto one = node.join();
+  const auto other = node.join();
+  CHECK_FALSE(other->told_misled());
+  const std::uint32_t seen = doorbell_seen(other->doorbell());
+  one->tell_misled();
+  CHECK(doorbell_seen(other->doorbell()) != seen);
+  CHECK(other->told_misled());
+  CHECK_FALSE(node.join()->told_misled());
 }
 
 TEST_SUITE_END();

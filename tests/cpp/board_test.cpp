@@ -68,7 +68,7 @@ TEST_CASE("the node has no more in flight than it may, whoever took it") {
   BoardRefusal refusal;
   const auto a =
       BoardClaims::join(folder.path(""), kName, plan, share_of(*plan, Partition::block, 0, 1),
-                        refusal, 3 * kMinBlockBytes);
+                        refusal, {3 * kMinBlockBytes});
   REQUIRE(a);
   const auto b = join(folder, plan);
   CHECK(b->inflight_bytes() == 3 * kMinBlockBytes);

@@ -68,7 +68,7 @@ TEST_CASE("in flight is what is fetched, and a window counts what anyone wants")
   BoardRefusal refusal;
   const auto board =
       BoardClaims::join(folder.path(""), kName, eighths, share_of(*eighths, Partition::block, 0, 1),
-                        refusal, kBlock / 2);
+                        refusal, {kBlock / 2});
   REQUIRE(board);
   CHECK(board->window_end(kBlock, {}) == 8 * kBlock);
   CHECK(board->behind(16 * kBlock, kBlock) == 8 * kBlock);

@@ -65,6 +65,12 @@ TEST_CASE("what is settled is not waited for") {
   CHECK_FALSE(load.engine->make_resident(0, {2 * kMiB, 1000}, [] { CHECK(false); }));
 }
 
+TEST_CASE("what is needed before its turn is read, whoever has its block") {
+  SharedLoad load;
+  CHECK_FALSE(load.engine->make_resident_now(0, kInFirstBlock, [] { CHECK(false); }));
+  CHECK(load.checkpoint.kernel.resident_bytes("0.shard") > 3 * kMiB);
+}
+
 TEST_CASE("the caller can end the wait") {
   SharedLoad load;
   const auto interrupt = [] { throw std::runtime_error("interrupted"); };

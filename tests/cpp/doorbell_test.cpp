@@ -107,7 +107,7 @@ class Node {
     BoardRefusal refusal;
     auto board =
         BoardClaims::join(folder_.path(""), kName, plan, share_of(*plan, Partition::block, 0, 1),
-                          refusal, load_.inflight_bytes, rank.runtime);
+                          refusal, {load_.inflight_bytes}, rank.runtime);
     REQUIRE(board);
     const bool consumes = load_.tensor_bytes > 0;
     const EngineOptions options = {.threads = load_.threads,
@@ -216,7 +216,7 @@ TEST_CASE("threads of the system, whose waits do not end by time, bring everythi
     for (int rank = 0; rank < 3; ++rank) {
       BoardRefusal refusal;
       auto board = BoardClaims::join(folder.path(""), kName, checkpoint.plan,
-                                     checkpoint.whole_share(), refusal, 4 * 64 * kKiB);
+                                     checkpoint.whole_share(), refusal, {4 * 64 * kKiB});
       REQUIRE(board);
       ranks.push_back(std::make_unique<Engine>(
           checkpoint.io, checkpoint.plan, checkpoint.files, std::move(board),

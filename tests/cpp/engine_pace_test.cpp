@@ -95,7 +95,7 @@ class Node {
     BoardRefusal refusal;
     std::unique_ptr<Claims> claims;
     if (load_.on_board) {
-      claims = BoardClaims::join(folder_.path(""), kName, plan, share, refusal, 0, rank.runtime);
+      claims = BoardClaims::join(folder_.path(""), kName, plan, share, refusal, {}, rank.runtime);
       REQUIRE(claims);
     } else {
       claims = std::make_unique<StaticClaims>(plan, share);

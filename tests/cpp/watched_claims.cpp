@@ -62,6 +62,8 @@ class ForwardingClaims : public Claims {
   }
   void tell_keeping(Keeping found) override { inner_->tell_keeping(found); }
   [[nodiscard]] Keeping told_keeping() const noexcept override { return inner_->told_keeping(); }
+  void tell_misled() override { inner_->tell_misled(); }
+  [[nodiscard]] bool told_misled() const noexcept override { return inner_->told_misled(); }
   void tell_opened() override { inner_->tell_opened(); }
   std::optional<Meeting> meeting() override { return inner_->meeting(); }
   DoorbellWord& doorbell() noexcept override { return inner_->doorbell(); }

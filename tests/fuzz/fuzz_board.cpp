@@ -89,8 +89,8 @@ std::unique_ptr<BoardClaims> join(const std::shared_ptr<const Plan>& plan, std::
     if (plan->wanted_bytes(plan->blocks()[i]) > 0) wanted.push_back(i);
   }
   BoardRefusal refusal;
-  return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal, set_inflight_bytes,
-                           clock);
+  return BoardClaims::join(folder(), "board", plan, std::move(wanted), refusal,
+                           {set_inflight_bytes}, clock);
 }
 
 // What any process of the user could do to the file at any time.

@@ -11,7 +11,12 @@ from conftest import KIB, MIB, MakeMount, run_python
 from learned_support import rewrite, write_checkpoint
 
 from shardahead.prefetch.byte_ranges import Ranges
-from shardahead.prefetch.profile_trust import DOUBTED_BYTES, SAMPLED_DOUBTED_BYTES, ProfileTrust
+from shardahead.prefetch.profile_trust import (
+    DOUBTED_BYTES,
+    PROVEN_BYTES,
+    SAMPLED_DOUBTED_BYTES,
+    ProfileTrust,
+)
 
 pytest.importorskip("torch")
 
@@ -88,6 +93,46 @@ found = None
     mount = make_mount(checkpoint)
     found = run_python(LOAD.format(consume=consume), mount.mountpoint, profiles)
     assert found == [None, "wrong", False]
+
+
+def test_others_of_the_node_wait_no_longer_for_what_theirs_say(
+    checkpoint: Path, profiles: Path, make_mount: MakeMount
+) -> None:
+    """One has what shows it; the other, whose profile wants all, still waits for its first tensor.
+    It would be 32 s without the first.
+    """
+    rewrite(checkpoint, profiles, lambda *_: ((32 * MIB + 256 * KIB, 31 * MIB),))
+    whole = profiles.parent / "whole"
+    whole.mkdir()
+    rewrite(checkpoint, whole, lambda _, size: ((0, size),))
+    consume = """
+import threading
+other = shardahead.safetensors_weights_iterator(sys.argv[1], learn=sys.argv[3], learn_key="one")
+held = []
+waiting = threading.Thread(target=lambda: held.append(next(other)))
+waiting.start()
+name, tensor = next(weights)
+found = [len(held)]
+tensor[: tensor.shape[0] // 8].sum().item()
+found += [until_given_up()]
+waiting.join()
+read_bytes = other.prefetch.report().node_read_bytes
+found += [len(held), other.prefetch.report().cancelled, read_bytes < 24 << 20]
+weights.close()
+other.close()
+"""
+    mount = make_mount(checkpoint, rate_mb_per_s=1)
+    found = run_python(LOAD.format(consume=consume), mount.mountpoint, profiles, whole)
+    assert found == [[0, True, 1, True, True], "wrong", True]
+
+
+def test_one_of_which_something_is_known_is_not_given_up_with_others() -> None:
+    trust = ProfileTrust([((0, 64 * MIB),)])
+    assert trust.is_open(0, 0)
+    assert trust.is_open(MIB - 1, 0)
+    assert not trust.is_open(MIB, 0)
+    assert trust.is_open(32 * MIB, 1)
+    assert not trust.is_open(PROVEN_BYTES, 1)
 
 
 def none_touched(_: int) -> Ranges:

@@ -12,6 +12,9 @@ from shardahead import _core
 from shardahead.node.page_keeping import keeps_pages
 from shardahead.prefetch.figures import PrefetchFigures
 from shardahead.prefetch.handle import PrefetchHandle
+from shardahead.prefetch.learning import Learning
+from shardahead.prefetch.profile import LEAST_GRAIN_BYTES
+from shardahead.prefetch.profile_watch import give_up_if_wrong
 
 #: For threads that have nothing more to do, or are about their last blocks.
 LAST_BLOCKS_SECONDS = 0.2
@@ -92,3 +95,27 @@ class PrefetchConsumer:
                 return
             for at in range(offset, offset + length, _PIECE_BYTES):
                 self._core.fetch_now(file, at, min(_PIECE_BYTES, offset + length - at))
+
+    def fetch_learned(self, learning: Learning | None, file: int, offset: int, length: int) -> None:
+        """`fetch_now` of what only the profile of `learning`, where there is one, says that it is
+        wanted: returns at once where that is given up, by now or meanwhile.
+        """
+        if learning is None or not learning.has_profile:
+            self.fetch_now(file, offset, length)
+            return
+        if length <= LEAST_GRAIN_BYTES and learning.is_open:
+            # What is known by the grain may be the end of what lies before it: not worth the wait
+            # for all between.
+            with self._waited.measured():
+                self._core.fetch_before_its_turn(file, offset, length)
+            return
+        with self._waited.measured():
+            end = offset + length
+            for at in range(offset, end, _PIECE_BYTES):
+                if not self._core.fetch_unless_misled(file, at, min(_PIECE_BYTES, end - at)):
+                    break
+            else:
+                return
+        give_up_if_wrong(learning, self.handle)
+        if not learning.given_up:
+            self.fetch_now(file, at, end - at)

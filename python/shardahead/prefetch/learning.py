@@ -142,6 +142,23 @@ class Learning:
         )
         return self.given_up
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is known yet of the profile there is."""
+        touched = self.touched
+        return self._trust is not None and self._trust.is_open(
+            touched.touched_bytes, touched.unexpected_bytes
+        )
+
+    def give_up_with_others(self) -> bool:
+        """Others of the node were misled by theirs. Whether this profile is given up, too: once,
+        and where nothing is known of it yet.
+        """
+        if self.given_up:
+            return False
+        self.given_up = self.is_open
+        return self.given_up
+
     def figures(self) -> LearnedFigures:
         wanted = None if self._wanted is None else sum(map(total, self._wanted))
         return LearnedFigures(self._state(), self.path, wanted, self.touched.touched_bytes)

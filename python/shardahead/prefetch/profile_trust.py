@@ -18,6 +18,11 @@ DOUBTED_BYTES = 128 * 1024
 #: Of a loader that is looked at from time to time more goes unseen. Not much more: each of its
 #: faults takes as long as all that is in flight, 30 ms with 8 MiB at 300 MB/s.
 SAMPLED_DOUBTED_BYTES = 256 * 1024
+#: Once so much has been touched as the profile says, it is known to be right.
+PROVEN_BYTES = 64 * 1024**2
+#: Until then it is given up where others of the node find theirs wrong, save where so much was
+#: touched, and nothing that it lacks.
+_FIRM_BYTES = 1024**2
 # The parts of what was touched that the profile lacks, and of what it wants that was passed
 # untouched, from which both together it is wrong. One of a load like this has nothing of either.
 _LOST_PART = 64
@@ -34,6 +39,12 @@ class ProfileTrust:
         self._judged = (0, 0)  # what was unexpected then, and passed
         self._passed_bytes = 0  # of what is wanted
         self._untouched_bytes = 0  # and was passed all the same
+
+    def is_open(self, touched_bytes: int, unexpected_bytes: int) -> bool:
+        """Whether nothing is known yet of this profile, so that others which are like it, and were
+        wrong, count for this one as well.
+        """
+        return touched_bytes < (PROVEN_BYTES if unexpected_bytes else _FIRM_BYTES)
 
     def passed(self, index: int, offset: int, length: int) -> None:
         """The consumer has let this range of a file go by, whatever it has touched of it."""

@@ -15,15 +15,28 @@ import weakref
 
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.learning import Learning
+from shardahead.prefetch.profile_trust import PROVEN_BYTES
 
 logger = logging.getLogger("shardahead")
 
-# From then on what is let go tells enough.
-_PROVEN_BYTES = 64 * 1024**2
 _LEAST_PAUSE_SECONDS = 0.01
 _MOST_PAUSE_SECONDS = 1.0
 # Of what a look takes.
 _PAUSES = 20.0
+
+
+def give_up_if_wrong(learning: Learning, handle: PrefetchHandle) -> bool:
+    """Where the profile is in the way, or where others of the node were misled by theirs and
+    nothing is known of it yet: ends the prefetch, and says so to them. Whether it was given up.
+    """
+    if learning.given_up or not learning.has_profile:
+        return learning.given_up
+    if learning.is_in_the_way():
+        handle._core.tell_misled()
+    elif not (handle._core.told_misled() and learning.give_up_with_others()):
+        return False
+    handle.cancel()  # also of one that is done: faults are all there is from now on
+    return True
 
 
 class ProfileWatch:
@@ -56,10 +69,11 @@ class ProfileWatch:
                 handle = self._prefetch()
                 if handle is None or self._learning.given_up:
                     return
-                if self._learning.is_in_the_way():
-                    handle.cancel()  # also of one that is done: faults are all there is from now on
-                    return
-                if touched.touched_bytes >= _PROVEN_BYTES:
+                # From then on what is let go tells enough.
+                if (
+                    give_up_if_wrong(self._learning, handle)
+                    or touched.touched_bytes >= PROVEN_BYTES
+                ):
                     return
                 del handle
                 spent_seconds = time.thread_time() - began

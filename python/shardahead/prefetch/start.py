@@ -144,6 +144,7 @@ def start_prefetch(
         consumer=consumer,
         consumer_releases=consumer_releases,
         tries_mounts=tries_mounts,
+        doubted=learning is not None and learning.has_profile,
         touched=learning.touched if learning is not None else None,
     )
     figures = PrefetchFigures(core, options, topology, shards[0].path, learning)

@@ -18,6 +18,7 @@ from shardahead import _core
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.look_pace import LookPace
+from shardahead.prefetch.profile_watch import give_up_if_wrong
 
 logger = logging.getLogger("shardahead")
 
@@ -95,8 +96,7 @@ class TouchFollower:
                 handle = self._prefetch()
                 if handle is None:
                     return
-                if self._learning.is_in_the_way():
-                    handle.cancel()
+                give_up_if_wrong(self._learning, handle)
                 del handle
                 spent_seconds = time.thread_time() - began
                 pace.saw(touched.touched_bytes - before, now - looked_at)

@@ -28,6 +28,7 @@ from shardahead.checkpoint.pt_archive import (
 )
 from shardahead.checkpoint.shards import PT_SUFFIXES, Files
 from shardahead.node.residency import evict
+from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.options import Mode, Options, Partition, Size, Strategy, asked_by
 from shardahead.prefetch.touch_follower import TouchFollower
 from shardahead.units import quoted
@@ -204,7 +205,7 @@ class PtLoad(CheckpointPass):
             if name in sizes:
                 for place in places[number] if places else ():
                     for part in self._expected(index, *place):
-                        self._bring_in(index, *part)
+                        self._bring_in(index, *part, self.learning)
                 if name in parts and not places:  # or the rest of it would stay with it
                     tensor = tensor.clone(memory_format=self._torch.contiguous_format)
                 yield name, tensor
@@ -336,10 +337,13 @@ class PtLoad(CheckpointPass):
         parts = None if self.learning is None else self.learning.expected(index, offset, length)
         return ((offset, length),) if parts is None else parts
 
-    def _bring_in(self, index: int, offset: int, length: int) -> None:
+    def _bring_in(
+        self, index: int, offset: int, length: int, learning: Learning | None = None
+    ) -> None:
+        """`learning`: whose profile says that it is wanted."""
         if self._mapped is not None and length:
             self._mapped.consumed(index, 0, offset + length, index)
-            self._mapped.fetch_now(index, offset, length)
+            self._mapped.fetch_learned(learning, index, offset, length)
 
     def _consumed(self, index: int, offset: int) -> None:
         self.figures.consumed_bytes = self._before[index] + offset

@@ -33,7 +33,8 @@ from shardahead.prefetch.byte_ranges import Ranges, common, merged
 from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.learning import Learning
 from shardahead.prefetch.options import Options
-from shardahead.prefetch.profile_watch import ProfileWatch
+from shardahead.prefetch.profile import LEAST_GRAIN_BYTES
+from shardahead.prefetch.profile_watch import ProfileWatch, give_up_if_wrong
 from shardahead.weights.checkpoint_pass import (
     CheckpointPass,
     LoadProgress,
@@ -292,25 +293,36 @@ class Load(CheckpointPass):
     def _bring_in_expected(
         self, index: int, offset: int, length: int, runs: _core.ByteRuns | None = None
     ) -> None:
-        if self.prefetch is not None and self.learning and self.learning.is_in_the_way():
-            self.prefetch.handle.cancel()
+        if self.prefetch is not None and self.learning:
+            give_up_if_wrong(self.learning, self.prefetch.handle)
         # Of runs the caller has said that it wants them.
         expected = self._expected(index, offset, length) if runs is None else None
         if expected is None:
             self._bring_in(index, offset, length, runs)
             return
-        for part in expected:
-            self._bring_in(index, *part)
+        # The small ones first: what is asked for later may wait behind all that is on its way.
+        for part in sorted(expected, key=lambda part: part[1] > LEAST_GRAIN_BYTES):
+            self._bring_in(index, *part, learning=self.learning)
 
     def _bring_in(
-        self, index: int, offset: int, length: int, runs: _core.ByteRuns | None = None
+        self,
+        index: int,
+        offset: int,
+        length: int,
+        runs: _core.ByteRuns | None = None,
+        learning: Learning | None = None,
     ) -> None:
-        if self.prefetch is not None and length:
-            # The window reaches to what the consumer needs next, not to what is prepared far ahead.
-            self._needed[index] = offset + length
-            if index == self._current:
-                self.prefetch.consumed(index, 0, offset + length)
+        """`learning`: whose profile says that it is wanted."""
+        if self.prefetch is None or not length:
+            return
+        # The window reaches to what the consumer needs next, not to what is prepared far ahead.
+        self._needed[index] = offset + length
+        if index == self._current:
+            self.prefetch.consumed(index, 0, offset + length)
+        if runs is not None:
             self.prefetch.fetch_now(index, offset, length, runs)
+        else:
+            self.prefetch.fetch_learned(learning, index, offset, length)
 
     def _begin(self, index: int) -> None:
         """The consumer comes to this shard, for which a worker may be waiting already."""
