@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/limit.h"
 
 namespace shardahead {
 
@@ -20,6 +21,7 @@ struct Progress {
   std::uint64_t claimed_bytes = 0;   // in flight: of blocks that it has taken and not settled
   std::uint64_t window_bytes = 0;    // in force at present; 0: no limit
   std::uint64_t inflight_bytes = 0;  // what the node may have in flight at present; 0: no cap
+  Limit limited_by = Limit::unknown;
 };
 
 struct Report {
@@ -44,7 +46,8 @@ struct Report {
   std::uint64_t inflight_bytes = 0;  // what the node might have in flight at the end; 0: no cap
   // Of the node where it shares a board, else of this process; 0: no limit.
   std::uint64_t rate_limit_bytes_per_s = 0;
-  std::string strategy;       // what was asked for
+  Limit limited_by = Limit::unknown;  // the node where it shares a board, else this process
+  std::string strategy;               // what was asked for
   std::string strategy_used;  // what it came to: "populate", "fadvise", "readahead", "pread"
   std::uint64_t step_bytes = 0;
   std::string step_source;  // "measured", "assumed" or "lowered"

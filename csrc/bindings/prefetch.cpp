@@ -205,7 +205,9 @@ void bind_report(py::module_& module) {
       .def_readonly("consumed_bytes", &Progress::consumed_bytes)
       .def_readonly("claimed_bytes", &Progress::claimed_bytes)
       .def_readonly("window_bytes", &Progress::window_bytes)
-      .def_readonly("inflight_bytes", &Progress::inflight_bytes);
+      .def_readonly("inflight_bytes", &Progress::inflight_bytes)
+      .def_property_readonly(
+          "limited_by", [](const Progress& progress) { return to_string(progress.limited_by); });
   py::class_<Report>(module, "Report")
       .def_readonly("planned_bytes", &Report::planned_bytes)
       .def_readonly("resident_bytes", &Report::resident_bytes)
@@ -224,6 +226,8 @@ void bind_report(py::module_& module) {
       .def_readonly("threads", &Report::threads)
       .def_readonly("inflight_bytes", &Report::inflight_bytes)
       .def_readonly("rate_limit_bytes_per_s", &Report::rate_limit_bytes_per_s)
+      .def_property_readonly("limited_by",
+                             [](const Report& report) { return to_string(report.limited_by); })
       .def_readonly("strategy", &Report::strategy)
       .def_readonly("strategy_used", &Report::strategy_used)
       .def_readonly("step_bytes", &Report::step_bytes)

@@ -100,12 +100,16 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
     // Counted from the claims themselves: no death can leave a counter wrong.
     in_flight_bytes +=
         claimed_bytes(sums, i == first_open ? block : wanted_[i - 1] + 1, block, now);
-    if (in_flight_bytes >= most_bytes) break;
+    if (in_flight_bytes >= most_bytes) {
+      if (!doubted) throughput_.looked(in_flight_bytes);
+      break;
+    }
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     std::uint16_t state = kFree;
     const bool taken = memory_.states[block].compare_exchange_strong(state, mine);
     if (taken || blocks_.is_to_recheck(i, state)) {
       blocks_.give_out(i, taken);
+      if (taken && !doubted) throughput_.looked(in_flight_bytes + sums.of(block));
       return Claim{block, !taken, now};
     }
     in_flight_bytes += claimed_bytes(sums, block, block + 1, now);

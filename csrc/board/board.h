@@ -69,6 +69,7 @@ class BoardClaims final : public Claims {
   [[nodiscard]] std::optional<Standing> standing(BlockRange blocks) const override;
   [[nodiscard]] SharedFigures shared() const override;
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override;
+  [[nodiscard]] Limit limit() const noexcept override;
   [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
                                          const ConsumerPosition& consumer) const override;
   [[nodiscard]] std::uint64_t behind(std::uint64_t position,

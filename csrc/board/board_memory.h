@@ -94,6 +94,7 @@ struct BoardHeader {  // NOLINT(clang-analyzer-optin.performance.Padding): no fa
   std::atomic<RateLimit::PaidUntil> rate_account;  // of all that have this limit
   std::atomic<std::uint32_t> wants_changes;        // how often someone came who wants more
   std::atomic<std::uint32_t> misled;               // how often someone said that it was
+  std::atomic<std::uint32_t> limit;                // that the watcher has found; a Limit
   std::array<ConsumerSlot, kBoardSlots> consumers;
   // Of each participant: changes whenever it does anything here.
   std::array<std::atomic<std::uint32_t>, kBoardSlots> life;

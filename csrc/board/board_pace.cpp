@@ -31,11 +31,13 @@ void BoardClaims::watch_throughput(std::uint32_t block, std::uint64_t read_bytes
   std::uint32_t watcher = 0;
   if (memory_.header->watcher != mine) {
     if (!memory_.header->watcher.compare_exchange_strong(watcher, mine)) return;
-    throughput_.resume(memory_.inflight_bytes());
+    throughput_.resume(memory_.inflight_bytes(), limit());
   }
   const std::uint64_t block_bytes = plan_->blocks()[block].range.length;
   const auto found_bytes = throughput_.settle(block_bytes, all_bytes, runtime_.now());
-  if (found_bytes) memory_.header->inflight_bytes = *found_bytes;
+  if (!found_bytes) return;
+  memory_.header->inflight_bytes = *found_bytes;
+  memory_.header->limit = static_cast<std::uint32_t>(throughput_.limit());
 }
 
 std::uint64_t BoardClaims::claimed_bytes(const WantedSums& sums, std::uint32_t begin,
@@ -51,6 +53,15 @@ std::uint64_t BoardClaims::claimed_bytes(const WantedSums& sums, std::uint32_t b
 }
 
 std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
+
+Limit BoardClaims::limit() const noexcept {
+  if (memory_.header->set_inflight_bytes != 0) return Limit::inflight_bytes;
+  const std::uint32_t told = memory_.header->limit;
+  for (const Limit found : {Limit::storage, Limit::threads}) {
+    if (told == static_cast<std::uint32_t>(found)) return found;
+  }
+  return Limit::unknown;
+}
 
 // What is owed at one rate means something else at another: the first who has a limit gives it.
 std::atomic<RateLimit::PaidUntil>* BoardClaims::rate_account(std::uint64_t bytes_per_s) noexcept {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/doorbell.h"
+#include "base/limit.h"
 #include "base/thread_safety.h"
 #include "board/resident_notes.h"
 #include "node/keeping.h"
@@ -91,6 +92,8 @@ class Claims {
   [[nodiscard]] virtual SharedFigures shared() const { return {}; }
   // How many bytes this node may have in flight at present; 0 where no one counts them.
   [[nodiscard]] virtual std::uint64_t inflight_bytes() const noexcept { return 0; }
+  // What limits its throughput, as far as more and less in flight were compared.
+  [[nodiscard]] virtual Limit limit() const noexcept { return Limit::unknown; }
 
   // As those of wanted_sums.h, of what all of this node want as far as that is known: where a
   // window ends, and from where on so many wanted bytes lie before `position`.

@@ -21,9 +21,15 @@ class Throughput {
         climb_(largest_block_bytes, set_inflight_bytes) {}
 
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept { return climb_.bytes(); }
+  // What limits it, as in InflightClimb.
+  [[nodiscard]] Limit limit() const noexcept { return climb_.limit(); }
   // From now on this participant measures: goes on from where another one was.
-  void resume(std::uint64_t inflight_bytes) noexcept { climb_.resume(inflight_bytes); }
+  void resume(std::uint64_t inflight_bytes, Limit found = Limit::unknown) noexcept {
+    climb_.resume(inflight_bytes, found);
+  }
 
+  // A worker has looked for a block, and so much of all is in flight then.
+  void looked(std::uint64_t claimed_bytes) noexcept;
   // A block of `block_bytes` has been settled, and the node has brought in `node_read_bytes` so
   // far. At the end of an epoch: what may be in flight from now on.
   std::optional<std::uint64_t> settle(std::uint64_t block_bytes, std::uint64_t node_read_bytes,
@@ -36,6 +42,8 @@ class Throughput {
   InflightClimb climb_;
   std::uint64_t epoch_started_bytes_ = 0;  // 0: none has begun, for nothing had been brought in
   Time epoch_started_;
+  std::uint64_t looks_ = 0;          // in this epoch
+  std::uint64_t claimed_bytes_ = 0;  // at all of them
 };
 
 }  // namespace shardahead

@@ -10,6 +10,7 @@
 #include "base/signals_blocked.h"
 #include "board/patience.h"
 #include "engine/engine_state.h"
+#include "engine/load_limit.h"
 #include "engine/noting.h"
 #include "engine/trial_alone.h"
 #include "engine/worker.h"
@@ -190,7 +191,8 @@ Progress Engine::progress() const {
           .consumed_bytes = state_->ahead.consumer().consumed_bytes,
           .claimed_bytes = state_->tally.claimed_bytes(),
           .window_bytes = state_->ahead.window().ahead_bytes,
-          .inflight_bytes = report.inflight_bytes};
+          .inflight_bytes = report.inflight_bytes,
+          .limited_by = limit_of(*state_, report, status.seconds)};
 }
 
 Report Engine::report() const {
@@ -204,6 +206,7 @@ Report Engine::report() const {
   report.step_source = to_string(step.source);
   report.strategy_used = strategy_used(state.job.options.strategy, step);
   report.seconds = status.seconds;
+  report.limited_by = limit_of(state, report, status.seconds);
   report.rate_limit_bytes_per_s = state.job.options.rate_limit_bytes_per_s;
   const Window window = state.ahead.window();
   report.window_bytes = window.ahead_bytes;

@@ -24,6 +24,7 @@ class Pace {
   Pace& operator=(const Pace&) = delete;
 
   [[nodiscard]] bool limits() const noexcept { return limit_.limits(); }
+  [[nodiscard]] const RateLimit& limit() const noexcept { return limit_; }
   // Zero where a worker may take a block now: it is paid for, and has to be settled. Else how long
   // it has to wait.
   std::chrono::nanoseconds pay(Claims& claims) noexcept;

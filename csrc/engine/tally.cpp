@@ -1,16 +1,28 @@
 #include "engine/tally.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace shardahead {
 namespace {
 
-void add_shared(Report& report, const SharedFigures& shared, std::uint64_t inflight_bytes) {
+struct OfTheNode {
+  explicit OfTheNode(const Claims& claims)
+      : shared(claims.shared()), inflight_bytes(claims.inflight_bytes()), limit(claims.limit()) {}
+
+  SharedFigures shared;
+  std::uint64_t inflight_bytes;
+  Limit limit;
+};
+
+void add_shared(Report& report, const OfTheNode& node) {
+  const SharedFigures& shared = node.shared;
   report.shared_bytes += shared.done_bytes;
   report.failed_bytes += shared.failed_bytes;
   report.node_read_bytes = shared.node_read_bytes;
-  report.inflight_bytes = inflight_bytes;
+  report.inflight_bytes = node.inflight_bytes;
+  report.limited_by = node.limit;
 }
 
 }  // namespace
@@ -118,20 +130,19 @@ void Tally::close(const Claims& claims) noexcept {
     const MutexLock lock(mutex_);
     failed_blocks_[block] = true;
   }
-  const SharedFigures shared = claims.shared();
-  const std::uint64_t inflight_bytes = claims.inflight_bytes();
+  const OfTheNode node(claims);
   const MutexLock lock(mutex_);
   if (closed_) return;
   closed_ = true;
-  add_shared(figures_, shared, inflight_bytes);
+  add_shared(figures_, node);
 }
 
 Report Tally::figures(const Claims* claims) const {
-  const SharedFigures shared = claims != nullptr ? claims->shared() : SharedFigures{};
-  const std::uint64_t inflight_bytes = claims != nullptr ? claims->inflight_bytes() : 0;
+  std::optional<OfTheNode> node;
+  if (claims != nullptr) node.emplace(*claims);
   const MutexLock lock(mutex_);
   Report report = figures_;
-  if (!closed_ && claims != nullptr) add_shared(report, shared, inflight_bytes);
+  if (!closed_ && node) add_shared(report, *node);
   report.node_read_bytes = std::max(report.node_read_bytes, report.read_bytes);
   return report;
 }

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/byte_range.h"
+#include "base/limit.h"
 
 namespace shardahead {
 
@@ -25,16 +26,23 @@ class InflightClimb {
         fixed_(set_bytes != 0) {}
 
   // Goes on from where another climb was, or says that it was.
-  void resume(std::uint64_t bytes) noexcept {
+  void resume(std::uint64_t bytes, Limit found = Limit::unknown) noexcept {
     if (fixed_) return;
+    limit_ = found;
     bytes_ = std::clamp<std::uint64_t>(bytes, 1, std::max(least_bytes_, kMaxInflightBytes));
   }
 
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
 
+  // Storage, where twice as much in flight brought no more when that was last compared; threads,
+  // where it could not be, because less was in flight than might have been. Unknown before anything
+  // was compared, and as long as more still brings more.
+  [[nodiscard]] Limit limit() const noexcept { return limit_; }
+
   // `settled_bytes` were brought in during `seconds`, with bytes() in flight all the while. Calls
-  // for less than an epoch say too little and are not made.
-  void epoch(std::uint64_t settled_bytes, double seconds);
+  // for less than an epoch say too little and are not made. Not `filled`: no more was in flight
+  // than half of bytes() would have let be.
+  void epoch(std::uint64_t settled_bytes, double seconds, bool filled = true);
 
   // Whether that was an epoch. What was in flight before the last change has to leave first; a slow
   // device is not given the time for that.
@@ -48,6 +56,7 @@ class InflightClimb {
   struct Measured {
     std::uint64_t bytes = 0;  // in flight
     double rate = 0;
+    bool filled = true;
   };
   struct Try {
     Direction direction;
@@ -71,8 +80,9 @@ class InflightClimb {
   static constexpr std::uint32_t kRest = 8;
   static constexpr std::uint32_t kMaxDoublings = 4;
 
-  void judge(Try& trying, double rate);
-  void accept(Direction direction, double rate);
+  void judge(Try& trying, const Measured& now);
+  void note_limit(const Try& trying, const Measured& now) noexcept;
+  void accept(Direction direction, const Measured& now);
   void attempt(Direction direction);
   void settle_for(std::uint64_t bytes);
 
@@ -81,6 +91,7 @@ class InflightClimb {
   bool fixed_;
   std::optional<Try> try_;
   Measured best_;  // what a try is compared with
+  Limit limit_ = Limit::unknown;
   // The try after this one.
   bool first_ = true;  // the first tries follow upon each other: less, and if that is worse, more
   Direction next_ = Direction::less;

@@ -257,6 +257,7 @@ TEST_CASE("a header that is overwritten while it is in use stops no one") {
     header.consumer_slots = ~std::uint32_t{0};
     header.watcher = ~std::uint32_t{0};
     header.dropped_bytes = ~std::uint64_t{0};
+    header.limit = ~std::uint32_t{0};
     for (ConsumerSlot& slot : header.consumers) slot.active = 1;
     header.consumers[bystander.file->slot()].active = 0;  // the one that lives
   }
@@ -266,6 +267,7 @@ TEST_CASE("a header that is overwritten while it is in use stops no one") {
   CHECK(board->end_consumer());
   CHECK(board->standing({0, 4}) == Standing{});
   CHECK(header.watcher <= kBoardSlots);
+  CHECK(board->limit() == Limit::unknown);
   CHECK(refusal_of(folder, plan_of(4)).find(header.block_count == 4 ? "" : "not a board") !=
         std::string::npos);
 }

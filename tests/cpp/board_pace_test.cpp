@@ -283,6 +283,50 @@ TEST_CASE("another watches the throughput when the one who did shows no life") {
   CHECK(board->inflight_bytes() != before);
 }
 
+TEST_CASE("what the one who watches finds to limit is told to all, and outlives it") {
+  constexpr std::uint64_t kBlockBytes = 16 * kMiB;
+  Node node(std::make_shared<const Plan>(
+      std::vector<PlannedFile>{{100 * kBlockBytes, {}}},
+      PlanOptions{.block_bytes = kBlockBytes, .head_block_bytes = kBlockBytes}));
+  auto watcher = node.join();
+  const auto other = node.join();
+  std::vector<Claim> claims;
+  for (int i = 0; i < 4; ++i) claims.push_back(watcher->take(kNoLimit).value());
+  CHECK(other->limit() == Limit::unknown);
+  for (int i = 0; i < 3; ++i) {
+    node.clock.pass(milliseconds(100));
+    watcher->settle(claims.front(), Outcome::done, 400 * kMiB);
+    claims.erase(claims.begin());
+    while (const auto claim = watcher->take(kNoLimit)) claims.push_back(*claim);
+  }
+  CHECK(watcher->limit() == Limit::storage);
+  CHECK(other->limit() == Limit::storage);
+  for (const Claim& claim : claims) watcher->settle(claim, Outcome::released, 0);
+  watcher.reset();
+  for (int i = 0; i < 2; ++i) {
+    std::optional<Claim> claim = other->take(kNoLimit);
+    while (claim && claim->done_before) claim = other->take(kNoLimit);
+    REQUIRE(claim);
+    node.clock.pass(milliseconds(100));
+    other->settle(*claim, Outcome::done, 400 * kMiB);
+  }
+  CHECK(node.join()->limit() == Limit::storage);
+  const auto setter = node.join({3 * kMinBlockBytes});
+  CHECK(other->limit() == Limit::inflight_bytes);
+}
+
+TEST_CASE("threads limit a node whose claims leave more to be had") {
+  Node node(200);
+  const auto board = node.join();
+  for (int i = 0; i < 3; ++i) {
+    const auto claim = board->take(kNoLimit);
+    REQUIRE(claim);
+    node.clock.pass(milliseconds(100));
+    board->settle(*claim, Outcome::done, 400 * kMiB);
+  }
+  CHECK(board->limit() == Limit::threads);
+}
+
 TEST_CASE("what one participant sets may be in flight, whoever climbs") {
   Node node(200);
   const auto climber = node.join();

@@ -66,6 +66,7 @@ class ToldClaims final : public Claims {
     return sums.behind(position, wanted_bytes);
   }
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override { return inflight; }
+  [[nodiscard]] Limit limit() const noexcept override { return limits; }
   bool end_consumer() override { return consumer_ended = true; }
   std::optional<ConsumerPosition> slowest_consumer(std::chrono::steady_clock::time_point) override {
     return slowest;
@@ -91,6 +92,7 @@ class ToldClaims final : public Claims {
   std::uint32_t failed_block = ~std::uint32_t{0};
   SharedFigures others;
   std::uint64_t inflight = 0;
+  Limit limits = Limit::unknown;
   std::optional<ConsumerPosition> slowest;
   std::uint64_t dropped_bytes = 0;
   Keeping told = Keeping::unknown;

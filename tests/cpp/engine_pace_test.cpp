@@ -210,6 +210,23 @@ TEST_CASE("without a limit it takes no longer than the storage does") {
   CHECK(node.run() < 1);
 }
 
+TEST_CASE("report and progress say whether the limit was what held it up") {
+  for (const bool on_board : {true, false}) {
+    for (const std::uint64_t limit : {kMiB, 100 * kGiB}) {
+      CAPTURE(on_board);
+      CAPTURE(limit);
+      const Limit expected = limit == kMiB ? Limit::rate_limit : Limit::unknown;
+      Node node({.rate_limit_bytes_per_s = limit, .on_board = on_board},
+                [&](Engine& engine, VirtualThreads& threads) {
+                  wait_for_end(engine, threads);
+                  CHECK(engine.report().limited_by == expected);
+                  CHECK(engine.progress().limited_by == expected);
+                });
+      node.run();
+    }
+  }
+}
+
 TEST_CASE("a load that is cancelled ends at once, however long its workers would have waited") {
   double ended = 0;
   Node node({.rate_limit_bytes_per_s = 1}, [&](Engine& engine, VirtualThreads& threads) {

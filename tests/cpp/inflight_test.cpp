@@ -170,6 +170,98 @@ TEST_CASE("with large blocks, too, it begins with four and tries two") {
   }
 }
 
+TEST_CASE("storage limits where more in flight brought no more") {
+  InflightClimb climb(kBlock);
+  CHECK(climb.limit() == Limit::unknown);
+  climb_on(climb, link(3e8, 0.001), 1);
+  CHECK(climb.limit() == Limit::unknown);  // nothing to compare it with
+  climb_on(climb, link(3e8, 0.001), 1);
+  CHECK(climb.limit() == Limit::storage);  // full with half as much
+  climb_on(climb, link(3e8, 0.001), 100);
+  CHECK(climb.limit() == Limit::storage);
+}
+
+TEST_CASE("storage limits where more in flight is slower") {
+  InflightClimb climb(kBlock);
+  const Storage disk = [](double inflight) { return 1.5e8 / (1 + inflight / (16.0 * kMiB)); };
+  climb_on(climb, disk, 2);
+  CHECK(climb.limit() == Limit::storage);
+  climb_on(climb, disk, 100);
+  CHECK(climb.limit() == Limit::storage);
+}
+
+TEST_CASE("nothing is known to limit as long as more brings more") {
+  InflightClimb climb(kBlock);
+  const Storage wide = link(1e12, 0.1);
+  while (climb.bytes() < kMaxInflightBytes) {
+    climb_on(climb, wide, 1);
+    CHECK(climb.limit() == Limit::unknown);
+  }
+  climb_on(climb, wide, 50);  // no more can be tried, and half as much was worse
+  CHECK(climb.limit() == Limit::unknown);
+
+  InflightClimb other(kBlock);
+  climb_on(other, link(2.5e9, 0.1), 4);
+  CHECK(other.limit() == Limit::unknown);
+  climb_on(other, link(2.5e9, 0.1), 6);
+  CHECK(other.limit() == Limit::storage);
+}
+
+TEST_CASE("storage that became faster limits no more") {
+  InflightClimb climb(kBlock);
+  climb_on(climb, link(3e8, 0.01), 30);
+  CHECK(climb.limit() == Limit::storage);
+  while (climb.bytes() < kMaxInflightBytes) climb_on(climb, link(1e12, 0.05), 1);
+  CHECK(climb.limit() == Limit::unknown);
+}
+
+TEST_CASE("one gain that may be noise changes nothing, three do") {
+  InflightClimb climb(kBlock);
+  climb.resume(4 * kBlock, Limit::storage);
+  const Storage slope = [](double inflight) {
+    return 1e8 * std::pow(1.2, std::log2(inflight / (16.0 * kMiB)));
+  };
+  climb_on(climb, slope, 6);  // less, then more three times, each after what was before
+  CHECK(climb.bytes() == 8 * kBlock);
+  CHECK(climb.limit() == Limit::storage);
+  climb_on(climb, slope, 1);
+  CHECK(climb.limit() == Limit::unknown);
+}
+
+TEST_CASE("threads limit where more was let be in flight, and was not") {
+  const auto climb_with = [](std::uint64_t threads, const Storage& storage, int epochs) {
+    InflightClimb climb(kBlock);
+    for (int i = 0; i < epochs; ++i) {
+      const std::uint64_t used = std::min(climb.bytes(), threads * kBlock);
+      const double rate = storage(static_cast<double>(used));
+      climb.epoch(climb.epoch_bytes(), static_cast<double>(climb.epoch_bytes()) / rate,
+                  used > climb.bytes() / 2);
+    }
+    return climb.limit();
+  };
+  // Two compare nothing: they do not fill what it begins with.
+  CHECK(climb_with(2, link(3e8, 0.001), 2) == Limit::threads);
+  CHECK(climb_with(2, link(3e8, 0.001), 100) == Limit::threads);
+  // Four fill that, and it is better than half as much; twice as much they do not fill.
+  CHECK(climb_with(4, link(2.5e9, 0.1), 2) == Limit::unknown);
+  CHECK(climb_with(4, link(2.5e9, 0.1), 3) == Limit::threads);
+  CHECK(climb_with(4, link(2.5e9, 0.1), 100) == Limit::threads);
+  CHECK(climb_with(32, link(2.5e9, 0.1), 100) == Limit::storage);
+  // What four have found stays, although they cannot try more.
+  CHECK(climb_with(4, link(3e8, 0.001), 100) == Limit::storage);
+}
+
+TEST_CASE("what was found before is gone on from, and nothing is found of what was set") {
+  InflightClimb climb(kBlock);
+  climb.resume(64 * kMiB, Limit::storage);
+  CHECK(climb.limit() == Limit::storage);
+  climb_on(climb, link(3e8, 0.001), 1);
+  CHECK(climb.limit() == Limit::storage);
+  InflightClimb fixed(kBlock, 64 * kMiB);
+  climb_on(fixed, link(3e8, 0.001), 50);
+  CHECK(fixed.limit() == Limit::unknown);
+}
+
 TEST_CASE("a new watcher goes on from where the last one was") {
   InflightClimb climb(kBlock);
   climb.resume(512 * kMiB);

@@ -82,11 +82,14 @@ TEST_CASE("what others do counts until the claims are given up, and then stays a
   TallyFixture fixture;
   fixture.claims.others = {.done_bytes = 100, .failed_bytes = 10};
   fixture.claims.inflight = 5;
+  fixture.claims.limits = Limit::storage;
   CHECK(fixture.tally.figures(nullptr).shared_bytes == 0);
   CHECK(fixture.tally.figures(&fixture.claims).shared_bytes == 100);
   CHECK(fixture.tally.figures(&fixture.claims).failed_bytes == 10);
+  CHECK(fixture.tally.figures(&fixture.claims).limited_by == Limit::storage);
   fixture.tally.close(fixture.claims);
   fixture.claims.others.done_bytes = 200;
+  fixture.claims.limits = Limit::threads;
   for (const Claims* claims :
        {static_cast<const Claims*>(nullptr), static_cast<const Claims*>(&fixture.claims)}) {
     // Whoever looked for the claims before they were given up still has them.
@@ -94,6 +97,7 @@ TEST_CASE("what others do counts until the claims are given up, and then stays a
     CHECK(report.shared_bytes == 100);
     CHECK(report.failed_bytes == 10);
     CHECK(report.inflight_bytes == 5);
+    CHECK(report.limited_by == Limit::storage);
   }
   fixture.tally.close(fixture.claims);
   CHECK(fixture.tally.figures(nullptr).shared_bytes == 100);

@@ -78,6 +78,29 @@ TEST_CASE("a board that says less than before says that nothing was brought in")
   CHECK(throughput.settle(kBlock, 3 * kEpoch, kStart + seconds(101)));
 }
 
+TEST_CASE("what limits is found by what was in flight, at each look of the epoch") {
+  for (const std::uint64_t claimed_bytes : {2 * kBlock, 3 * kBlock}) {
+    CAPTURE(claimed_bytes);
+    Throughput throughput(kBlock);
+    throughput.looked(100 * kBlock);  // before the epoch
+    throughput.settle(kBlock, kBlock, kStart);
+    for (const int looks : {1, 2}) {
+      throughput.looked(claimed_bytes - kBlock);
+      throughput.looked(claimed_bytes + kBlock);
+      throughput.settle(kBlock, kBlock + static_cast<std::uint64_t>(looks) * kEpoch,
+                        kStart + seconds(looks));
+    }
+    // Half as much brought as much; but with two blocks no more had been in flight before.
+    CHECK(throughput.limit() == (claimed_bytes > 2 * kBlock ? Limit::storage : Limit::threads));
+  }
+}
+
+TEST_CASE("who takes over knows what the other had found") {
+  Throughput throughput(kBlock);
+  throughput.resume(4 * kBlock, Limit::storage);
+  CHECK(throughput.limit() == Limit::storage);
+}
+
 TEST_CASE("what was set stays") {
   Throughput throughput(kBlock, 5 * kBlock);
   throughput.resume(16 * kBlock);

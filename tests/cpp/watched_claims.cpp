@@ -39,6 +39,7 @@ class ForwardingClaims : public Claims {
   [[nodiscard]] std::uint64_t inflight_bytes() const noexcept override {
     return inner_->inflight_bytes();
   }
+  [[nodiscard]] Limit limit() const noexcept override { return inner_->limit(); }
   [[nodiscard]] std::uint64_t window_end(std::uint64_t window_bytes,
                                          const ConsumerPosition& consumer) const override {
     return inner_->window_end(window_bytes, consumer);

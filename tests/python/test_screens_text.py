@@ -156,6 +156,19 @@ def report(**changes: object) -> Report:
             {"planned_bytes": 64 * MIB, "resident_bytes": 48 * MIB, "node_read_bytes": 16 * MIB},
             "warm: 16.0 MiB in 2.0 s, 8.4 MB/s; 48.0 MiB were resident",
         ),
+        (
+            {
+                "planned_bytes": 64 * MIB,
+                "resident_bytes": 48 * MIB,
+                "node_read_bytes": 16 * MIB,
+                "limited_by": "storage",
+            },
+            "warm: 16.0 MiB in 2.0 s, 8.4 MB/s: the storage's limit; 48.0 MiB were resident",
+        ),
+        (
+            {"planned_bytes": 64 * MIB, "node_read_bytes": 64 * MIB, "limited_by": "threads"},
+            "warm: 64.0 MiB in 2.0 s, 34 MB/s",
+        ),
         (  # of four ranks, of which this one read a quarter
             {
                 "planned_bytes": 64 * MIB,

@@ -78,7 +78,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
                 unusable = error
         report = handle.report()
         if beside.wants_to_stay(report):
-            text = _warm_text(report, note, verbose=options.verbose)
+            text = _warm_text(report, note, options)
             if text and not options.json:
                 show(text)
             handle = None  # and so are its files closed
@@ -106,16 +106,19 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
     elif beside.stayed:
         text = beside.text() if tells_for_the_node(report) else ""
     else:
-        text = _warm_text(report, note, verbose=options.verbose)
+        text = _warm_text(report, note, options)
     # Of a stay the reason may be of this rank alone: what it could not lock, say.
     complains = tells_why(report) or beside.stayed or ended is not None
     return finish(text, reason, ended, complains=complains)
 
 
-def _warm_text(report: Report, note: str, *, verbose: bool) -> str:
+def _warm_text(report: Report, note: str, options: argparse.Namespace) -> str:
     """Nothing of a rank that does not tell for its node, unless each is to tell."""
-    lines = [result_line(report, note)] if tells_for_the_node(report) else []
-    return "\n".join([*lines, *([report.text()] if verbose else [])])
+    asked_by = "--rate-limit" if options.rate_limit is not None else "SHARDAHEAD_RATE_LIMIT"
+    lines = []
+    if tells_for_the_node(report):
+        lines.append(result_line(report, note, rate_limit=asked_by))
+    return "\n".join([*lines, *([report.text()] if options.verbose else [])])
 
 
 def _start(options: argparse.Namespace, beside: WarmBeside) -> PrefetchHandle:

@@ -174,6 +174,8 @@ def _check_report(report: dict[str, Any]) -> None:
         _number(report, name)
     for name in ("strategy_used", "partition"):
         _text(report, name)
+    if "limited_by" in report:  # files of 0.2.0 have none
+        _text(report, "limited_by")
     for name in ("threads", "block_bytes", "window_bytes", "left_out_bytes"):
         _count(report, name)
     if not isinstance(report.get("complete"), bool):

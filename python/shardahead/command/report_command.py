@@ -29,6 +29,13 @@ _COLUMN_WIDTH = 16
 
 Row = tuple[str, str]
 
+_LIMITS = {
+    "storage": "the storage",
+    "rate_limit": "the rate limit",
+    "threads": "threads",
+    "inflight_bytes": "inflight_bytes",
+}
+
 
 def add_report_parser(subparsers: Any) -> None:
     does = "show loads of which SHARDAHEAD_REPORT had files written"
@@ -152,6 +159,7 @@ def _figures(load: Load) -> list[Row]:
         ("brought in", format_bytes(load.read_bytes)),
         ("rate", format_rate(load.bytes_per_second)),
         ("consumed", format_bytes(load.consumed_bytes)),
+        *_limit(load),
     ]
     if load.figure("seconds") is None:
         return rows
@@ -168,6 +176,13 @@ def _figures(load: Load) -> list[Row]:
         ("failed", format_bytes(load.figure("failed_bytes"))),
         ("left out", format_bytes(load.figure("left_out_bytes"))),
     ]
+
+
+def _limit(load: Load) -> list[Row]:
+    """What is known to have kept it from being faster."""
+    found = {each.report.get("limited_by", "unknown") for each in load.processes} - {"unknown"}
+    names = sorted(_LIMITS.get(each, each) for each in found)
+    return [("limited by", printable(", ".join(names)))] if names else []
 
 
 def _has_window(load: Load) -> bool:

@@ -6,13 +6,14 @@ this process ran. Where no one counts that, it is of this rank's share, and says
 
 from __future__ import annotations
 
-from shardahead.prefetch.report import Report
+from shardahead.prefetch.report import Report, describe_limit
 from shardahead.units import counted, format_bytes, format_rate, format_seconds
 
 
-def result_line(report: Report, note: str = "") -> str:
-    """`note`: what else is known of the files."""
-    return f"warm: {_what_came(report)}{_what_did_not(report)}{note}{_whose(report)}"
+def result_line(report: Report, note: str = "", *, rate_limit: str = "--rate-limit") -> str:
+    """`note`: what else is known of the files. `rate_limit`: who asked for one."""
+    came = _what_came(report, rate_limit)
+    return f"warm: {came}{_what_did_not(report)}{note}{_whose(report)}"
 
 
 def round_line(report: Report, shards: int) -> str:
@@ -39,7 +40,7 @@ def tells_why(report: Report) -> bool:
     return tells_for_the_node(report) or not is_of_the_node(report) or report.error_count > 0
 
 
-def _what_came(report: Report) -> str:
+def _what_came(report: Report, rate_limit: str) -> str:
     if not report.planned_bytes:
         return "nothing to read: the shards are empty"
     here_bytes, read_bytes = _here_and_read(report)
@@ -49,6 +50,7 @@ def _what_came(report: Report) -> str:
         every = "all " if here_bytes == report.planned_bytes else ""
         return f"{every}{format_bytes(here_bytes)} were resident"
     rate = format_rate(read_bytes / report.seconds) if report.seconds > 0 else "at once"
+    rate += describe_limit(report.limited_by, rate_limit)
     text = f"{format_bytes(read_bytes)} in {format_seconds(report.seconds)}, {rate}"
     if here_bytes > read_bytes:
         text += f"; {format_bytes(here_bytes - read_bytes)} were resident"

@@ -128,6 +128,7 @@ class PrefetchHandle:
             done_bytes=figures.done_bytes,
             node_read_bytes=figures.node_read_bytes,
             seconds=figures.seconds,
+            limited_by=figures.limited_by,
         )
 
     def report(self) -> Report:

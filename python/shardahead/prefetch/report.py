@@ -19,12 +19,14 @@ class Report:
     (brought in), `shared_bytes` (brought in by others on this node), `failed_bytes` and, once done,
     `left_out_bytes` (cancelled before their turn, or beyond the window). `node_read_bytes` all of
     this node have brought in since it started, some of it twice; with a fixed share, or without
-    shared memory, it is `read_bytes`. `lost_bytes` is the part
-    of `read_bytes` that was advised, did not arrive, and was then read with pread. `inflight_bytes`
-    is what the node might have in flight at the end, 0 without a cap, `rate_limit_bytes_per_s` the
-    limit in force, of the node where the work was shared on a board, else of this process; 0
-    without one. `cpu_seconds` is the
-    processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
+    shared memory, it is `read_bytes`. `lost_bytes` is the part of `read_bytes` that was advised,
+    did not arrive, and was then read with pread. `inflight_bytes` is what the node might have in
+    flight at the end, 0 without a cap, `rate_limit_bytes_per_s` the limit in force, of the node
+    where the work was shared on a board, else of this process; 0 without one. `limited_by` is what
+    kept it from being faster, as far as that is known: "rate_limit"; "storage", where more in
+    flight brought no more; "threads", where they had less in flight than might have been;
+    "inflight_bytes", where these were set and nothing was tried; else "unknown". `cpu_seconds` is
+    the processor time of the worker threads, `waited_seconds` how long a weight iterator waited for
     bytes. `window_bytes` is how far the prefetch might be ahead (0: no limit), `window_source`
     whether that was "given", asked for by "memory", or "none": as it is now, for it follows what
     memory leaves. `refetched_bytes` were brought in once more for this process's consumer: they had
@@ -59,6 +61,7 @@ class Report:
     threads: int
     inflight_bytes: int
     rate_limit_bytes_per_s: int
+    limited_by: str
     block_bytes: int
     window_bytes: int
     window_source: str
@@ -117,7 +120,7 @@ class Report:
         """One line for people and logs."""
         parts = [
             f"{format_bytes(self.read_bytes)} read in {self.seconds:.2f} s "
-            f"({format_rate(self.bytes_per_second)})",
+            f"({format_rate(self.bytes_per_second)}{describe_limit(self.limited_by)})",
             f"{format_bytes(self.resident_bytes)} already resident",
         ]
         if self.shared_bytes:
@@ -161,6 +164,13 @@ class Report:
             for error in self.errors
         ]
         return fields
+
+
+def describe_limit(limited_by: str, rate_limit: str = "the rate limit") -> str:
+    """What to say behind a rate, where it is known what kept it from being more."""
+    if limited_by == "storage":
+        return ": the storage's limit"
+    return f": {rate_limit}" if limited_by == "rate_limit" else ""
 
 
 def describe_method(strategy_used: str, step_bytes: int, step_source: str) -> str:
