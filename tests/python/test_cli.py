@@ -225,6 +225,30 @@ def test_no_command_and_an_unknown_one() -> None:
     assert run("melt").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "(warm, status, evict, plan, doctor, bench, report, completion)"),
+        (["wram", "m"], "; did you mean warm?"),
+        (["warm", "--thread", "abc", "m"], "--threads: not a whole number: 'abc' (1 to 256)"),
+        (["warm", "--rate-limits", "1MB", "m"], "; did you mean --rate-limit?"),
+        (["status", "--req", "2", "--ecah", "m"], "must be a share from 0% to 100%"),
+        (["status", "--ecah", "m"], "; did you mean --each?"),
+        (["status", "--potatoes", "m"], "unrecognized arguments: --potatoes"),
+    ],
+)
+def test_what_is_mistyped_is_said_in_one_line_and_where_to_look(
+    words: list[str], said: str
+) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    line, hint = done.stderr.splitlines()
+    command = " ".join(["shardahead", *(words[:1] if words[:1] in (["warm"], ["status"]) else [])])
+    assert line.startswith(f"{command}: error: ")
+    assert said in line
+    assert hint == f"Try '{command} --help'."
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_cannot_be_read_is_status_1(tmp_path: Path, command: str) -> None:
     good = write_file(tmp_path / "good", 10)

@@ -206,6 +206,15 @@ def test_a_long_folder_is_told_once_and_a_long_name_keeps_its_number(tmp_path: P
         assert all(len(line) <= 80 for line in shown.lines if line != f"2 shards in {folder}")
 
 
+def test_in_a_narrow_terminal_names_count_more_than_bars(two: Path) -> None:
+    shown = at_terminal("status", two, columns=40, env={"NO_COLOR": "1"})
+    rows = [line for line in shown.lines if line.startswith("model-")]
+    assert [row.split()[-2:] for row in rows] == [["100.0", "%"], ["0.0", "%"]]
+    assert [row[:11] for row in rows] == ["model-00001", "model-00002"]
+    assert "━" not in shown.text
+    assert all(len(row) <= 40 for row in rows)
+
+
 def test_names_of_any_kind_and_no_bytes(tmp_path: Path) -> None:
     sizes = {"a.safetensors": 0, "ü\x1b[31m.safetensors": 10, "模型-2.safetensors": PAGE_BYTES}
     folder = make(tmp_path / "m", sizes, {"ü\x1b[31m.safetensors": 10})

@@ -147,7 +147,7 @@ def test_a_numbered_set_with_gaps(tmp_path: Path) -> None:
     write(tmp_path / "model-00001-of-00005.fp16.safetensors")
     found, problem = there(tmp_path)
     assert found == names
-    assert "3 of the 5 shards missing" in str(problem)
+    assert "3 of the 5 shards missing, the first of them" in str(problem)
 
 
 def test_an_index_that_comes_before_its_shards(tmp_path: Path) -> None:

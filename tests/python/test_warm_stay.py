@@ -232,7 +232,7 @@ def test_it_does_not_end_by_itself_before_all_shards_are_there(tmp_path: Path) -
         with pytest.raises(subprocess.TimeoutExpired):
             follower.process.wait(1)
         document = follower.document(status=1)
-    assert "1 of the 2 shards missing" in document["reason"]
+    assert "1 of the 2 shards missing, this one" in document["reason"]
 
 
 def test_a_signal_while_it_waits_for_the_first_shard(tmp_path: Path) -> None:

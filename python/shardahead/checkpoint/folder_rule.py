@@ -237,8 +237,9 @@ def _one_set(folder: str, kind: Kind, sets: list[_Group]) -> list[str]:
         missing = next(n for n in range(first, first + chosen.total) if n not in chosen.numbers)
         count = chosen.total - len(chosen.numbers)
         path = os.path.join(folder, _name_in_set(chosen.names[0], missing, kind))
+        which = "the first of them" if count > 1 else "this one"
         raise FileNotFoundError(
-            errno.ENOENT, f"{count} of the {chosen.total} shards missing, the first of them", path
+            errno.ENOENT, f"{count} of the {chosen.total} shards missing, {which}", path
         )
     return chosen.names
 

@@ -29,6 +29,7 @@ from shardahead.command.completion import (
 from shardahead.command.doctor import DEFAULT_READ_BYTES
 from shardahead.command.endings import ended_by_signals, reason_of, status_of
 from shardahead.command.json_documents import json_text
+from shardahead.command.parser import Parser
 from shardahead.command.report_command import add_report_parser
 from shardahead.command.results import INCOMPLETE, WRONG_USAGE
 from shardahead.command.showing_options import (
@@ -123,17 +124,8 @@ def _without_output(error: OutputError) -> int:
     return error.status
 
 
-class _Parser(argparse.ArgumentParser):
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """Not as argparse does, which is silent where standard output takes nothing."""
-        if message and file is sys.stdout:
-            show(message.rstrip("\n"))
-        else:
-            super()._print_message(message, file)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="shardahead", description="Warms the page cache with model checkpoints.")
+    parser = Parser(prog="shardahead", description="Warms the page cache with model checkpoints.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="and what this kernel has of what is used"
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_SHARDS = 40
 _MOST_BAR, _LEAST_BAR = 20, 8  # columns
 _LEAST_NAME = 12
+_LEAST_NAME_BESIDE_BAR = 20
 _BETWEEN = 3  # columns between two of the table
 _PLAIN_WIDTH = 80
 
@@ -64,6 +65,9 @@ def table_of(heads: tuple[str, ...], rows: Sequence[Row], *, bars: bool = False)
     width = Console(file=sys.stdout).width if terminal else _PLAIN_WIDTH
     longest = max(map(cells_of, [heads[0], *names]))
     bar = 0
+    # Where both do not fit, a name says more than a bar: the share stands beside it.
+    room = width - others - _BETWEEN - _LEAST_BAR
+    bars = bars and not (terminal and room < min(longest, _LEAST_NAME_BESIDE_BAR))
     if bars:
         bar = min(max(width - others - _BETWEEN - longest, _LEAST_BAR), _MOST_BAR)
         others += _BETWEEN + bar
@@ -79,7 +83,9 @@ def table_of(heads: tuple[str, ...], rows: Sequence[Row], *, bars: bool = False)
     if bars:
         table.add_column("", no_wrap=True)
     for name, row in zip(names, rows, strict=True):
-        shown = [ProgressBar(max(row.whole, 1), row.part or 0, bar)] if row.part is not None else []
+        shown = []
+        if bars and row.part is not None:
+            shown = [ProgressBar(max(row.whole, 1), row.part or 0, bar)]
         if shown and not row.whole:
             shown = [ProgressBar(1, 1, bar)]
         table.add_row(name, *row.cells, *shown)

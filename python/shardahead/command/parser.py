@@ -1,0 +1,56 @@
+"""The parser of the command: argparse's, which says in two lines what is wrong with the words that
+were typed, and what was meant. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from shardahead.command.results import WRONG_USAGE
+from shardahead.command.standard_streams import show
+
+
+class Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Not as argparse does, which is silent where standard output takes nothing."""
+        if message and file is sys.stdout:
+            show(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What a command does not know it says itself: it knows what is near."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Without the usage, which argparse prints before it: of `warm` that has eleven lines."""
+        said = f"{self.prog}: error: {message}{_meant(message, self.format_help())}"
+        self.exit(WRONG_USAGE, f"{said}\nTry '{self.prog} --help'.\n")
+
+
+def _meant(message: str, page: str) -> str:
+    """What of the page is near a word that it does not have."""
+    if "arguments are required: COMMAND" in message:
+        return f" ({', '.join(_commands_in(page))})"
+    if option := re.match("unrecognized arguments: (--[^ =]+)", message):
+        return _near(option[1], sorted(set(re.findall("--[a-z][a-z-]*", page))))
+    if command := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
+        return _near(command[1], _commands_in(page))
+    return ""
+
+
+def _commands_in(page: str) -> Sequence[str]:
+    return re.findall(r"(?m)^    ([a-z]+)(?:  |$)", page)
+
+
+def _near(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
