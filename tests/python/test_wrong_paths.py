@@ -121,6 +121,22 @@ def test_a_relative_path_that_is_not_there(tmp_path: Path, monkeypatch: pytest.M
     assert "''" in wrong(1, "")
 
 
+def test_a_name_without_its_ending(tmp_path: Path) -> None:
+    folder = make(tmp_path / "m", "model.safetensors", "model.gguf", "modeller.bin")
+    said = wrong(1, folder / "model")
+    endings = " or ".join(repr(str(folder / f"model{end}")) for end in (".gguf", ".safetensors"))
+    assert f"did you mean {endings}?" in said
+
+
+def test_an_address_and_a_variable_that_is_not_set() -> None:
+    said = wrong(1, "https://huggingface.co/org/model/tree/main")
+    assert said.endswith("in the Hugging Face cache: type 'org/model'\n")
+    said = wrong(1, "s3://bucket/models/m")
+    assert "only what is mounted here is read" in said
+    assert "type" not in said
+    assert "the PATH is empty; a variable that is not set?" in wrong(1, "")
+
+
 def test_a_link_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").symlink_to("gone")
     for path in (tmp_path / "a.safetensors", tmp_path / "*.safetensors"):

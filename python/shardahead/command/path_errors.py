@@ -18,6 +18,8 @@ from shardahead.units import quoted
 
 _ALIKE = 0.6
 _MOST_CLOSE = 3
+# Of the hub: with the repository as its second group.
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://(huggingface[.]co/([^/?#]+/[^/?#]+))?")
 _NUMBER_OF_SET = re.compile(r"-[0-9]+(-of-[0-9]+)")
 
 
@@ -30,10 +32,20 @@ def absent(path: str, missing: str, beside: Collection[str], link: str | None = 
     `beside`: the names that are in its folder. `link`: where it leads to, if it is a link.
     """
     text = f"{quoted(path)}: No such file or directory"
+    if not path:
+        return f"{text}: the PATH is empty; a variable that is not set?"
+    if address := _ADDRESS.match(path):
+        hub = f": type {quoted(address[2])}" if address[2] else ""
+        return (
+            f"{text}: it is an address, and only what is mounted here is read, or a repository in "
+            f"the Hugging Face cache{hub}"
+        )
     if link is not None:
         return f"{text}: it is a link to {quoted(link)}, which is not there"
     folder, name = os.path.split(missing)
-    close = difflib.get_close_matches(name, beside, _MOST_CLOSE, _ALIKE)
+    # Without its ending, mostly: what is near by letters has another length.
+    close = sorted(other for other in beside if name and other.startswith(f"{name}."))[:_MOST_CLOSE]
+    close = close or difflib.get_close_matches(name, beside, _MOST_CLOSE, _ALIKE)
     if close:
         meant = [quoted(os.path.join(folder, other)) for other in close]
         return f"{text}; did you mean {' or '.join(meant)}?"
