@@ -175,6 +175,16 @@ def test_the_command_and_the_variable(file: Path) -> None:
         assert json.loads(done.stdout)["rate_limit_bytes_per_s"] == expected
 
 
+def test_a_rate_without_its_unit_is_doubted(file: Path) -> None:
+    finish(start_warm(file, "--quiet"))
+    said = "--rate-limit 200 is 200 bytes per second; for megabytes type 200MB"
+    for words, doubted in ((("200",), True), (("200MB",), False), (("10000",), False)):
+        done = finish(start_warm(file, "--quiet", "--rate-limit", *words))
+        assert done.returncode == 0
+        assert (said in done.stderr) == doubted
+        assert doubted or not done.stderr
+
+
 def test_a_slow_command_ends_when_it_is_told(file: Path) -> None:
     process = start_warm(file, "--rate-limit", 1, "--block-size", BLOCK_BYTES)
     eventually(lambda: resident_bytes(file) >= BLOCK_BYTES, "nothing is read")

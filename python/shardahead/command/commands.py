@@ -26,6 +26,7 @@ from shardahead.command.standard_streams import complain, show
 from shardahead.command.tables import showable
 from shardahead.command.typed_files import selection_of, shards_of
 from shardahead.command.warm_beside import WarmBeside
+from shardahead.command.warm_options import doubtful_rate
 from shardahead.command.warm_result import (
     is_of_the_node,
     result_line,
@@ -135,6 +136,8 @@ def _start(options: argparse.Namespace, beside: WarmBeside) -> PrefetchHandle:
     )
     if is_disabled() and options.shows:
         complain("SHARDAHEAD_DISABLE is set, which is for loads: this command reads all the same")
+    if options.shows and (doubt := doubtful_rate(options.rate_limit)):
+        complain(doubt)
     where = local_topology(local_rank=options.local_rank, local_size=options.local_size)
     shards = beside.shards(where, chosen)
     spans = [None] * len(shards)

@@ -14,6 +14,7 @@ DEFAULT_KEEP_INTERVAL_SECONDS = 10.0
 DEFAULT_FOLLOW_INTERVAL_SECONDS = 2.0
 _MOST_SECONDS = 30 * 86400.0
 _MOST_RATE = 2**63 - 1
+_LEAST_RATE = 10_000  # of one that nobody doubts
 
 
 def add_warm_options(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +88,16 @@ def check_warm_options(options: argparse.Namespace) -> None:
         raise ValueError("--metrics-file has a NUL in it")
     if options.metrics_file == "":
         raise ValueError("--metrics-file takes the name of a file, and got an empty one")
+
+
+def doubtful_rate(rate_limit: int | None) -> str | None:
+    """What to say of a rate at which a checkpoint takes for days: a unit was forgotten."""
+    if not rate_limit or rate_limit >= _LEAST_RATE:
+        return None
+    return (
+        f"--rate-limit {rate_limit} is {rate_limit} bytes per second; "
+        f"for megabytes type {rate_limit}MB"
+    )
 
 
 def _rate(text: str) -> int:
