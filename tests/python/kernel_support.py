@@ -18,6 +18,7 @@ OWNER, STRANGER = 12345, 23456
 IN_USER_NAMESPACE = """
 import ctypes, os, sys
 import shardahead, shardahead.command.cli
+import locale  # which argparse asks for late: that user may have no way to the interpreter's folder
 os.setgroups([])
 os.setgid(int(os.environ["USER_ID"]))
 os.setuid(int(os.environ["USER_ID"]))

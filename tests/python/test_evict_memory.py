@@ -16,6 +16,7 @@ from shardahead.node.mounts import memory_types, mount_of
 COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 AS_NOBODY = f"""
 import os, sys, shardahead.command.cli
+import locale  # which argparse asks for late: nobody may have no way to the interpreter's folder
 os.setgid({NOBODY})
 os.setuid({NOBODY})
 sys.exit(shardahead.command.cli.main(sys.argv[1:]))

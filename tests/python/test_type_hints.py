@@ -82,7 +82,8 @@ def test_everything_public_tells_its_types() -> None:
 @pytest.mark.parametrize("torch", ["with torch", "without torch"])
 def test_in_a_process_of_its_own(torch: str) -> None:
     script = (WITHOUT_TORCH if torch == "without torch" else "") + LOOK
-    environ = {"TESTS": str(Path(__file__).parent), **clean_environment()}
+    # `make interpreters` has a variable of that name.
+    environ = {**clean_environment(), "TESTS": str(Path(__file__).parent)}
     done = finish(start_python(script, env=environ))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[], False]
