@@ -1,6 +1,11 @@
 // prefetch: what Python holds of a running prefetch.
+#include <pybind11/functional.h>
+
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <tuple>
+#include <utility>
 
 #include "base/in_parallel.h"
 #include "base/let_go.h"
@@ -23,6 +28,10 @@ struct Sharing {
   std::string reason;
 };
 
+// Local rank and local size, asked for where a fixed share rests on them: to find out whether they
+// are true may take a while.
+using FixedShare = std::function<std::pair<std::int64_t, std::int64_t>()>;
+
 struct SharingOptions {
   std::string partition;
   std::string board_folder;
@@ -32,7 +41,8 @@ struct SharingOptions {
 };
 
 std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_ptr<const Plan>& plan,
-                                    const SharingOptions& options, Sharing& sharing) {
+                                    SharingOptions& options, const FixedShare& fixed_share,
+                                    Sharing& sharing) {
   sharing.partition = options.partition;
   require_local_rank(options.local_rank, options.local_size);  // also where it is not needed
   if (options.partition == "dynamic") {
@@ -44,6 +54,10 @@ std::unique_ptr<Claims> make_claims(const FileTable& files, const std::shared_pt
   }
   const Partition dealt = parse_name("partition", sharing.partition, kPartitions,
                                      [](const auto& name) { return partition_from(name); });
+  if (fixed_share) {
+    std::tie(options.local_rank, options.local_size) = fixed_share();
+    require_local_rank(options.local_rank, options.local_size);
+  }
   return std::make_unique<StaticClaims>(
       plan, share_of(*plan, dealt, options.local_rank, options.local_size));
 }
@@ -57,7 +71,8 @@ class Prefetch {
            std::uint64_t rate_limit_bytes_per_s, const std::string& strategy, std::uint32_t threads,
            std::optional<std::uint64_t> window_bytes,
            std::optional<std::uint64_t> memory_budget_bytes, bool consumer, bool consumer_releases,
-           bool tries_mounts, bool doubted, std::shared_ptr<TouchedPages> touched) {
+           bool tries_mounts, bool doubted, std::shared_ptr<TouchedPages> touched,
+           const FixedShare& fixed_share) {
     EngineOptions options;
     options.strategy = parse_name("strategy", strategy, "auto, populate, fadvise, readahead, pread",
                                   [](const auto& name) { return strategy_from(name); });
@@ -77,13 +92,13 @@ class Prefetch {
     sizes.reserve(files_->size());
     for (std::size_t i = 0; i < files_->size(); ++i) sizes.push_back(files_->size_bytes(i));
     plan_ = make_plan(sizes, spans, block_bytes);
-    auto claims = make_claims(
-        *files_, plan_,
-        {partition, board_folder, {inflight_bytes, doubted}, local_rank, local_size}, sharing_);
+    SharingOptions sharing{
+        partition, board_folder, {inflight_bytes, doubted}, local_rank, local_size};
+    auto claims = make_claims(*files_, plan_, sharing, fixed_share, sharing_);
     // Who shares nothing has a part of its own.
     if (rate_limit_bytes_per_s != 0 && sharing_.partition != "dynamic") {
       options.rate_limit_bytes_per_s = std::max<std::uint64_t>(
-          1, rate_limit_bytes_per_s / static_cast<std::uint64_t>(local_size));
+          1, rate_limit_bytes_per_s / static_cast<std::uint64_t>(sharing.local_size));
     }
     engine_ = std::make_shared<Engine>(system_file_io(), plan_, files_, std::move(claims), options);
   }
@@ -252,14 +267,14 @@ void bind_prefetch(py::module_& module) {
                     const std::string&, const std::string&, std::uint64_t, std::int64_t,
                     std::int64_t, std::uint64_t, const std::string&, std::uint32_t,
                     std::optional<std::uint64_t>, std::optional<std::uint64_t>, bool, bool, bool,
-                    bool, std::shared_ptr<TouchedPages>>(),
+                    bool, std::shared_ptr<TouchedPages>, const FixedShare&>(),
            py::kw_only(), py::arg("paths"), py::arg("spans"), py::arg("block_bytes"),
            py::arg("partition"), py::arg("board_folder"), py::arg("inflight_bytes"),
            py::arg("local_rank"), py::arg("local_size"), py::arg("rate_limit_bytes_per_s"),
            py::arg("strategy"), py::arg("threads"), py::arg("window_bytes"),
            py::arg("memory_budget_bytes"), py::arg("consumer"), py::arg("consumer_releases"),
            py::arg("tries_mounts"), py::arg("doubted") = false, py::arg("touched") = py::none(),
-           NoGil())
+           py::arg("fixed_share") = py::none(), NoGil())
       .def("wait", &Prefetch::wait, py::arg("timeout_seconds"), NoGil())
       .def("cancel", &Prefetch::cancel, NoGil())
       .def("progress", &Prefetch::progress, NoGil())

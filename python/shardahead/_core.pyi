@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMPILER: str
 C_LIBRARY: str
@@ -168,6 +168,7 @@ class Prefetch:
         tries_mounts: bool,
         doubted: bool = False,
         touched: TouchedPages | None = None,
+        fixed_share: Callable[[], tuple[int, int]] | None = None,
     ) -> None: ...
     def wait(self, timeout_seconds: float) -> bool: ...
     def cancel(self) -> None: ...

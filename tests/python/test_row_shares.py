@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,19 @@ def test_rows_count_where_the_ranks_are_on_several_nodes(monkeypatch: pytest.Mon
     assert used_by(model, engine=model) is None
     on_a_node_of(1, monkeypatch, "default: no store")
     assert used_by(model, engine=model) is None
+
+
+def test_a_launchers_size_counts_as_far_as_it_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model({"fc1": share(1, 4, 64, 4)})
+    on_a_node_of(4, monkeypatch, "LOCAL_RANK and LOCAL_WORLD_SIZE")
+    assert used_by(model, engine=model) is None
+    monkeypatch.setattr(
+        "shardahead.integrations.passed_over.proven_share",
+        lambda where: replace(where, size=where.size // 2),
+    )
+    used_rows = used_by(model, engine=model)
+    assert used_rows is not None
+    assert used_rows("fc1.weight", (64, 32)) == (16, 32)
 
 
 def test_a_mapper_may_name_the_whole_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from shardahead.node.fixed_share import proven_share
 from shardahead.node.topology import local_topology
 from shardahead.weights.safetensors_load import UsedRows
 
@@ -185,7 +186,7 @@ def _shared_out(modules: Modules, engine: Engine | None) -> tuple[list[Experts],
             if str(number) not in absent:
                 rows |= {f"{each.name}.{number}.{part}": of for part, of in each.rows.items()}
     if rows:
-        where = local_topology()
+        where = proven_share(local_topology())
         known = not where.source.startswith("default")
         rows = {name: each for name, each in rows.items() if known and each.ranks > where.size}
     return experts, rows

@@ -28,7 +28,7 @@ def job_rank(where: LocalTopology, environ: Mapping[str, str] | None = None) -> 
     """ "rank 3 of 16", as an initialized torch.distributed says, else the launcher's variables;
     "local rank 3 of 8" where no more is known.
     """
-    found = _from_distributed() or _from_variables(os.environ if environ is None else environ)
+    found = _from_distributed() or launched_rank(os.environ if environ is None else environ)
     if found is None:
         return f"local rank {where.rank} of {where.size}"
     return f"rank {found[0]} of {found[1]}"
@@ -36,7 +36,7 @@ def job_rank(where: LocalTopology, environ: Mapping[str, str] | None = None) -> 
 
 def job_size(environ: Mapping[str, str] | None = None) -> int | None:
     """How many ranks the job has, as `job_rank` knows it; None where no one tells."""
-    found = _from_distributed() or _from_variables(os.environ if environ is None else environ)
+    found = _from_distributed() or launched_rank(os.environ if environ is None else environ)
     return None if found is None else found[1]
 
 
@@ -50,7 +50,8 @@ def _from_distributed() -> tuple[int, int] | None:
     return None
 
 
-def _from_variables(environ: Mapping[str, str]) -> tuple[int, int] | None:
+def launched_rank(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Rank and size of the job as a launcher's variables say; None where they say nothing."""
     for rank_name, size_name in _PAIRS:
         # In a batch script Slurm's speak of what srun would start.
         if rank_name.startswith("SLURM_") and not environ.get("SLURM_STEP_ID"):

@@ -29,6 +29,8 @@ _MPI_PAIRS = (
 # Batch scripts and interactive shells are steps above it: SchedMD/slurm, slurm/slurm.h.
 _SLURM_MAX_NORMAL_STEP_ID = 0xFFFFFFF0
 
+_RANK_NAMES = {"SLURM_LOCALID", *(name for name, _ in (*_RANK_PAIRS[1:], *_MPI_PAIRS))}
+
 _logger = logging.getLogger("shardahead")
 _warned: set[str] = set()
 
@@ -43,6 +45,10 @@ class LocalTopology:
     rank: int
     size: int
     source: str
+
+    def is_of_launcher(self) -> bool:
+        """Whether variables say so that launchers set, and engines for purposes of their own."""
+        return self.source.partition(" ")[0] in _RANK_NAMES
 
 
 def from_rank_variables(environ: Mapping[str, str]) -> LocalTopology | None:
@@ -83,7 +89,7 @@ def warn_of_incomplete(environ: Mapping[str, str], *, known: bool) -> None:
         there = size_name if missing == [rank_name] else rank_name
         # LOCAL_SIZE is a common word: alone, it need not be meant for us.
         if there != "LOCAL_SIZE":
-            _warn_once(f"{there}={environ[there]!r} is passed over: {missing[0]} is not set")
+            warn_once(f"{there}={environ[there]!r} is passed over: {missing[0]} is not set")
 
 
 def from_slurm(environ: Mapping[str, str]) -> LocalTopology | None:
@@ -99,7 +105,7 @@ def from_slurm(environ: Mapping[str, str]) -> LocalTopology | None:
         return None
     rank_text = environ.get("SLURM_LOCALID", "")
     if _number(rank_text) is None:
-        _warn_once(f"SLURM_LOCALID={rank_text!r} is passed over: not a rank")
+        warn_once(f"SLURM_LOCALID={rank_text!r} is passed over: not a rank")
         return None
     no_size = ("SLURM_STEP_TASKS_PER_NODE", "", None)
     for name, text, size in list(_slurm_sizes(environ)) or [no_size]:
@@ -143,7 +149,7 @@ def _checked_pair(
     if rank is not None and size is not None and rank < size:
         return LocalTopology(rank, size, f"{rank_name} and {size_name}")
     pair = f"{rank_name}={rank_text!r} and {size_name}={size_text!r}"
-    _warn_once(f"{pair} are passed over: not a rank and a size")
+    warn_once(f"{pair} are passed over: not a rank and a size")
     return None
 
 
@@ -152,7 +158,8 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\s*[0-9]{1,10}\s*", text, re.ASCII) else None
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """At WARNING, however often it is found."""
     if message not in _warned:
         _warned.add(message)
         _logger.warning("%s", message)

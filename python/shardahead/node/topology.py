@@ -94,7 +94,7 @@ def _without_rank_variables(environ: Mapping[str, str]) -> LocalTopology | None:
     if launched is None or launched.size == 1:
         launched = from_mpi(environ) or launched
     if launched is None or launched.size == 1:
-        return _from_store() or launched
+        return from_store() or launched
     return launched
 
 
@@ -114,7 +114,7 @@ def _from_arguments(rank: int | None, size: int | None) -> LocalTopology:
 
 
 def _from_group(group: object) -> LocalTopology:
-    dist = _torch_distributed()
+    dist = torch_distributed()
     if dist is None:
         raise RuntimeError("group is given, but torch.distributed is not initialized")
     own_rank = dist.get_rank(group)
@@ -127,7 +127,7 @@ def _from_group(group: object) -> LocalTopology:
     return LocalTopology(rank, identities.count(identity), f"torch.distributed (group{note})")
 
 
-def _torch_distributed() -> Any | None:
+def torch_distributed() -> Any | None:
     """The module torch.distributed, if it is imported and initialized."""
     dist: Any = sys.modules.get("torch.distributed")
     try:
@@ -136,9 +136,11 @@ def _torch_distributed() -> Any | None:
         return None
 
 
-def _from_store() -> LocalTopology | None:
-    """What the job's store says; None without an initialized torch.distributed."""
-    dist = _torch_distributed()
+def from_store() -> LocalTopology | None:
+    """What the job's store says; None without an initialized torch.distributed. A `source` that
+    begins with "default" says why it does not know.
+    """
+    dist = torch_distributed()
     if dist is None:
         return None
     identity, note = node_identity()

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from shardahead import _core
 from shardahead.arguments import shown, whole_number
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
+from shardahead.node.fixed_share import proven_share
 from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.figures import LoadFigures, PrefetchFigures
@@ -127,6 +128,12 @@ def start_prefetch(
     elif learning is not None:
         spans = learning.narrowed(spans)
     options = fit_blocks(options, shards)
+
+    def fixed_share() -> tuple[int, int]:
+        nonlocal topology
+        topology = proven_share(topology)
+        return topology.rank, topology.size
+
     core = _core.Prefetch(
         paths=[os.fsencode(shard.path) for shard in shards],
         spans=spans,
@@ -146,6 +153,7 @@ def start_prefetch(
         tries_mounts=tries_mounts,
         doubted=learning is not None and learning.has_profile,
         touched=learning.touched if learning is not None else None,
+        fixed_share=fixed_share,
     )
     figures = PrefetchFigures(core, options, topology, shards[0].path, learning)
     record = None
