@@ -7,6 +7,8 @@ Whether vLLM has them so is tested in vLLM itself (tests/integrations/test_vllm.
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -317,3 +319,26 @@ def test_what_is_not_as_expected_is_left_alone(
     (record,) = caplog.records
     assert "enable_tqdm" in record.getMessage()
     assert "0.32.0 and 0.33.0" in record.getMessage()
+
+
+def test_a_process_that_does_not_load_imports_no_loaders(tmp_path: Path) -> None:
+    folder = tmp_path / "vllm" / "model_executor" / "model_loader"
+    folder.mkdir(parents=True)
+    for place in (folder.parents[1], folder.parent):
+        (place / "__init__.py").write_text("")
+    (folder / "__init__.py").write_text("raise ZeroDivisionError('imported')")
+    script = (
+        "import sys, vllm; from shardahead.integrations import vllm as plugin; plugin.register();"
+        "plugin.register(); assert 'torch' not in sys.modules;"
+        "assert not any(name.startswith('vllm.') for name in sys.modules);"
+        "import vllm.model_executor.model_loader"
+    )
+    paths = [str(tmp_path), *filter(None, sys.path)]
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.stderr.splitlines()[-1] == "ZeroDivisionError: imported"
+    assert "AssertionError" not in found.stderr

@@ -1,9 +1,9 @@
 """The vLLM plugin: entry point `shardahead` of the group vllm.general_plugins.
 
 Registers --load-format shardahead and, unless SHARDAHEAD_DISABLE=1, puts Shardahead in the place of
-the functions with which vLLM reads weights (vllm_weights.py), wherever vLLM has imported them. May
-be called any number of times in a process. Where vLLM is not as expected nothing is changed, and
-one warning says so.
+the functions with which vLLM reads weights (vllm_weights.py), wherever vLLM has imported them: once
+it has imported its loaders, which not all of its processes do. May be called any number of times in
+a process. Where vLLM is not as expected nothing is changed, and one warning says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from shardahead.integrations.after_import import AfterImport
 from shardahead.integrations.seams import Seam, decline, is_turned_off, missing
 
 LOAD_FORMAT = "shardahead"
@@ -79,20 +80,35 @@ _replacements: list[tuple[Any, str, Any]] = []  # module or class, name, what wa
 def register() -> None:
     """The plugin."""
     _log_as_vllm_does()
-    reason = missing((*_REPLACED.values(), *_USED))
-    if reason is not None:
-        decline("vllm", reason, TESTED)
-        return
-    _register_load_format()
-    if not is_turned_off():
-        _replace_functions()
+    try:
+        _after_import.begin()
+    except ImportError:
+        _hold_on()  # says what is missing
 
 
 def unregister() -> None:
     """Puts vLLM's own functions back. The load format stays, and reads as vLLM does."""
+    _after_import.cancel()
     while _replacements:
         place, name, original = _replacements.pop()
         setattr(place, name, original)
+
+
+def _hold_on() -> None:
+    """Raises nothing: it runs within an import of vLLM's own."""
+    try:
+        reason = missing((*_REPLACED.values(), *_USED))
+        if reason is not None:
+            decline("vllm", reason, TESTED)
+            return
+        _register_load_format()
+        if not is_turned_off():
+            _replace_functions()
+    except Exception as error:
+        decline("vllm", repr(error), TESTED)
+
+
+_after_import = AfterImport(_LOADERS, _hold_on)
 
 
 def _register_load_format() -> None:
