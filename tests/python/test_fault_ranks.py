@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KIB, MIB, MakeMount, eventually, refaulted_bytes, write_file
+from conftest import HANG_SECONDS, KIB, MIB, MakeMount, eventually, refaulted_bytes, write_file
 from fault_support import CHECKED, ITERATORS, write_checkpoint
 from nursery import Nursery
 
@@ -18,6 +19,8 @@ RANKS = 4
 PROCESSES = 200
 #: Of the checkpoint, beyond which bytes were moved again because of a death.
 MOST_SERVED = 1.02
+#: A board of a checkpoint of a few blocks.
+MOST_LEFT_BYTES = 20 * KIB
 
 RANK = (
     CHECKED
@@ -117,4 +120,27 @@ def test_two_hundred_processes_on_one_board_read_each_byte_once(
         next_one = nursery.start(LIGHT.replace("os._exit(0)", ""), mount.mountpoint, go, env=env)
         next_one.wait_until_says("begun")
         assert next_one.result()[1]
+    assert os.listdir(board) == []
+
+
+def test_what_a_killed_group_leaves_the_next_load_of_anything_takes_away(
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount
+) -> None:
+    mount = make_mount(write_checkpoint(tmp_path / "source"))
+    mount.stall("model-2.safetensors", 0, HANG_SECONDS)
+    board = tmp_path / "board"
+    board.mkdir()
+    env = {"SHARDAHEAD_BOARD_FOLDER": str(board)}
+    ranks = [nursery.start(RANK, mount.mountpoint, env=env) for _ in range(RANKS)]
+    eventually(lambda: mount.counters().in_flight, "nothing is stalled")
+    for rank in ranks:
+        rank.kill()
+        assert rank.status() == -signal.SIGKILL
+    (left,) = board.iterdir()
+    assert left.stat().st_size <= MOST_LEFT_BYTES
+    write_file(tmp_path / "other" / "0.bin", 4 * MIB)
+    go = tmp_path / "go"
+    go.touch()
+    alive = nursery.start(LIGHT.replace("os._exit(0)", ""), tmp_path / "other", go, env=env)
+    assert alive.result()[:2] == ["dynamic", True]
     assert os.listdir(board) == []
