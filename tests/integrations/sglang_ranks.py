@@ -129,6 +129,13 @@ def cancelled_prefetch(checkpoint: str) -> dict[str, Any]:
     return {**states, "wait_error": wait_error, "running": running}
 
 
+def terminated(checkpoint: str, options: list[str]) -> dict[str, Any]:
+    """SIGTERM in the middle of a load: see rank_server.terminated."""
+    default = _start(checkpoint, options, plugin=True)
+    source = loader.DefaultModelLoader.Source(checkpoint, None)
+    return rank_server.terminated(default._get_weights_iterator(source))
+
+
 def broken_off(checkpoint: str) -> dict[str, int]:
     """How many threads of Shardahead there are during a load, and after it was broken off."""
     default = _start(checkpoint, [], plugin=True)
@@ -258,6 +265,7 @@ if __name__ == "__main__":
         load_model,
         load_started_early,
         prefetch,
+        terminated,
         cancelled_prefetch,
         broken_off,
         errors,

@@ -75,6 +75,14 @@ def load(
         return rank_server.digest(weights)
 
 
+def terminated(checkpoint: str, options: list[str]) -> dict[str, Any]:
+    """SIGTERM in the middle of a load: see rank_server.terminated."""
+    loader, config = _loader(checkpoint, options)
+    with set_current_vllm_config(config):
+        model = SimpleNamespace(model=checkpoint, revision=None)
+        return rank_server.terminated(loader.get_all_weights(model, SimpleNamespace()))
+
+
 def prefetch(
     checkpoint: str,
     world: dict[str, Any] | None = None,
@@ -186,5 +194,5 @@ def _join(world: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    served = (load, load_model, prefetch, look, refused, engines_own_tests)
+    served = (load, load_model, terminated, prefetch, look, refused, engines_own_tests)
     rank_server.serve({function.__name__: function for function in served})

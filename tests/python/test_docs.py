@@ -14,7 +14,7 @@ from shardahead.weights import pt_file
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 TEST_FILE = re.compile(
-    r"`(tests/(?:python/test_\w+\.py|cpp/\w+_test\.cpp|fuzz/fuzz_\w+\.\w+|\w+\.py))`"
+    r"`(tests/(?:(?:python|integrations)/test_\w+\.py|cpp/\w+_test\.cpp|fuzz/fuzz_\w+\.\w+|\w+\.py))`"
 )
 ANY_PATH = re.compile(r"\b(?:tests|csrc|python|benchmarks|docs)/[\w./-]*\w\.(?:py|cpp|h|md)\b")
 A_NAME = re.compile(r"-k [\"'(]*(\w+)|-R [\"'(]*(\w+)")

@@ -1,5 +1,5 @@
-"""Every way out of a load whose storage does not answer: cancel(), close(), Ctrl-C, SIGTERM, exit,
-an unhandled exception. Each promises 2 s.
+"""Every way out of a load whose storage does not answer, or is slow: cancel(), close(), Ctrl-C,
+SIGTERM, exit, an unhandled exception. Each promises 2 s.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fault_support import ITERATORS, PROMISED_SECONDS, within, write_checkpoint
 from nursery import Nursery
 
 STALLED_SECONDS = 3600.0
+SLOW_MB_PER_S = 20  # at which the checkpoint would take 13 s
 
 # Signals that stand for what the program itself may do in the middle.
 START = """
@@ -46,6 +47,10 @@ with shardahead.prefetching(path):
 """,
     "warm": "sys.exit(shardahead.command.cli.main(['warm', path]))",
 }
+OF_TORCH = {
+    "pt": "for _ in shardahead.pt_weights_iterator(path): pass",
+    "pt without a prefetch": "for _ in shardahead.pt_weights_iterator(path, mode='pread'): pass",
+}
 ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: -signal.SIGTERM}
 OWN_ENDS = {signal.SIGUSR1: 3, signal.SIGUSR2: 1}
 
@@ -58,6 +63,15 @@ def stalled(tmp_path: Path, make_mount: MakeMount) -> Iterator[Path]:
         mount.stall(f"model-{i}.safetensors", 0, STALLED_SECONDS)
     yield mount.mountpoint
     assert mount.counters().in_flight, "nothing was stalled"
+
+
+def as_files_of_torch(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    for path in folder.glob("*.safetensors"):
+        torch.save(load_file(path), path.with_suffix(".pt"))
+        path.unlink()
 
 
 def end_all(
@@ -92,6 +106,17 @@ def test_a_load_in_the_middle_of_a_stall_ends_at_once(
     nursery: Nursery, stalled: Path, tmp_path: Path, scenario: str
 ) -> None:
     end_all(nursery, SCENARIOS[scenario], stalled, tmp_path)
+
+
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *OF_TORCH])
+def test_a_load_that_comes_in_slowly_ends_at_once(
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount, scenario: str
+) -> None:
+    source = write_checkpoint(tmp_path / "source", shards=8, tensors=4, tensor_bytes=8 * MIB)
+    if scenario in OF_TORCH:
+        as_files_of_torch(source)
+    mount = make_mount(source, rate_mb_per_s=SLOW_MB_PER_S, round_trip_ms=1)
+    end_all(nursery, {**SCENARIOS, **OF_TORCH}[scenario], mount.mountpoint, tmp_path)
 
 
 @pytest.mark.soak
