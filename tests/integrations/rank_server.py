@@ -156,6 +156,16 @@ def terminated(weights: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {"tensors": len(came), "ended": ended}
 
 
+def failing(weights: Iterable[tuple[str, Any]]) -> list[Any] | None:
+    """The kind, number and file of the OSError by which a load ends."""
+    try:
+        for _ in weights:
+            pass
+    except OSError as error:
+        return [type(error).__name__, error.errno, error.filename]
+    return None
+
+
 def parameters_of(model: Any) -> dict[str, Any]:
     """A checksum of each parameter of a model, by its name, and the bytes of all."""
     import torch

@@ -136,6 +136,13 @@ def terminated(checkpoint: str, options: list[str]) -> dict[str, Any]:
     return rank_server.terminated(default._get_weights_iterator(source))
 
 
+def failing(checkpoint: str, options: list[str]) -> Any:
+    """A load that ends by an OSError: see rank_server.failing."""
+    default = _start(checkpoint, options, plugin=True)
+    source = loader.DefaultModelLoader.Source(checkpoint, None)
+    return rank_server.failing(default._get_weights_iterator(source))
+
+
 def broken_off(checkpoint: str) -> dict[str, int]:
     """How many threads of Shardahead there are during a load, and after it was broken off."""
     default = _start(checkpoint, [], plugin=True)
@@ -266,6 +273,7 @@ if __name__ == "__main__":
         load_started_early,
         prefetch,
         terminated,
+        failing,
         cancelled_prefetch,
         broken_off,
         errors,

@@ -9,6 +9,7 @@ import glob
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -75,12 +76,21 @@ def load(
         return rank_server.digest(weights)
 
 
-def terminated(checkpoint: str, options: list[str]) -> dict[str, Any]:
+def terminated(checkpoint: str, options: list[str]) -> Any:
     """SIGTERM in the middle of a load: see rank_server.terminated."""
+    return _through(rank_server.terminated, checkpoint, options)
+
+
+def failing(checkpoint: str, options: list[str]) -> Any:
+    """A load that ends by an OSError: see rank_server.failing."""
+    return _through(rank_server.failing, checkpoint, options)
+
+
+def _through(what: Callable[..., Any], checkpoint: str, options: list[str]) -> Any:
     loader, config = _loader(checkpoint, options)
     with set_current_vllm_config(config):
         model = SimpleNamespace(model=checkpoint, revision=None)
-        return rank_server.terminated(loader.get_all_weights(model, SimpleNamespace()))
+        return what(loader.get_all_weights(model, SimpleNamespace()))
 
 
 def prefetch(
@@ -194,5 +204,5 @@ def _join(world: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    served = (load, load_model, terminated, prefetch, look, refused, engines_own_tests)
+    served = (load, load_model, terminated, failing, prefetch, look, refused, engines_own_tests)
     rank_server.serve({function.__name__: function for function in served})

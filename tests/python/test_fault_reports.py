@@ -85,5 +85,30 @@ except OSError as error:
         child = nursery.start(script, mount.mountpoint)
         assert child.result() == [errno.EIO, str(mount.mountpoint / "model-0.safetensors")]
         (line,) = child.err.splitlines()
-        assert line.startswith("WARNING prefetch incomplete")
+        assert line.startswith("WARNING prefetch incomplete, and the load has failed (OSError): ")
         assert "model-" in line
+
+
+@pytest.mark.parametrize("within", ["prefetching", "prefetch_files"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_load_beside_it_that_fails_is_not_said_to_go_on(
+    nursery: Nursery, tmp_path: Path, make_mount: MakeMount, within: str, fails: bool
+) -> None:
+    mount = make_mount(write_checkpoint(tmp_path / "source"))
+    mount.eio("model-1.safetensors", 2 * MIB)
+    script = f"""{LOGGED}
+try:
+    with shardahead.{within}(sys.argv[1]) as handle:
+        while not handle.report().error_count:
+            time.sleep(0.01)
+        if {fails}:
+            raise OSError(5, "as the loader says it")
+except OSError:
+    pass
+print("null")
+"""
+    child = nursery.start(script, mount.mountpoint)
+    child.result()
+    (line,) = child.err.splitlines()
+    said = "and the load has failed (OSError)" if fails else "the load goes on without it"
+    assert line.startswith(f"WARNING prefetch incomplete, {said}: ")

@@ -64,7 +64,11 @@ class PlannedReading:
         if index is None or not length:  # a second name of a file that has its place
             return
         self._pass(index, offset, length)
-        self._consumer.fetch_now(index, offset, length, runs)
+        try:
+            self._consumer.fetch_now(index, offset, length, runs)
+        except OSError as error:
+            self.handle._note_failed_load(error)
+            raise
 
     def _pass(self, index: int, offset: int, length: int) -> None:
         if (index, offset) >= self._place:

@@ -218,6 +218,9 @@ def prefetching(
         if touches is not None and learning is not None:
             touches.end()
             learning.end(complete=True)
+    except Exception as error:
+        handle._note_failed_load(error)
+        raise
     finally:
         if follower is not None:
             follower.stop()

@@ -48,6 +48,7 @@ class PrefetchHandle:
         self._process = os.getpid()
         self._unlogged = [True]  # emptied by the one that logs: pop() is atomic
         self._logs_end = logs_end
+        self._load_error: Exception | None = None
         self._callbacks: list[Callable[[PrefetchHandle], object]] = []
         self.shards: tuple[Shard, ...] = tuple(shards)
         self._ending = Ending(core, self)
@@ -167,6 +168,8 @@ class PrefetchHandle:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, Exception):
+            self._note_failed_load(error)
         self.stop(timeout=0)
 
     def __repr__(self) -> str:
@@ -185,6 +188,12 @@ class PrefetchHandle:
         await self._ending.ended()
         self._log_once()
         return self.report()
+
+    def _note_failed_load(self, error: Exception) -> None:
+        """The load for which this is has ended by `error`: so the log does not say that it goes
+        on. To be told before stop().
+        """
+        self._load_error = error
 
     def _call_back(self) -> None:
         """The end has come. In a thread of ours, or while the handle is dropped, or in both: there
@@ -229,8 +238,15 @@ class PrefetchHandle:
         if report.keeps_pages is False:
             logger.warning("prefetch ended: %s", report.keeps_pages_reason)
         elif report.error_count:
+            message = "prefetch incomplete, the load goes on without it: %s (%d errors in all); %s"
+            failure = self._load_error
+            if failure is not None:
+                message = (
+                    "prefetch incomplete, and the load has failed (%s): %s (%d errors in all); %s"
+                )
             logger.warning(
-                "prefetch incomplete, the load goes on without it: %s (%d errors in all); %s",
+                message,
+                *([] if failure is None else [type(failure).__name__]),
                 describe_error(report.errors[0]),
                 report.error_count,
                 report.text(),

@@ -113,6 +113,11 @@ class CheckpointPass:
             # Tensors of their own tell less: what is known of mappings is not replaced by it.
             self.learning.end(complete=self._finished, only_if_none=self.mode == "pread")
 
+    def _failed(self, error: Exception) -> None:
+        """The load ends by it."""
+        if self.prefetch is not None:
+            self.prefetch.handle._note_failed_load(error)
+
     def _start(self, spans: Sequence[Sequence[tuple[int, int]] | None], *, releases: bool) -> None:
         """If one is wanted; then the record, whose thread no error of a file may find begun.
         `releases`: what the consumer has passed, it holds no more.

@@ -188,6 +188,9 @@ class PtLoad(CheckpointPass):
                 yield from self._weights_of(index)
             last = self._was_last()
             self.wants.all_seen()
+        except Exception as error:
+            self._failed(error)
+            raise
         finally:
             self.close()
         if self.drop_after and last:

@@ -256,6 +256,9 @@ class Load(CheckpointPass):
                         self.progress(LoadProgress(tensor.name, consumed, total))
                 self._consumed(index, self.shards[index].size_bytes)
             last = self._was_last()
+        except Exception as error:
+            self._failed(error)
+            raise
         finally:
             shards.close()
             self.close()

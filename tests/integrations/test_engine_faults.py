@@ -1,6 +1,7 @@
-"""A worker that is told to end while its weights come in: by the engines' own loaders, from a
-storage that stops to answer. Their workers' handlers raise SystemExit, which must get its turn in
-our waits; what hangs is ended by harness.LIMIT_SECONDS, and fails.
+"""What becomes of the engines' own loads, with the plugins, where something goes wrong.
+
+A worker that is told to end while its weights come in has a handler that raises SystemExit, which
+must get its turn in our waits; what hangs is ended by harness.LIMIT_SECONDS, and fails.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from harness import LIMIT_SECONDS, Checkpoint, Engine, MakeMount
+from harness import LIMIT_SECONDS, MIB, Checkpoint, Engine, MakeMount
 
 pytest_plugins = ["harness"]
 
@@ -47,3 +48,32 @@ def test_a_worker_ends_by_sigterm_in_the_middle_of_a_load(
         assert rank.result["tensors"] > 0
         assert "Shardahead loads" in rank.log
     assert mount.counters().bytes_served < sharded.size_bytes
+
+
+@pytest.mark.parametrize(
+    ("environment", "script", "options"),
+    [
+        ("vllm", "vllm_ranks.py", []),
+        ("vllm", "vllm_ranks.py", FORMAT),
+        ("vllm", "vllm_ranks.py", THREADED),
+        ("sglang", "sglang_ranks.py", []),
+    ],
+)
+def test_of_a_shard_that_cannot_be_read_the_log_has_one_truth(
+    start_engine: Callable[..., Engine],
+    sharded: Checkpoint,
+    make_mount: MakeMount,
+    environment: str,
+    script: str,
+    options: list[str],
+) -> None:
+    engine = start_engine(environment, script)
+    mount = make_mount(sharded.folder)
+    path = mount.mountpoint / sharded.files[2].name
+    mount.eio(path.name, 2 * MIB)
+    arguments = {"checkpoint": str(mount.mountpoint), "options": options}
+    (rank,) = engine.run("failing", [arguments])
+    assert rank.result == ["OSError", 5, str(path)]
+    (line,) = [line for line in rank.log.splitlines() if "prefetch incomplete" in line]
+    assert "and the load has failed (OSError)" in line
+    assert "goes on" not in rank.log
