@@ -272,3 +272,27 @@ def test_bytes_that_cannot_be_read_into_memory(tmp_path: Path, make_mount: MakeM
             read(mount.mountpoint / name, mode=mode)
         assert raised.value.errno == errno.EIO
         assert raised.value.filename == str(mount.mountpoint / name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("error", [ArithmeticError, RuntimeError, ValueError, TimeoutError])
+def test_what_a_signal_handler_raises_in_torch_load_is_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, error: type[Exception]
+) -> None:
+    torch.save({"a": ONES}, tmp_path / "a.pt")
+    own_load = torch.load
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        return own_load(*arguments, **options)
+
+    def fail(*_: object) -> None:
+        raise error("the program's own")
+
+    monkeypatch.setattr(torch, "load", load)
+    before = signal.signal(signal.SIGUSR1, fail)
+    try:
+        with pytest.raises(error, match=r"^the program's own$"):
+            list(pt_weights_iterator(tmp_path / "a.pt", mode=mode))
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import struct
+import sys
 import tarfile
 from types import TracebackType
 from typing import Any
@@ -28,8 +29,7 @@ MAX_OLD_OBJECT_BYTES = 64 << 20
 
 _PREFIX_BYTES = 512
 
-# Whatever torch.load meets in what is no checkpoint. Not Exception: what a signal handler raises is
-# the caller's.
+# Whatever torch.load meets in what is no checkpoint.
 _REFUSALS = (
     pickle.PickleError,
     tarfile.TarError,
@@ -45,6 +45,8 @@ _REFUSALS = (
     ImportError,
     SystemError,
 )
+# Whose code runs within torch.load: weights_only calls nothing that a file names.
+_OF_LOADING = {"torch", "numpy", "shardahead", *sys.stdlib_module_names}
 _NO_MEMORY = re.compile(r"allocate memory|unable to mmap|bad_alloc|out of memory", re.IGNORECASE)
 _NO_MAPPING = re.compile(r"unable to (?:mmap|open|stat)")
 _ASKED = re.compile(r"(?:tried to allocate|unable to mmap) (\d+) bytes")
@@ -117,11 +119,15 @@ class PtFile:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
         except OSError as error:
+            if _is_of_the_caller(error):
+                raise
             if mmap and error.filename == file:
                 raise MapError(error.strerror) from error
             error.filename = error.filename or self.path
             raise
         except (MemoryError, *_REFUSALS) as error:
+            if _is_of_the_caller(error):
+                raise
             text = str(error)
             if os.fstat(self._descriptor).st_size < self.size_bytes:
                 raise self._shorter() from error
@@ -188,6 +194,19 @@ class _OldPickles(io.BufferedReader):
                 f"than {format_bytes(MAX_OLD_OBJECT_BYTES)} of objects; these are the limits"
             )
         return content
+
+
+def _is_of_the_caller(error: BaseException) -> bool:
+    """Whether code that has nothing to do with loading raised it: a signal handler, which may run
+    anywhere.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] not in _OF_LOADING
 
 
 def _cause(error: BaseException) -> str:
