@@ -27,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare first-token nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -43,6 +43,12 @@ demo: | fuse ## a checkpoint on a slow filesystem, loaded by 4 ranks
 
 compare: $(VENV)/.installed build/release/.built ## ways to load a checkpoint cold, side by side: COMPARE="--case ranks"
 	$(BIN)/python benchmarks/compare/compare.py --environments $(ENVIRONMENTS) $(COMPARE)
+
+# Of the engines as `make engines` makes them, and what their servers need on processors.
+first-token: build/wheel/.built $(VENV)/.installed build/release/.built ## real servers to their first token: FIRST_TOKEN="--rounds 3"
+	@sh tests/integrations/make-engines.sh $(ENVIRONMENTS) build/wheel/*.whl sglang vllm
+	@sh benchmarks/first_token/make-serving.sh $(ENVIRONMENTS) sglang vllm
+	$(BIN)/python benchmarks/first_token/first_token.py --environments $(ENVIRONMENTS) $(FIRST_TOKEN)
 
 nfs: $(VENV)/.installed ## loads from a real NFS server, cell by cell; NFS="--size-mib 1024 --rounds 2" for figures
 	$(BIN)/python benchmarks/nfs/matrix.py $(or $(NFS),--size-mib 64 --rounds 1)
