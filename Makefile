@@ -27,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare first-token nfs test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare first-token nfs filesystems test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -52,6 +52,9 @@ first-token: build/wheel/.built $(VENV)/.installed build/release/.built ## real 
 
 nfs: $(VENV)/.installed ## loads from a real NFS server, cell by cell; NFS="--size-mib 1024 --rounds 2" for figures
 	$(BIN)/python benchmarks/nfs/matrix.py $(or $(NFS),--size-mib 64 --rounds 1)
+
+filesystems: $(VENV)/.installed build/slowfs/.built ## loads from real filesystems, cold; FILESYSTEMS="sshfs rclone-s3", "--list"
+	$(BIN)/python benchmarks/filesystems/filesystems.py $(FILESYSTEMS)
 
 test: test-cpp test-python ## set up, build, run the C++ and the Python tests
 
