@@ -33,7 +33,7 @@ METHODS: dict[str, Callable[[list[Path]], Weights]] = {
     "shardahead": shardahead.safetensors_weights_iterator,
     "plain": plain_weights,
 }
-_INTERFACE = "vec0"  # of the User-Mode Linux kernel that run-nfs starts
+_INTERFACE = "vec0"  # of the User-Mode Linux kernel that run-guest starts
 _LIMIT_SECONDS = 900
 _LARGEST_TENSOR_BYTES = 2**27  # of the demo's checkpoint
 
