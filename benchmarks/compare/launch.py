@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from cgroup import within
 from job import Job
@@ -64,13 +64,26 @@ def probe(python: str, method: str) -> dict[str, Any]:
     return found
 
 
+class RankProcess(Protocol):
+    """What of a process is used here."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> IO[str] | None: ...
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class Ranks:
     """The processes of one load, started and not yet let go."""
 
     def __init__(self, job: Job, python: str, variables: dict[str, str]) -> None:
         self._job = job
         self._folder = Path(job.folder)
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[RankProcess] = []
         self._timed_out = False
         self._first_failed: int | None = None
         job.write(self._folder / "job.json")
@@ -86,7 +99,7 @@ class Ranks:
         for rank in range(job.size):
             self._processes.append(self._start(python, rank, common))
 
-    def _start(self, python: str, rank: int, common: dict[str, str]) -> subprocess.Popen[str]:
+    def _start(self, python: str, rank: int, common: dict[str, str]) -> RankProcess:
         with open(self._folder / f"rank-{rank}.log", "w") as log:
             return subprocess.Popen(
                 within(
@@ -153,7 +166,7 @@ class Ranks:
         """One line of each rank; empty for those that ended without one."""
         failed = threading.Event()
 
-        def line_of(numbered: tuple[int, subprocess.Popen[str]]) -> str:
+        def line_of(numbered: tuple[int, RankProcess]) -> str:
             rank, process = numbered
             line = process.stdout.readline() if process.stdout is not None else ""
             if not line and rank != self._job.kill_rank and not failed.is_set():

@@ -36,6 +36,7 @@ from slowfs import unavailable_reason  # noqa: E402
 
 MIB = 2**20
 CACHE = HERE.parents[1] / "build" / "filesystems"
+RUN_GUEST = HERE.parent / "guest" / "run-guest"
 _NAMESPACES = (
     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
     *("--propagation", "private"),
@@ -58,7 +59,6 @@ def arguments() -> argparse.Namespace:
         "--no-clock", action="store_true", help="judge bytes and contents, but no times"
     )
     parser.add_argument("--cache", type=Path, default=CACHE, help="where packages are unpacked")
-    parser.add_argument("--under", default="", help="a command that each row is run by")
     parser.add_argument("--json", type=Path, help="a file for all loads")
     options = parser.parse_args()
     unknown = [name for name in options.kinds if name not in known_kinds()]
@@ -88,6 +88,9 @@ def kept_out(kind: Kind, refused: dict[str, str]) -> str:
             return f"package {package}: {refused[package]}"
     if kind.wire and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "no /dev/net/tun"
+    if kind.modules:
+        tried = subprocess.run([RUN_GUEST, "--ready"], capture_output=True, text=True, check=False)
+        return tried.stderr.strip().splitlines()[-1] if tried.returncode else ""
     if kind.loop and not os.access("/dev/loop-control", os.R_OK | os.W_OK):
         return "no /dev/loop-control"
     if kind.kernel and kind.kernel not in Path("/proc/filesystems").read_text().split():
@@ -124,6 +127,7 @@ class Matrix:
     def _job(self, kind: Kind, work: Path) -> dict[str, Any]:
         return {
             "kind": kind.name,
+            "in_guest": False,
             "root": str(self._root),
             "data": str(self._data),
             "work": str(work),
@@ -137,7 +141,7 @@ class Matrix:
 
     def _said(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What row.py says, until it ends or is quiet for longer than a load may take."""
-        line = [*self.options.under.split(), *_NAMESPACES, sys.executable, str(HERE / "row.py")]
+        line = [*_NAMESPACES, sys.executable, str(HERE / "row.py")]
         with subprocess.Popen(
             [*line, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:

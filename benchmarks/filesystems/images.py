@@ -75,14 +75,18 @@ def _program(*words: str) -> Client:
     return lambda stage: stage.mounted(words)
 
 
-@contextmanager
-def _ntfs_3g(stage: Stage) -> Iterator[None]:
-    """A program that reads a block device: the kernel calls it fuseblk."""
-    with (
-        attached(stage.outside(_SLOW_IMAGE)) as device,
-        stage.mounted(["ntfs-3g", "-o", "ro,allow_other,no_detach", device, AT]),
-    ):
-        yield
+def _program_on_loop(*words: str) -> Client:
+    """A program that reads a block device: it comes before the place of the mount."""
+
+    @contextmanager
+    def client(stage: Stage) -> Iterator[None]:
+        with (
+            attached(stage.outside(_SLOW_IMAGE)) as device,
+            stage.mounted([*words, device, AT]),
+        ):
+            yield
+
+    return client
 
 
 _EXT4 = _image("mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal", "-d", DATA, _IMAGE)
@@ -110,12 +114,20 @@ KINDS = (
         _SQUASHFS,
         _program("squashfuse_ll", "-f", "-o", "ro,allow_other", _SLOW_IMAGE, AT),
     ),
-    Kind("ntfs-3g", ("ntfs-3g",), _NTFS, _ntfs_3g, loop=True),
+    Kind(
+        "ntfs-3g",
+        ("ntfs-3g",),
+        _NTFS,
+        _program_on_loop("ntfs-3g", "-o", "ro,allow_other,no_detach"),
+        loop=True,
+    ),
     Kind(
         "fuse2fs",
         ("fuse2fs", "e2fsprogs"),
         _EXT4,
-        _program("fuse2fs", "-f", "-o", "ro,fakeroot,norecovery,allow_other", _SLOW_IMAGE, AT),
+        # A file that it may not write to it refuses, a device it does not.
+        _program_on_loop("fuse2fs", "-f", "-o", "ro,fakeroot,norecovery,allow_other"),
+        loop=True,
     ),
     Kind(
         "erofsfuse",

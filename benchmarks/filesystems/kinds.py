@@ -20,7 +20,7 @@ Client = Callable[[Stage], AbstractContextManager[None]]
 class Kind:
     """`packages`: whose programs it is made of. `loop`: on a block device. `kernel`: a type that
     the kernel must know. `wire`: a network is between server and client; else the slow filesystem
-    is below.
+    is below. `modules`: what another kernel must load, under which the client runs then.
     """
 
     name: str
@@ -30,13 +30,15 @@ class Kind:
     loop: bool = False
     kernel: str = ""
     wire: bool = False
+    modules: tuple[str, ...] = ()
 
 
 def known_kinds() -> dict[str, Kind]:
     """All of them, in the order of the table."""
     import images
+    import over_guest
     import over_slowfs
     import over_wire
 
-    kinds = (*over_wire.KINDS, *over_slowfs.KINDS, *images.KINDS)
+    kinds = (*over_wire.KINDS, *over_slowfs.KINDS, *images.KINDS, *over_guest.KINDS)
     return {kind.name: kind for kind in kinds}

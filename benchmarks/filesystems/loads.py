@@ -1,7 +1,7 @@
 """The ways to load a checkpoint from a mount that is made anew for each: time and bytes served.
 
 The ranks are those of benchmarks/compare, real processes. Each sums up every tensor as it comes,
-and all sums are compared.
+and all sums are compared. Ranks are forked, so no thread may live on here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from forked import ForkedRanks
 from job import Job
 from judged import AFTER_WARM, ITERATORS, PLAIN, PREFETCHING, WARM, Load
 from launch import Outcome, Ranks
@@ -40,6 +43,7 @@ class Loads:
         mounted: Mounted,
         limit_s: float,
     ) -> None:
+        torch.set_num_threads(1)
         files = shards_of(data)
         self._folder = folder
         self._backend = backend
@@ -70,8 +74,8 @@ class Loads:
         self._backend.forget()
         return self._mounted()
 
-    def _started(self, way: str, ranks: int) -> Ranks:
-        return Ranks(replace(self._job, method=METHODS[way], size=ranks), sys.executable, {})
+    def _started(self, way: str, ranks: int) -> ForkedRanks:
+        return ForkedRanks(replace(self._job, method=METHODS[way], size=ranks))
 
     def _load(self, way: str, ranks: int, started: Ranks) -> Load:
         outcome = started.wait_ready()

@@ -13,14 +13,20 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from delayed_wire import CLIENT, SERVER
+
 SUITE = "sid"
 # What every root has: mounts of FUSE, and a shell for programs that call one.
 _ALWAYS = ("dash", "fuse3")
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib/dpkg/updates")
 _FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n"
+    "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": f"127.0.0.1 localhost\n{SERVER} server\n{CLIENT} client\n",
+    "etc/nsswitch.conf": "hosts: files\n",
     "etc/fuse.conf": "user_allow_other\n",
 }
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

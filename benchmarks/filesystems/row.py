@@ -25,7 +25,7 @@ import shardahead  # noqa: E402
 from checkpoint import INDEX_NAME  # noqa: E402
 from kinds import Kind, known_kinds  # noqa: E402
 from loads import Loads  # noqa: E402
-from stage import NotUpError, Stage  # noqa: E402
+from stage import Backend, NotUpError, Stage, at_guest  # noqa: E402
 
 _LISTED_LIMIT_S = 10.0
 _TOLD = ("type", "source", "mount_class", "options", "read_ahead_bytes", "request_bytes")
@@ -62,41 +62,51 @@ def mounted(kind: Kind, stage: Stage) -> Iterator[None]:
         yield
 
 
-def measure(kind: Kind, stage: Stage, job: dict[str, Any]) -> None:
+def measure(kind: Kind, stage: Stage, backend: Backend, job: dict[str, Any]) -> None:
     scratch = stage.work.parent / "ranks"
     scratch.mkdir()
+    with mounted(kind, stage):
+        found = shardahead.mount_of(stage.mountpoint)
+        told = {name: getattr(found, name) for name in _TOLD}
+        say({"mount": told, "counted": backend.counted})
+    loads = Loads(
+        stage.data,
+        stage.mountpoint,
+        scratch,
+        backend,
+        lambda: mounted(kind, stage),
+        job["limit_s"],
+    )
+    for _ in range(job["rounds"]):
+        for ranks in job["ranks"]:
+            for way in job["ways"]:
+                for load in loads.cold(way, ranks):
+                    say({"load": asdict(load)})
+
+
+def bring_up(kind: Kind, stage: Stage, job: dict[str, Any]) -> None:
+    """All of it here, or the server here and the rest under another kernel."""
+    stage.lay_out()
     with kind.behind(stage) as backend:
-        with mounted(kind, stage):
-            found = shardahead.mount_of(stage.mountpoint)
-            say(
-                {
-                    "mount": {name: getattr(found, name) for name in _TOLD},
-                    "counted": backend.counted,
-                }
-            )
-        loads = Loads(
-            stage.data,
-            stage.mountpoint,
-            scratch,
-            backend,
-            lambda: mounted(kind, stage),
-            job["limit_s"],
-        )
-        for _ in range(job["rounds"]):
-            for ranks in job["ranks"]:
-                for way in job["ways"]:
-                    for load in loads.cold(way, ranks):
-                        say({"load": asdict(load)})
+        if kind.modules:
+            line = [sys.executable, __file__, json.dumps({**job, "in_guest": True})]
+            stage.run_in_guest(kind.modules, line)
+        else:
+            measure(kind, stage, backend, job)
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    wait_in_child()
+    kind = known_kinds()[job["kind"]]
     figures = (job["rate_mb_per_s"], job["round_trip_ms"])
     stage = Stage(Path(job["root"]), Path(job["data"]), Path(job["work"]), *figures)
+    if not job["in_guest"]:
+        wait_in_child()
     try:
-        stage.lay_out()
-        measure(known_kinds()[job["kind"]], stage, job)
+        if job["in_guest"]:
+            measure(kind, stage, at_guest(), job)
+        else:
+            bring_up(kind, stage, job)
     except (NotUpError, OSError, RuntimeError) as error:
         say({"problem": str(error)})
 

@@ -28,6 +28,8 @@ DATA, WORK, SLOW, AT = "/mnt/data", "/mnt/work", "/mnt/slow", "/mnt/at"
 UP_LIMIT_S = 60.0
 DOWN_LIMIT_S = 10.0
 _POLL_S = 0.02
+_RUN_GUEST = HERE.parent / "guest" / "run-guest"
+_GUEST_DEVICE = "vec0"
 _STILL_S = 0.25
 
 
@@ -93,18 +95,32 @@ class Stage:
             self._client = client.pid
             figures = (str(client.pid), str(self.rate_mb_per_s), str(self.round_trip_ms))
             line = [sys.executable, str(HERE / "delayed_wire.py"), *figures]
-            with self._started(line, "wire", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as wire:
+            with self._started(line, "wire", talks=True) as wire:
                 assert wire.stdout is not None
                 if not wire.stdout.readline():
                     raise NotUpError(self.said("wire"))
                 yield Backend("the wire", self._received_bytes)
 
     def _received_bytes(self) -> int:
-        for line in Path(f"/proc/{self._client}/net/dev").read_text().splitlines():
-            name, _, figures = line.partition(":")
-            if name.strip() == DEVICE:
-                return int(figures.split()[0])
-        raise NotUpError(f"no {DEVICE} at the client")
+        return received_bytes(Path(f"/proc/{self._client}/net/dev"), DEVICE)
+
+    def tap(self) -> Backend:
+        """The way to another kernel, which counts for itself: at_guest()."""
+        return Backend("the wire", lambda: 0)
+
+    def run_in_guest(self, modules: Sequence[str], words: Sequence[str]) -> None:
+        """A command of this machine's under another kernel; its output goes where ours does."""
+        line = [str(_RUN_GUEST), "--here", "--memory-mib", str(self._guest_mib())]
+        line += ["--rate-mb-per-s", f"{self.rate_mb_per_s:.0f}"]
+        line += ["--round-trip-ms", str(self.round_trip_ms), "--modules", " ".join(modules)]
+        with open(self.work.parent / "guest.log", "ab") as log:
+            status = subprocess.run([*line, "--", *words], stderr=log, check=False).returncode
+        if status:
+            raise NotUpError(f"the other kernel ended with status {status}: {self.said('guest')}")
+
+    def _guest_mib(self) -> int:
+        """The checkpoint in its page cache, the ranks, and what these copy to."""
+        return 3 * (self.data_bytes() >> 20) + 2048
 
     @contextmanager
     def slow(self, source: Path, **options: Any) -> Iterator[Backend]:
@@ -120,9 +136,9 @@ class Stage:
         with mount:
             yield Backend("slowfs", lambda: mount.counters().bytes_served, mount.evict_all)
 
-    def run(self, *words: str) -> None:
-        """A program in the root, to its end."""
-        command("chroot", self.root, *words)
+    def run(self, *words: str, told: str = "") -> None:
+        """A program in the root, to its end. `told`: on its standard input."""
+        command("chroot", self.root, *words, told=told)
 
     def data_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.data.iterdir())
@@ -169,12 +185,14 @@ class Stage:
 
     @contextmanager
     def _started(
-        self, line: Sequence[str], name: str, **streams: int
+        self, line: Sequence[str], name: str, *, talks: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
+        """What it says goes to a log. `talks`: but its standard output, and it listens."""
         with open(self.work.parent / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 line,
-                **{"stdin": subprocess.DEVNULL, "stdout": log, **streams},  # type: ignore[call-overload]
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else log,
                 stderr=log,
             )
         try:
@@ -188,13 +206,27 @@ class Stage:
                 process.wait()
 
 
-def command(*words: str | Path) -> None:
+def command(*words: str | Path, told: str = "") -> None:
     """Runs it; raises with its last words where it fails."""
     line = [os.fspath(word) for word in words]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, input=told, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise NotUpError(f"{line[0]}: {said[-1] if said else done.returncode}")
+
+
+def received_bytes(table: Path, device: str) -> int:
+    """By the kernel's table of network devices."""
+    for text in table.read_text().splitlines():
+        name, _, figures = text.partition(":")
+        if name.strip() == device:
+            return int(figures.split()[0])
+    raise NotUpError(f"no {device} in {table}")
+
+
+def at_guest() -> Backend:
+    """Under the other kernel: what has come over the tap."""
+    return Backend("the wire", lambda: received_bytes(Path("/proc/net/dev"), _GUEST_DEVICE))
 
 
 def warm(folder: Path) -> None:
