@@ -104,7 +104,8 @@ class Loads:
             done = subprocess.run(
                 line, capture_output=True, text=True, timeout=self._limit_s, check=False
             )
-            status, document = done.returncode, json.loads(done.stdout)
+            status = done.returncode
+            document = json.loads(done.stdout)
         except subprocess.TimeoutExpired:
             problem = f"more than {self._limit_s:g} s"
         except ValueError:

@@ -52,10 +52,11 @@ def listing(folder: Path, prefix: str) -> str:
 
 
 def _etag(path: Path) -> str:
-    """Changes with the file; a sum of its bytes would have to read them."""
+    """Changes with the file. Without the end, which says that it came in parts, clients would take
+    it for the MD5 of the contents, and refuse these."""
     status = path.stat()
     text = f"{path.name} {status.st_size} {status.st_mtime_ns}"
-    return f'"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}"'
+    return f'"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}-1"'
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -168,6 +168,7 @@ def test_the_bucket_lists_and_gives_whole_objects(bucket: str) -> None:
     assert "b.json" not in text
     with urllib.request.urlopen(f"{bucket}/a.safetensors", timeout=HANG_SECONDS) as answer:
         assert answer.status == 200 and answer.read() == bytes(range(100))
+        assert answer.headers["ETag"].endswith('-1"'), "no MD5"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{bucket}/../passwd", timeout=HANG_SECONDS)
 
