@@ -143,7 +143,11 @@ class Matrix:
         """What row.py says, until it ends or is quiet for longer than a load may take."""
         line = [*_NAMESPACES, sys.executable, str(HERE / "row.py")]
         with subprocess.Popen(
-            [*line, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*line, json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C ends the matrix, and that ends the row in order
         ) as process:
             assert process.stdin is not None and process.stdout is not None
             watch = Watch(process, self.setting.limit_s + _UP_AND_DOWN_S)

@@ -90,12 +90,12 @@ class Stage:
     @contextmanager
     def wire(self) -> Iterator[Backend]:
         """The way between server and client; bytes are counted at the client's end of it."""
-        with self._started(["unshare", "--net", "sleep", "infinity"], "client") as client:
+        with self.started(["unshare", "--net", "sleep", "infinity"], "client") as client:
             wait_until(lambda: _network_of(client.pid) != _network_of(os.getpid()), client)
             self._client = client.pid
             figures = (str(client.pid), str(self.rate_mb_per_s), str(self.round_trip_ms))
             line = [sys.executable, str(HERE / "delayed_wire.py"), *figures]
-            with self._started(line, "wire", talks=True) as wire:
+            with self.started(line, "wire", talks=True) as wire:
                 assert wire.stdout is not None
                 if not wire.stdout.readline():
                     raise NotUpError(self.said("wire"))
@@ -152,7 +152,7 @@ class Stage:
         """A program that listens at SERVER; in the root, where it is of a package."""
         warm(self.data)
         line = ["chroot", str(self.root), *words] if packaged else words
-        with self._started(line, "server") as server:
+        with self.started(line, "server") as server:
             wait_until(lambda: _listens(port), server, lambda: self.said("server"))
             yield
 
@@ -167,7 +167,7 @@ class Stage:
             line = ["nsenter", f"--net=/proc/{self._client}/ns/net", *line]
         point = self.outside(at)
         with ExitStack() as stack:
-            client = stack.enter_context(self._started(line, "mount"))
+            client = stack.enter_context(self.started(line, "mount"))
             stack.callback(unmount, point, client)
             wait_until(lambda: is_mounted(point), client, lambda: self.said("mount"))
             yield
@@ -184,7 +184,7 @@ class Stage:
         return text.splitlines()[-1] if text else f"the {name} said nothing"
 
     @contextmanager
-    def _started(
+    def started(
         self, line: Sequence[str], name: str, *, talks: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
         """What it says goes to a log. `talks`: but its standard output, and it listens."""
@@ -194,6 +194,7 @@ class Stage:
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else log,
                 stderr=log,
+                start_new_session=True,  # Samba's ends its whole process group
             )
         try:
             yield process

@@ -40,6 +40,7 @@ from judged import (
 )
 from loop_device import attached
 from packages import PackageRoot
+from stage import NotUpError, Stage, wait_until
 
 MATRIX = REPOSITORY / "benchmarks" / "filesystems"
 SETTING = Setting(100 * MIB, rate_mb_per_s=100, round_trip_ms=4)
@@ -227,6 +228,21 @@ def backing_of(loop: str) -> str:
         return Path(f"/sys/block/{loop}/loop/backing_file").read_text().strip()
     except FileNotFoundError:
         return ""
+
+
+def test_a_program_that_ends_its_process_group_ends_no_one_else(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "root", tmp_path / "data", tmp_path / "work", 100, 4)
+    with stage.started(["sh", "-c", "kill -TERM 0"], "server") as server:
+        assert server.wait(HANG_SECONDS) == -signal.SIGTERM
+
+
+def test_a_program_that_ends_leaves_its_last_words(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "root", tmp_path / "data", tmp_path / "work", 100, 4)
+    with (
+        stage.started(["sh", "-c", "echo one; echo no such key >&2"], "server") as server,
+        pytest.raises(NotUpError, match=r"^no such key$"),
+    ):
+        wait_until(lambda: False, server, lambda: stage.said("server"))
 
 
 def test_a_forked_rank_that_fails_leaves_its_words_and_its_status(tmp_path: Path) -> None:
