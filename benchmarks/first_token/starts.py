@@ -31,6 +31,7 @@ _LOADED = {
     "sglang": re.compile(r"Load weight end\. elapsed=([0-9.]+)"),
 }
 _OURS = "Shardahead loads"
+_SHOWN = 300  # of a line of an engine that has failed: some are pages long
 _ENVIRON = {
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
@@ -90,7 +91,7 @@ class Said:
         return [(at, float(match[1])) for at, match in found if match]
 
     def tail(self) -> str:
-        return "\n".join(line for _, line in self.lines[-40:])
+        return "\n".join(line[:_SHOWN] for _, line in self.lines[-40:])
 
 
 def run(case: Case, python: Path, checkpoint: Path, variant: str, prompts: Path, log: Path) -> Run:
@@ -183,10 +184,21 @@ def environ(case: Case, variant: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("SHARDAHEAD_")}
     if case.engine == "sglang":
         own["PYTHONPATH"] = str(HERE / "stand_in")
+        own["SGLANG_CPU_OMP_THREADS_BIND"] = processors(case.ranks)
     else:
         own.pop("PYTHONPATH", None)
     threads = {"OMP_NUM_THREADS": "1" if case.ranks > 1 else "2"}
     return {**own, **_ENVIRON, **threads, **VARIANTS[variant]}
+
+
+def processors(ranks: int) -> str:
+    """A part of them for each rank: SGLang divides them by itself only where they have as many
+    nodes of memory.
+    """
+    all_of_them = sorted(os.sched_getaffinity(0))
+    each = max(1, len(all_of_them) // ranks)
+    parts = [all_of_them[each * rank : each * (rank + 1)] for rank in range(ranks)]
+    return "|".join(",".join(map(str, part or all_of_them[:1])) for part in parts)
 
 
 def free_port() -> int:

@@ -146,6 +146,17 @@ def test_variables_of_ours_reach_no_engine_but_to_switch_off(
             assert ours == ({"SHARDAHEAD_DISABLE"} if variant == "switched off" else set())
 
 
+@pytest.mark.parametrize(
+    ("here", "ranks", "shared_out"),
+    [({0, 1}, 1, "0,1"), ({0, 1}, 2, "0|1"), ({2, 5, 7, 9, 11}, 2, "2,5|7,9"), ({3}, 2, "3|3")],
+)
+def test_each_rank_has_processors(
+    monkeypatch: pytest.MonkeyPatch, here: set[int], ranks: int, shared_out: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: here)
+    assert starts.processors(ranks) == shared_out
+
+
 def figures(case: str, variant: str, seconds: float, tokens: list[int]) -> dict[str, Any]:
     return {
         "case": case,
