@@ -23,9 +23,9 @@ class Parser(argparse.ArgumentParser):
         else:
             super()._print_message(message, file)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
         """What a command does not know it says itself: it knows what is near."""
-        options, unknown = super().parse_known_args(args, namespace)
+        options, unknown = super().parse_known_args(*args, **named)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return options, unknown

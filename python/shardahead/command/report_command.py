@@ -181,7 +181,7 @@ def _figures(load: Load) -> list[Row]:
 def _limit(load: Load) -> list[Row]:
     """What is known to have kept it from being faster."""
     found = {each.report.get("limited_by", "unknown") for each in load.processes} - {"unknown"}
-    names = sorted(_LIMITS.get(each, each) for each in found)
+    names = sorted(_LIMITS.get(each, str(each)) for each in found)
     return [("limited by", printable(", ".join(names)))] if names else []
 
 
