@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <functional>
 #include <tuple>
 #include <utility>
@@ -171,7 +172,7 @@ class Prefetch {
 
   // False, at once, where another of this node was misled: then these bytes may be wrong as well.
   bool fetch_unless_misled(std::uint32_t file, std::uint64_t offset, std::uint64_t length) {
-    struct Misled {};
+    struct Misled : std::exception {};
     const auto look = [this] {
       if (engine_->told_misled()) throw Misled();
       check_signals();
