@@ -264,8 +264,9 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         listed.append(os.path.abspath(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", counted)
-    shards, _ = resolve_typed([str(tmp_path / "m")])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", counted)
+        shards, _ = resolve_typed([str(tmp_path / "m")])
     assert [os.path.basename(shard.path) for shard in shards] == ["1.safetensors", "2.safetensors"]
     assert listed == [str(tmp_path / "m")]
 

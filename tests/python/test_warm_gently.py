@@ -239,7 +239,7 @@ def test_nice_reaches_the_workers(file: Path) -> None:
     for words, expected in (([], os.getpriority(os.PRIO_PROCESS, 0)), (["--nice"], 19)):
         process = start_python(NICE, "warm", "--json", "--rate-limit", "1", *words, str(file))
         assert process.stderr is not None
-        line = process.stderr.readline()
+        line = next(line for line in process.stderr if line.startswith("{"))
         process.send_signal(signal.SIGTERM)
         done = finish(process)
         assert nice_of_workers(line) == {expected}
