@@ -90,6 +90,7 @@ def main() -> int:
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(folder / "cache")}
     flags = ["-target", options.target, "-std=c++20", "-fPIC", "-pthread", "-I", "csrc"]
     flags += ["-I", "benchmarks/bench", "-isystem", "benchmarks/bench/third_party"]
+    flags += ["-isystem", "csrc/third_party"]
     flags += ['-DSHARDAHEAD_VERSION="0"', "-DCXXOPTS_NO_REGEX=true"]
     flags += ["-g0", "-fno-sanitize=all"]  # of which Zig's defaults are the opposite; nothing runs
 

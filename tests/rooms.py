@@ -67,7 +67,11 @@ def core_rooms(root: Path, problems: list[str]) -> list[Room]:
             order.append(name)
     rooms = [_read_room(root / "csrc" / name, problems) for name in order]
     by_name = {room.name: room for room in rooms}
-    files = sorted(path for path in (root / "csrc").rglob("*") if path.suffix in (".h", ".cpp"))
+    files = sorted(
+        path
+        for path in (root / "csrc").rglob("*")
+        if path.suffix in (".h", ".cpp") and "third_party" not in path.parts
+    )
     for path in files:
         where = path.relative_to(root).as_posix()
         if path.suffix == ".cpp" and where not in listed:

@@ -98,6 +98,7 @@ void bind_prefetch(py::module_& module);
 void bind_tensor_reader(py::module_& module);
 void bind_residency(py::module_& module);
 void bind_kept_file(py::module_& module);
+void bind_block_copy(py::module_& module);
 void bind_mount(py::module_& module);
 void bind_memory(py::module_& module);
 void bind_loader_progress(py::module_& module);

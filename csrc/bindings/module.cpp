@@ -38,6 +38,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   bind_tensor_reader(module);
   bind_residency(module);
   bind_kept_file(module);
+  bind_block_copy(module);
   bind_mount(module);
   bind_memory(module);
   bind_loader_progress(module);
