@@ -23,6 +23,8 @@ from shardahead.prefetch.options import Options
 from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import prefetch_files
+from shardahead.replica.stage import replica_of, stage
+from shardahead.replica.whole_replica import Replica, ReplicaFile
 from shardahead.version import __version__
 from shardahead.weights.checkpoint_pass import LoadProgress, Weight
 from shardahead.weights.iterators import (
@@ -50,6 +52,8 @@ __all__ = [
     "Part",
     "PrefetchHandle",
     "Progress",
+    "Replica",
+    "ReplicaFile",
     "Report",
     "Shard",
     "Slices",
@@ -66,7 +70,9 @@ __all__ = [
     "prefetch_files",
     "prefetching",
     "pt_weights_iterator",
+    "replica_of",
     "residency",
     "safetensors_weights_iterator",
+    "stage",
     "tensor_ranges",
 ]

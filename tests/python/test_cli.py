@@ -228,7 +228,7 @@ def test_no_command_and_an_unknown_one() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "(warm, status, evict, plan, doctor, bench, report, completion)"),
+        ([], "(warm, status, evict, stage, plan, doctor, bench, report, completion)"),
         (["wram", "m"], "; did you mean warm?"),
         (["warm", "--thread", "abc", "m"], "--threads: not a whole number: 'abc' (1 to 256)"),
         (["warm", "--rate-limits", "1MB", "m"], "; did you mean --rate-limit?"),

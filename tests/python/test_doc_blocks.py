@@ -1,7 +1,7 @@
 """Every block of code in the documents is run, parsed, or marked as needing what is not here.
 
 Python runs in one process, which makes small checkpoints first, the commands in another; paths
-below /models and /runs mean those. A block that is neither run nor marked fails.
+below /models, /runs and /local/models mean those. A block that is neither run nor marked fails.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import configparser
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,7 @@ for folder in ("m", "lora"):
     save_file({name: torch.ones(64, 64) for name in names},
               root / "models" / folder / "model.safetensors")
 (root / "models" / "m" / "config.json").write_text("{}")
+(root / "local").mkdir()
 pipeline = root / "models" / "pipeline"
 (pipeline / "unet").mkdir(parents=True)
 save_file({"weight": torch.ones(64)}, pipeline / "unet" / "diffusion_pytorch_model.safetensors")
@@ -129,9 +131,10 @@ Path(sys.argv[1], "failed.json").write_text(json.dumps(failed))
 
 
 def here(text: str, root: Path) -> str:
-    for folder in ("/models", "/runs"):
-        text = text.replace(folder, f"{root}{folder}")
-    return text
+    parts = [
+        re.sub(r"/(?:models|runs)\b", rf"{root}\g<0>", part) for part in text.split("/local/models")
+    ]
+    return f"{root}/local".join(parts)
 
 
 def of(*languages: str, marked: bool | None = None) -> list[Block]:

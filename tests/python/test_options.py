@@ -43,10 +43,13 @@ FIELDS: dict[str, tuple[Any, Any, Any, str, Any]] = {
     "report": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
     "learn": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
     "learn_key": ("a", "prefill", "prefill", "decode", "decode"),
+    "replica": ("/tmp", Path("/run/x"), "/run/x", "/dev/shm/y", "/dev/shm/y"),
 }
 SIZES = ("block_size", "window_bytes", "inflight_bytes", "memory_budget_bytes")
 OF_THE_NODE = {"memory_budget_bytes", "board_folder", "rate_limit", "report"}  # no keywords
 OF_LOADERS = {"learn", "learn_key"}  # keywords where it is seen what is touched
+OF_ITERATORS = {"mode", "replica"}
+PATHS = {"board_folder", "report", "replica"}
 ITERATORS: list[Callable[..., Any]] = [
     shardahead.safetensors_weights_iterator,
     shardahead.buffered_multi_thread_safetensors_weights_iterator,
@@ -56,7 +59,7 @@ ENTRIES: list[Callable[..., Any]] = [prefetch_files, prefetching, weight_loader,
 
 
 def variable_of(field: str) -> str:
-    return f"SHARDAHEAD_{field.upper()}"
+    return f"SHARDAHEAD_{field.upper()}" + ("_FOLDER" if field == "replica" else "")
 
 
 # ---- the value ----
@@ -158,7 +161,7 @@ def test_the_environment_says_a_field(field: str, monkeypatch: pytest.MonkeyPatc
     assert Options.from_environment() == expected
 
 
-@pytest.mark.parametrize("field", sorted(FIELDS.keys() - {"board_folder", "report"} - OF_LOADERS))
+@pytest.mark.parametrize("field", sorted(FIELDS.keys() - PATHS - OF_LOADERS))
 def test_the_environment_is_checked_by_the_name_of_its_variable(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{variable_of(field)}\\b.*'nonsense'"):
         Options.from_environment({variable_of(field): "nonsense"})
@@ -218,7 +221,7 @@ def test_a_keyword_counts_before_options_before_the_environment(
 def test_keywords_are_the_fields(entry: Callable[..., Any]) -> None:
     own = inspect.signature(entry).parameters
     fields = inspect.signature(Options).parameters
-    missing = OF_THE_NODE if entry in ITERATORS else OF_THE_NODE | {"mode"}
+    missing = OF_THE_NODE if entry in ITERATORS else OF_THE_NODE | OF_ITERATORS
     if entry in (prefetch_files, weight_loader):
         missing = missing | OF_LOADERS
     assert set(fields) - set(own) == missing

@@ -35,7 +35,7 @@ def test_the_rooms_stand_on_floors() -> None:
     assert floors[: len(core)] == core
     assert set(floors[len(core) :]) == {
         *("integrations", "checkpointing", "command", "weights"),
-        *("prefetch", "node", "checkpoint"),
+        *("replica", "prefetch", "node", "checkpoint"),
     }
 
 

@@ -92,7 +92,8 @@ def test_the_rate_is_of_late_and_of_what_was_brought_in() -> None:
 
 
 def test_what_two_ranks_read_at_the_same_time_counts_once() -> None:
-    assert end_line(at(40, 1000 * MB, read=1200 * MB)).split(", ")[1] == "25 MB/s"
+    work = Work(files=1, local_rank=0, local_size=1, own_share=False)
+    assert end_line(work, at(40, 1000 * MB, read=1200 * MB)).split(", ")[1] == "25 MB/s"
     rate = RecentRate(5)
     rate.note(at(4, 100 * MB, read=120 * MB))
     assert rate.bytes_per_second == 25 * MB
@@ -101,15 +102,15 @@ def test_what_two_ranks_read_at_the_same_time_counts_once() -> None:
 def test_the_lines_of_a_run() -> None:
     work = Work(files=8, local_rank=0, local_size=4, own_share=False)
     assert begin_line(work, at(0, 0)) == "warm: 954 MiB, 8 shards, 4 local ranks"
-    assert running_line(at(10, 250 * MB), 25e6) == (
+    assert running_line(work, at(10, 250 * MB), 25e6) == (
         "warm: 238 MiB of 954 MiB (25.0 %), 25 MB/s, 30 s left"
     )
-    assert running_line(at(10, 250 * MB), 0) == "warm: 238 MiB of 954 MiB (25.0 %), 0 MB/s"
-    assert end_line(at(40, 1000 * MB)) == (
+    assert running_line(work, at(10, 250 * MB), 0) == "warm: 238 MiB of 954 MiB (25.0 %), 0 MB/s"
+    assert end_line(work, at(40, 1000 * MB)) == (
         "warm: 954 MiB of 954 MiB (100.0 %), 25 MB/s, ended after 40 s"
     )
     resident = at(0.002, 1000 * MB, read=0)
-    assert end_line(resident) == "warm: 954 MiB of 954 MiB (100.0 %), ended after 0.002 s"
+    assert end_line(work, resident) == "warm: 954 MiB of 954 MiB (100.0 %), ended after 0.002 s"
 
 
 def test_a_share_of_ones_own_is_called_so() -> None:

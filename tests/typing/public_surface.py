@@ -33,6 +33,8 @@ from shardahead import (
     Part,
     PrefetchHandle,
     Progress,
+    Replica,
+    ReplicaFile,
     Report,
     Shard,
     Slices,
@@ -48,8 +50,10 @@ from shardahead import (
     prefetch_files,
     prefetching,
     pt_weights_iterator,
+    replica_of,
     residency,
     safetensors_weights_iterator,
+    stage,
     tensor_ranges,
 )
 from shardahead.checkpointing import (
@@ -211,6 +215,19 @@ def readers(path: Path, options: Options) -> None:
     other = PrefetchingHuggingFaceStorageReader(str(path), 4, options=options)
     assert_type(other.prefetch, "PrefetchHandle | None")
     PrefetchingFileSystemReader(path, options=2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def replicas(path: Path, options: Options) -> None:
+    def told(progress: Progress) -> None:
+        assert_type(progress.done_bytes, int)
+
+    replica = stage("m", path, progress=told, options=options)
+    assert_type(replica, Replica)
+    assert_type(replica.files, tuple[ReplicaFile, ...])
+    assert_type(replica.paths, list[str])
+    assert_type(replica_of(path, "local"), "Replica | None")
+    safetensors_weights_iterator("m", replica=path)
+    stage("m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def this_node(path: Path) -> None:

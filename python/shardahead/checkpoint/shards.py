@@ -165,6 +165,13 @@ def _of_path(path: str, suffixes: Sequence[str] | None) -> Checkpoint:
     return Checkpoint(tuple(_looked_at([path])[0]))
 
 
+def require_shard(path: str) -> Shard:
+    """The regular file `path`, which is absolute, as a shard. Raises as `resolve_shards` does."""
+    status = _status(path)
+    refuse_irregular(status[0], path)
+    return Shard(path, *status[1:])
+
+
 def absolute_paths(paths: Iterable[PathLike]) -> list[str]:
     """As the paths of shards are."""
     return _absolute([os.fsdecode(path) for path in paths])

@@ -39,6 +39,7 @@ from shardahead.command.showing_options import (
     with_seconds,
 )
 from shardahead.command.showing_rank import shows
+from shardahead.command.stage_command import add_stage_options, stage
 from shardahead.command.standard_streams import (
     OutputError,
     complain,
@@ -161,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
         add_showing(residency)
         if name == "status":
             add_watching(residency)
+    add_stage_options(
+        _command(subparsers, "stage", stage, "copy a checkpoint to this node's own disk", paths="*")
+    )
     plan = _command(subparsers, "plan", commands.plan, "what warm would read, in which order")
     _add_sharing(plan)
     plan.add_argument(
@@ -206,7 +210,12 @@ class _Version(argparse.Action):
 
 
 def _command(
-    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], description: str
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    description: str,
+    *,
+    paths: str = "+",
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
@@ -217,7 +226,7 @@ def _command(
     )
     path: Any = parser.add_argument(
         "path",
-        nargs="+",
+        nargs=paths,
         metavar="PATH",
         help="a folder, an index, shards, a glob, or a repository in the Hugging Face cache",
     )

@@ -1,5 +1,5 @@
-"""Shows how far `warm` is, on standard error, while it waits for the end: a bar on a terminal, else
-one line now and then, as logs of batch systems and containers can bear.
+"""Shows how far `warm` or `stage` is, on standard error, while it waits for the end: a bar on a
+terminal, else one line now and then, as logs of batch systems and containers can bear.
 
 Nothing that cannot be written is a reason to read less. For the main thread.
 """
@@ -7,6 +7,7 @@ Nothing that cannot be written is a reason to read less. For the main thread.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +38,14 @@ _RATE_SECONDS = 5.0  # that a bar's rate is of
 _NARROW = 72  # a terminal of fewer columns has no room for every figure
 
 
+class Running(Protocol):
+    """What is waited for: it ends by itself."""
+
+    @property
+    def done(self) -> bool: ...
+    def progress(self) -> Progress: ...
+
+
 class _Shown(Protocol):
     def begin(self, progress: Progress) -> None: ...
     def look(self, progress: Progress) -> None: ...
@@ -49,14 +58,23 @@ def wait_showing(handle: PrefetchHandle, *, quiet: bool) -> None:
     if quiet:
         handle.wait()
         return
-    shown = _shown(_work_of(handle))
+
+    def wait(seconds: float) -> None:
+        with suppress(TimeoutError):
+            handle.wait(seconds)
+
+    show_until_done(handle, _work_of(handle), wait)
+
+
+def show_until_done(running: Running, work: Work, wait: Callable[[float], object]) -> None:
+    """Shows how far `running` is until it is done; `wait` waits for that, so long at most."""
+    shown = _shown(work)
     try:
-        shown.begin(handle.progress())
-        while not handle.done:
-            with suppress(TimeoutError):
-                handle.wait(_LOOK_SECONDS)
-            shown.look(handle.progress())
-        shown.end(handle.progress())
+        shown.begin(running.progress())
+        while not running.done:
+            wait(_LOOK_SECONDS)
+            shown.look(running.progress())
+        shown.end(running.progress())
     finally:
         shown.close()
 
@@ -89,10 +107,10 @@ class _Lines:
     def look(self, progress: Progress) -> None:
         self._rate.note(progress)
         if self._beat.is_due(progress.seconds):
-            complain(running_line(progress, self._rate.bytes_per_second))
+            complain(running_line(self._work, progress, self._rate.bytes_per_second))
 
     def end(self, progress: Progress) -> None:
-        complain(end_line(progress))
+        complain(end_line(self._work, progress))
 
     def close(self) -> None:
         pass
@@ -116,9 +134,9 @@ class _Bar:
             auto_refresh=False,
             expand=True,
         )
-        about = "warm"
+        about = work.name
         if work.own_share:
-            about = f"warm, rank {work.local_rank} of {work.local_size}"
+            about = f"{work.name}, rank {work.local_rank} of {work.local_size}"
         self._task = self._bars.add_task(about, done="", rate="", left="")
 
     def begin(self, progress: Progress) -> None:

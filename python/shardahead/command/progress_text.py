@@ -1,4 +1,4 @@
-"""What `warm` says while it runs, and when: rates and lines from the figures of a running prefetch.
+"""What `warm` and `stage` say while they run, and when: rates and lines from the figures so far.
 
 Pure: it is told the time, and neither waits nor prints (progress_shown.py does). One thread.
 """
@@ -14,15 +14,16 @@ from shardahead.units import counted, format_bytes, format_rate, format_seconds,
 
 @dataclass(frozen=True)
 class Work:
-    """What is being brought in. `files`: how many shards. `local_size`: how many ranks of this node
-    share it. `own_share`: the figures are of local rank `local_rank` alone, for no one counts those
-    of the node.
+    """What is being brought in, by the command of this `name`. `files`: how many shards.
+    `local_size`: how many ranks of this node share it. `own_share`: the figures are of local rank
+    `local_rank` alone, for no one counts those of the node.
     """
 
     files: int
     local_rank: int
     local_size: int
     own_share: bool
+    name: str = "warm"
 
     def text(self) -> str:
         if self.own_share:
@@ -71,17 +72,17 @@ class Beat:
 
 
 def begin_line(work: Work, progress: Progress) -> str:
-    return f"warm: {format_bytes(progress.planned_bytes)}, {work.text()}"
+    return f"{work.name}: {format_bytes(progress.planned_bytes)}, {work.text()}"
 
 
-def running_line(progress: Progress, rate: float) -> str:
-    parts = [f"warm: {of_planned(progress)}", format_rate(rate)]
+def running_line(work: Work, progress: Progress, rate: float) -> str:
+    parts = [f"{work.name}: {of_planned(progress)}", format_rate(rate)]
     return ", ".join([*parts, *([left] if (left := time_left(progress, rate)) else [])])
 
 
-def end_line(progress: Progress) -> str:
+def end_line(work: Work, progress: Progress) -> str:
     """With the rate of all of it, where anything was read."""
-    parts = [f"warm: {of_planned(progress)}"]
+    parts = [f"{work.name}: {of_planned(progress)}"]
     if came(progress):
         parts.append(format_rate(rate_of_all(progress)))
     return ", ".join([*parts, f"ended after {format_seconds(progress.seconds)}"])

@@ -21,7 +21,7 @@ def add_warm_options(parser: argparse.ArgumentParser) -> None:
     gentle = parser.add_argument_group("to leave room for others")
     gentle.add_argument(
         "--rate-limit",
-        type=_rate,
+        type=rate_argument,
         metavar="RATE",
         help="bytes per second that this node takes from storage on average: 200MB; 0: no limit",
     )
@@ -100,7 +100,7 @@ def doubtful_rate(rate_limit: int | None) -> str | None:
     )
 
 
-def _rate(text: str) -> int:
+def rate_argument(text: str) -> int:
     try:
         rate = parse_rate(text)
     except ValueError as error:

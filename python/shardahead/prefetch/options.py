@@ -48,6 +48,9 @@ _SIZES = {
     "memory_budget_bytes": (0, MOST_BYTES),
 }
 _RATES = {"rate_limit": (0, MOST_BYTES)}
+_FOLDERS = ("board_folder", "report", "learn", "replica")
+# Of options whose variable has another name.
+_VARIABLES = {"replica": "replica_folder"}
 _PARSERS = {**dict.fromkeys(_SIZES, parse_bytes), **dict.fromkeys(_RATES, parse_rate)}
 
 
@@ -80,6 +83,9 @@ class Options:
         weight iterators and `prefetching`.
     learn_key: loads of a checkpoint are alike where this is equal; by default where they are of the
         same rank of a job of the same size.
+    replica: a folder on this node's own disk, or in its memory, in which a copy of each checkpoint
+        is made while it is loaded, and from which later loads read it; by default there is none. Of
+        the weight iterators.
 
     `memory_budget_bytes`, `board_folder`, `rate_limit` and `report` are of the node rather than of
     a load, and no keywords of the entries. In full: docs/settings.md. Raises ValueError with the
@@ -100,6 +106,7 @@ class Options:
     report: str | os.PathLike[str] | None = None
     learn: str | os.PathLike[str] | None = None
     learn_key: str | None = None
+    replica: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -128,7 +135,8 @@ class PrefetchOptions:
     of the files (fitted_blocks.py). `window_bytes` 0 means no limit, None that memory decides;
     `inflight_bytes` 0 that it is found by measuring; `rate_limit_bytes_per_s` 0 that there is none;
     `memory_budget_bytes` None that the machine and its cgroups are asked; `report` None that no
-    file is written, `learn` None that nothing is learned; without a `learn_key` the rank counts.
+    file is written, `learn` None that nothing is learned; without a `learn_key` the rank counts;
+    `replica` None that no copy is made or looked for.
     """
 
     threads: int
@@ -144,6 +152,7 @@ class PrefetchOptions:
     report: str | None = None
     learn: str | None = None
     learn_key: str | None = None
+    replica: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def settings_in_force(environ: Mapping[str, str] | None = None) -> tuple[Setting
 
 def _variable_of(name: str, environ: Mapping[str, str]) -> str:
     """The variable that says what this option is; "" where none does."""
-    variable = PREFIX + name.upper()
+    variable = _variable(name)
     names = [variable, variable + "_MB"] if name == "block_size" else [variable]
     return next((each for each in names if environ.get(each)), "")
 
@@ -236,6 +245,7 @@ def resolve_options(
         report=found["report"],
         learn=found["learn"],
         learn_key=found["learn_key"],
+        replica=found["replica"],
     )
 
 
@@ -256,9 +266,13 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
+def _variable(name: str) -> str:
+    return PREFIX + _VARIABLES.get(name, name).upper()
+
+
 def _from_environment(name: str, environ: Mapping[str, str]) -> Any:
     """What the variable of this option says; None where it is not set, or empty."""
-    variable = PREFIX + name.upper()
+    variable = _variable(name)
     unit = ""
     if name == "block_size" and not environ.get(variable):
         variable, unit = variable + "_MB", "MiB"
@@ -281,7 +295,7 @@ def _checked(option: str, value: object, name: str) -> object:
     """The value of this option as it is kept. Errors call it `name`."""
     if option in _CHOICES:
         return _choice(name, value, _CHOICES[option])
-    if option in ("board_folder", "report", "learn"):
+    if option in _FOLDERS:
         return _folder(name, value)
     if option == "learn_key":
         return _key(name, value)

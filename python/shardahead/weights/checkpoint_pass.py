@@ -30,6 +30,7 @@ from shardahead.prefetch.options import (
     resolve_options,
 )
 from shardahead.prefetch.start import start_prefetch
+from shardahead.replica.beside_load import replicated
 
 if TYPE_CHECKING:
     import torch
@@ -80,12 +81,14 @@ class CheckpointPass:
         self.mode: str = "mmap" if is_disabled() else resolve_mode(options)
         self.options: PrefetchOptions = resolve_options(options)
         self.parts: AskedParts = AskedParts(slices)
+        self._prefetches = prefetch and not is_disabled()
+        self._where = local_topology(local_rank=topology[0], local_size=topology[1])
         checkpoint = resolve_checkpoint(files, suffixes)
+        if self._prefetches:
+            checkpoint = replicated(checkpoint, self.options, self._where)
         self.shards: tuple[Shard, ...] = checkpoint.shards
         self.wants: Wanted = Wanted(checkpoint, names, strict=strict, sliced=self.parts.listed)
         self.prefetch: PrefetchConsumer | None = None
-        self._prefetches = prefetch and not is_disabled()
-        self._where = local_topology(local_rank=topology[0], local_size=topology[1])
         self.progress = progress
         self.drop_after: bool = _checked_drop_after(
             drop_after,

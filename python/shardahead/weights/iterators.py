@@ -100,6 +100,7 @@ def safetensors_weights_iterator(
     mode: Mode | None = None,
     learn: str | os.PathLike[str] | None = None,
     learn_key: str | None = None,
+    replica: str | os.PathLike[str] | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,
@@ -138,6 +139,10 @@ def safetensors_weights_iterator(
         handed out; the rest of it comes in as it is touched, as through any mapping, and what
         cannot be read of it raises SIGBUS. In mode "pread" tensors are read, and count as touched,
         as a whole.
+    replica: a folder on this node's own disk, or in its memory. Where the whole copy of this
+        version of the checkpoint lies there, it is read; else one process of this node makes one
+        beside the load, and goes on after it: `stage`, and docs/staging.md. Nothing of it can fail
+        the load. With `prefetch` only.
     drop_after: drop the files from the page cache at the end, when no local rank is at them any
         more. With several ranks that takes the prefetch and its "dynamic" partition: ValueError
         without.
@@ -183,6 +188,7 @@ def buffered_multi_thread_safetensors_weights_iterator(
     mode: Mode | None = None,
     learn: str | os.PathLike[str] | None = None,
     learn_key: str | None = None,
+    replica: str | os.PathLike[str] | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,

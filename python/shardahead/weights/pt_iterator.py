@@ -70,6 +70,7 @@ def pt_weights_iterator(
     mode: Mode | None = None,
     learn: str | os.PathLike[str] | None = None,
     learn_key: str | None = None,
+    replica: str | os.PathLike[str] | None = None,
     drop_after: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     options: Options | None = None,
@@ -106,8 +107,8 @@ def pt_weights_iterator(
         that cannot be mapped: those of before torch 1.6; archives with compressed, unaligned or
         doubled records, in the other byte order, or with sparse or quantized tensors; and those of
         which memory, or a missing /proc, allows no mapping, which is said once.
-    learn, learn_key: as for `safetensors_weights_iterator`; what is touched of a tensor counts as
-        long as the iteration goes on.
+    learn, learn_key, replica: as for `safetensors_weights_iterator`; what is touched of a tensor
+        counts as long as the iteration goes on.
     drop_after: as for `safetensors_weights_iterator`; what is still held of a file keeps all of it.
     progress: called after each tensor with a LoadProgress, in bytes of files: which tensors there
         are is not known before. Those of one file that are wanted share its bytes by their size.

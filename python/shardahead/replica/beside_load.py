@@ -1,0 +1,76 @@
+"""What a load makes of `replica=`: it reads the whole replica of its checkpoint, where there is
+one; else its process makes one beside it, unless another does, and goes on after the load.
+
+Nothing here fails a load: what goes wrong is said once, in the log. Any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from shardahead.checkpoint.errors import CheckpointError
+from shardahead.checkpoint.shards import Checkpoint, Shard, require_shard
+from shardahead.node.launcher import LocalTopology
+from shardahead.prefetch.options import PrefetchOptions
+from shardahead.replica.original import look_at
+from shardahead.replica.replica_folder import find_replica
+from shardahead.replica.stage import StageRun, folder_of
+from shardahead.replica.staging import StagingStoppedError
+from shardahead.units import format_bytes, printable
+
+logger = logging.getLogger("shardahead")
+
+_said: set[str] = set()
+
+
+def replicated(
+    checkpoint: Checkpoint, options: PrefetchOptions, topology: LocalTopology
+) -> Checkpoint:
+    """The checkpoint as the load is to read it: with the shards of its replica in
+    `options.replica`, or as it is.
+    """
+    if options.replica is None:
+        return checkpoint
+    try:
+        folder = folder_of(options.replica)
+        found = find_replica(look_at(checkpoint.shards), folder)
+        if found is not None:
+            shards = tuple(require_shard(path) for path in found.paths)
+            return replace(checkpoint, shards=shards)
+        _stage_beside(checkpoint.shards, folder, options, topology)
+    except (OSError, CheckpointError, RuntimeError) as error:
+        _say(options.replica, error)
+    return checkpoint
+
+
+def _stage_beside(
+    shards: Sequence[Shard], folder: str, options: PrefetchOptions, topology: LocalTopology
+) -> None:
+    run = StageRun(shards, folder, options, (topology.rank, topology.size), waits=False)
+    run.start(lambda: _tell(folder, run))
+
+
+def _tell(folder: str, run: StageRun) -> None:
+    try:
+        replica = run.result()
+    except StagingStoppedError:  # another process does it, or the exit has come
+        return
+    except Exception as error:
+        _say(folder, error)
+        return
+    if not run.was_there:
+        logger.info(
+            "%s is staged: %s, from which the next load reads",
+            printable(replica.path),
+            format_bytes(replica.size_bytes),
+        )
+
+
+def _say(folder: str, error: BaseException) -> None:
+    message = f"no replica in {printable(os.fspath(folder))}, the load goes on without: {error}"
+    if message not in _said:
+        _said.add(message)
+        logger.warning("%s", message)
