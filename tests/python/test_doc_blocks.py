@@ -46,6 +46,7 @@ KNOWN_NEEDS = {
     "ray",
     "reports of loads",
     "root",
+    "several nodes",
     "sglang",
     "tensorrt_llm",
     "transformers",

@@ -103,6 +103,18 @@ def test_a_command_prints_what_its_schema_says(path: bytes, name: str) -> None:
     check(found, name)
 
 
+def test_a_stage_prints_what_its_schema_says(path: bytes, tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    words = ("--json", "--to", tmp_path / "local")
+    staged = command("stage", os.path.dirname(path), *words)
+    check(staged, "stage")
+    assert os.path.exists(os.path.join(os.fsencode(staged["path"]), NAME))
+    for which in ("--list", "--verify"):
+        found = command("stage", which, *words)
+        check(found, "stage")
+        assert os.fsencode(found["replicas"][0]["source"]) == os.path.dirname(path)
+
+
 @pytest.mark.parametrize("name", ["status", "evict", "plan"])
 def test_paths_can_be_given_back(path: bytes, name: str) -> None:
     found = command(name, "--json", path)

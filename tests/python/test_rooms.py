@@ -35,7 +35,7 @@ def test_the_rooms_stand_on_floors() -> None:
     assert floors[: len(core)] == core
     assert set(floors[len(core) :]) == {
         *("integrations", "checkpointing", "command", "weights"),
-        *("replica", "prefetch", "node", "checkpoint"),
+        *("cluster", "replica", "prefetch", "node", "checkpoint"),
     }
 
 

@@ -1,4 +1,4 @@
 """What is typed, and what it shows.
 
-Imports: `checkpoint`, `node`, `prefetch`, `replica`.
+Imports: `checkpoint`, `cluster`, `node`, `prefetch`, `replica`.
 """

@@ -7,18 +7,22 @@ One thread, which signals interrupt (endings.py): what may wait for storage is d
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from shardahead.arguments import parse_count
+from shardahead.cluster.exchange import Exchange, Job, joining
+from shardahead.cluster.secret import VARIABLE, secret_in
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.json_documents import json_text
 from shardahead.command.progress_shown import show_until_done
 from shardahead.command.progress_text import Work
 from shardahead.command.results import DONE, finish
+from shardahead.command.standard_streams import complain
 from shardahead.command.tables import Row, showable, table_of
 from shardahead.command.typed_files import shards_of
 from shardahead.command.warm_options import rate_argument
@@ -30,6 +34,7 @@ from shardahead.replica.replica_folder import Listed, listed
 from shardahead.replica.replica_lock import take_lock
 from shardahead.replica.room import lies_in_memory
 from shardahead.replica.stage import StageRun, damaged_blocks, folder_of
+from shardahead.replica.staging import Staging
 from shardahead.replica.whole_replica import Replica
 from shardahead.units import counted, format_bytes, format_rate, format_seconds, quoted
 
@@ -52,6 +57,16 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
         help="read replicas and compare every block with what was copied: those of PATH, or all",
     )
     what.add_argument("--remove", action="store_true", help="remove the replicas of PATH")
+    nodes = parser.add_argument_group(
+        "several nodes", "that stage the same read each block from storage once, and send it on"
+    )
+    nodes.add_argument(
+        "--rendezvous", metavar="HOST:PORT", help="where they meet: an address of one of them"
+    )
+    nodes.add_argument("--nodes", type=_threads, metavar="M", help="how many there are")
+    nodes.add_argument(
+        "--node-rank", type=parse_count, metavar="I", help="this one's number (default: by arrival)"
+    )
     parser.add_argument("--threads", type=_threads, metavar="N", help="as of warm")
     parser.add_argument(
         "--rate-limit",
@@ -87,7 +102,10 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
     shards = interruptibly(partial(shards_of, options))
     chosen = resolve_options(Options(threads=options.threads, rate_limit=options.rate_limit))
     where = local_topology()
-    run = StageRun(shards, folder, chosen, (where.rank, where.size))
+    exchanges: list[Exchange] = []
+    run = StageRun(
+        shards, folder, chosen, (where.rank, where.size), join=_joining(options, exchanges)
+    )
     ended: KeyboardInterrupt | None = None
     replica: Replica | None = None
     reason: str | None = None
@@ -110,17 +128,49 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
     if not options.shows:
         return finish("", reason, ended, complains=False)
     if options.json:
-        text = json_text("stage", _document(run, replica, reason))
+        text = json_text("stage", _document(run, replica, reason, exchanges))
     else:
-        text = _line(run, replica)
+        text = _line(run, replica, exchanges)
     return finish(text, reason, ended)
 
 
-def _line(run: StageRun, replica: Replica | None) -> str:
+def _joining(
+    options: argparse.Namespace, exchanges: list[Exchange]
+) -> Callable[[Staging], Exchange] | None:
+    """How it takes part in a job of several nodes, where it is to; each exchange that begins is
+    added to `exchanges`. Raises ValueError for options that do not go together.
+    """
+    if options.rendezvous is None:
+        if options.nodes is not None or options.node_rank is not None:
+            raise ValueError("--nodes and --node-rank are of several nodes: add --rendezvous")
+        return None
+    if options.nodes is None:
+        raise ValueError("--rendezvous takes --nodes M: how many there are")
+    if importlib.util.find_spec("torch") is None:
+        raise ValueError("--rendezvous needs torch: pip install torch")
+    secret = secret_in(os.environ)
+    if secret is None and options.shows:
+        complain(
+            f"without {VARIABLE} whoever reaches {options.rendezvous} may take part: the network "
+            "must be trusted"
+        )
+    job = Job(options.rendezvous, options.nodes, options.node_rank, secret or b"")
+    begin = joining(job)
+
+    def join(staging: Staging) -> Exchange:
+        exchanges.append(begin(staging))
+        return exchanges[-1]
+
+    return join
+
+
+def _line(run: StageRun, replica: Replica | None, exchanges: Sequence[Exchange]) -> str:
     progress = run.progress()
     if run.was_there and replica is not None:
         return f"stage: {quoted(replica.path)} is there: {format_bytes(replica.size_bytes)}"
-    copied, kept = progress.node_read_bytes, progress.done_bytes - progress.node_read_bytes
+    received = run.received_bytes
+    copied = progress.node_read_bytes
+    kept = progress.done_bytes - copied - received
     parts = []
     if copied or not kept:
         rate = format_rate(copied / progress.seconds) if progress.seconds > 0 else "at once"
@@ -128,6 +178,8 @@ def _line(run: StageRun, replica: Replica | None) -> str:
         limit = describe_limit(report.limited_by, "--rate-limit") if report is not None else ""
         seconds = format_seconds(progress.seconds)
         parts.append(f"{format_bytes(copied)} in {seconds}, {rate}{limit}")
+    if exchanges:
+        parts.append(_of_nodes(received, exchanges[-1]))
     if kept:
         parts.append(f"{format_bytes(kept)} were there")
     if replica is None:
@@ -139,14 +191,28 @@ def _line(run: StageRun, replica: Replica | None) -> str:
     return f"stage: {'; '.join(parts)}"
 
 
-def _document(run: StageRun, replica: Replica | None, reason: str | None) -> dict[str, Any]:
+def _of_nodes(received_bytes: int, exchange: Exchange) -> str:
+    figures = exchange.figures
+    text = f"{format_bytes(received_bytes)} from {counted(figures.met, 'other node')}"
+    text += f", {format_bytes(figures.sent_bytes)} sent"
+    if figures.wrong_blocks:
+        text += f", {counted(figures.wrong_blocks, 'wrong block')}"
+    return text + (f" (alone in the end: {figures.alone})" if figures.alone else "")
+
+
+def _document(
+    run: StageRun, replica: Replica | None, reason: str | None, exchanges: Sequence[Exchange]
+) -> dict[str, Any]:
     progress, report = run.progress(), run.report()
+    received = run.received_bytes
     return {
         "path": None if replica is None else replica.path,
         "source": None if replica is None else replica.source,
         "size_bytes": progress.planned_bytes,
         "copied_bytes": progress.node_read_bytes,
-        "kept_bytes": progress.done_bytes - progress.node_read_bytes,
+        "kept_bytes": progress.done_bytes - progress.node_read_bytes - received,
+        "received_bytes": received,
+        "exchange": vars(exchanges[-1].figures) if exchanges else None,
         "was_there": run.was_there,
         "seconds": progress.seconds,
         "limited_by": "unknown" if report is None else report.limited_by,

@@ -76,6 +76,15 @@ class Original:
             found.update(repr(text).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 
+    @property
+    def contents(self) -> str:
+        """The same without times, which differ from one mount to another."""
+        found = hashlib.sha256()
+        for file in self.files:
+            text = (file.name, file.size_bytes, file.digest)
+            found.update(repr(text).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
 
 def look_at(shards: Sequence[Shard]) -> Original:
     """The original that these shards are. Raises OSError, with errno and filename, where one cannot

@@ -30,7 +30,12 @@ from shardahead.prefetch.report import Report
 from shardahead.replica.original import Original, beside, look_at
 from shardahead.replica.replica_folder import Place, find_replica, place_of
 from shardahead.replica.replica_lock import ReplicaLock, take_lock
-from shardahead.replica.staging import Staging, StagingStoppedError, copy_beside
+from shardahead.replica.staging import (
+    OtherNodes,
+    Staging,
+    StagingStoppedError,
+    copy_beside,
+)
 from shardahead.replica.whole_replica import Replica, write_document
 from shardahead.units import quoted
 
@@ -125,10 +130,12 @@ class StageRun:
         topology: tuple[int, int],
         *,
         waits: bool = True,
+        join: Callable[[Staging], OtherNodes] | None = None,
     ) -> None:
         self._shards = tuple(shards)
         self._folder = folder
         self._waits = waits
+        self._join = join
         self._options = options
         self._topology = topology
         self._began_seconds = time.monotonic()
@@ -186,6 +193,11 @@ class StageRun:
         figures = self._staging.figures
         return Progress(planned, figures.done_bytes, figures.copied_bytes, seconds)
 
+    @property
+    def received_bytes(self) -> int:
+        """From other nodes."""
+        return 0 if self._staging is None else self._staging.figures.received_bytes
+
     def report(self) -> Report | None:
         """Of the prefetch, once it has ended; None where there was none."""
         return None if self._staging is None else self._staging.report
@@ -212,7 +224,9 @@ class StageRun:
                 self.was_there = True
                 return _refreshed(found, original)
             where = local_topology(local_rank=self._topology[0], local_size=self._topology[1])
-            self._staging = Staging(self._shards, original, place, self._options, where)
+            self._staging = Staging(
+                self._shards, original, place, self._options, where, join=self._join
+            )
             if self._stopped.is_set():
                 raise StagingStoppedError
             return self._staging.run()

@@ -12,10 +12,12 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from shardahead.checkpoint.opening import open_regular
 from shardahead.checkpoint.shards import Shard, was_replaced
@@ -25,7 +27,7 @@ from shardahead.prefetch.options import PrefetchOptions
 from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import start_prefetch
 from shardahead.replica import blocks_there, replica_folder, whole_replica
-from shardahead.replica.blocks_there import BlocksThere, create_blocks, open_blocks
+from shardahead.replica.blocks_there import ABSENT, BlocksThere, create_blocks, open_blocks
 from shardahead.replica.copies import Copies
 from shardahead.replica.layout import Block, Layout
 from shardahead.replica.original import BesideFile, Original, beside, look_at
@@ -42,6 +44,8 @@ _COPY_THREADS_WITHOUT_CACHE = 8
 #: After so many bytes what was copied is made safe from a crash.
 SYNC_BYTES = 512 << 20
 _MOST_ERRORS = 16
+_WAIT_SECONDS = 0.05  # for other nodes
+_NOTE_SECONDS = 0.2  # between two looks at what came of them
 
 
 class StagingStoppedError(Exception):
@@ -58,10 +62,31 @@ class StagingFigures:
     kept_bytes: int = 0
     copied_bytes: int = 0
     errors: list[OSError] = field(default_factory=list)
+    #: Of those that other nodes have sent.
+    received_bytes: int = 0
 
     @property
     def done_bytes(self) -> int:
-        return self.kept_bytes + self.copied_bytes
+        return self.kept_bytes + self.copied_bytes + self.received_bytes
+
+
+class OtherNodes(Protocol):
+    """The other nodes of a job, which read what this one need not (cluster/exchange.py)."""
+
+    def to_read(self, absent: Sequence[int]) -> list[int]:
+        """What of these blocks is this node's to read."""
+
+    def has_read_all(self, read_all: bool) -> None:
+        """Whether this node has, for now, read all that it is to read."""
+
+    def wait(self, seconds: float) -> None:
+        """For anything to change."""
+
+    def finish(self) -> None:
+        """This node has all blocks: waits until it has sent its own to those that take them."""
+
+    def stop(self) -> None:
+        """Takes no part any more."""
 
 
 class Staging:
@@ -75,7 +100,7 @@ class Staging:
         options: PrefetchOptions,
         topology: LocalTopology,
         *,
-        logs_end: bool = False,
+        join: Callable[[Staging], OtherNodes] | None = None,
     ) -> None:
         self.figures: StagingFigures = StagingFigures(size_bytes=original.size_bytes)
         self.report: Report | None = None  # of the prefetch, once there was one
@@ -84,12 +109,31 @@ class Staging:
         self._place = place
         self._options = options
         self._topology = topology
-        self._logs_end = logs_end
+        self._join = join
+        self._others: OtherNodes | None = None
+        self._noted_received = 0.0
         self._layout = Layout([file.size_bytes for file in original.files])
         self._stopped = threading.Event()
         self._targets = [os.path.join(place.staging, file.name) for file in original.files]
         self._copied_since_sync: list[Block] = []
         self._noting = threading.Lock()
+
+    @property
+    def original(self) -> Original:
+        return self._original
+
+    @property
+    def layout(self) -> Layout:
+        return self._layout
+
+    @property
+    def targets(self) -> list[str]:
+        """The files that are written, in `staging_folder`."""
+        return self._targets
+
+    @property
+    def staging_folder(self) -> str:
+        return self._place.staging
 
     def stop(self) -> None:
         """Ends `run` soon, by StagingStoppedError."""
@@ -105,13 +149,20 @@ class Staging:
         require_no_other(self._place)
         blocks = self._begin()
         try:
-            self._copy(blocks)
+            if self._join is not None and blocks.absent():
+                self._others = self._join(self)
+            self._copy_all(blocks)
+            if self._others is not None:
+                self._others.finish()
             return self._finish(blocks)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 # Nobody is helped by a disk that is full of a half.
                 self._remove_staged()
             raise
+        finally:
+            if self._others is not None:
+                self._others.stop()
 
     # ---- before and after ----
 
@@ -169,10 +220,39 @@ class Staging:
 
     # ---- the copies ----
 
-    def _copy(self, blocks: BlocksThere) -> None:
-        absent = [self._layout.block(number) for number in blocks.absent()]
-        if not absent:
+    def _copy_all(self, blocks: BlocksThere) -> None:
+        """Those that are this node's to read, until all are there."""
+        tried: set[int] = set()
+        while absent := [number for number in blocks.absent() if number not in tried]:
+            mine = absent if self._others is None else self._others.to_read(absent)
+            if mine:
+                if self._others is not None:
+                    self._others.has_read_all(False)
+                tried.update(mine)
+                self._copy(blocks, [self._layout.block(number) for number in mine])
+                continue
+            assert self._others is not None
+            self._others.has_read_all(True)
+            self._others.wait(_WAIT_SECONDS)
+            self._note_received(blocks)
+            if self._stopped.is_set():
+                raise StagingStoppedError
+        self._noted_received = 0.0
+        self._note_received(blocks)
+        self._make_safe(blocks)
+        if self.figures.errors:
+            raise self.figures.errors[0]
+
+    def _note_received(self, blocks: BlocksThere) -> None:
+        now = time.monotonic()
+        if self._others is None or now - self._noted_received < _NOTE_SECONDS:
             return
+        self._noted_received = now
+        left = sum(self._layout.block(number).length for number in blocks.absent())
+        came = self._layout.size_bytes - left - self.figures.kept_bytes
+        self.figures.received_bytes = came - self.figures.copied_bytes
+
+    def _copy(self, blocks: BlocksThere, absent: Sequence[Block]) -> None:
         spans: list[list[tuple[int, int]]] = [[] for _ in self._shards]
         for block in absent:
             spans[block.file].append((block.offset, block.length))
@@ -183,7 +263,7 @@ class Staging:
             spans=spans,
             consumer=True,
             even_disabled=True,
-            logs_end=self._logs_end,
+            logs_end=False,
             entry="stage",
         )
         consumer = PrefetchConsumer(handle)
@@ -197,14 +277,14 @@ class Staging:
                 self._failed,
             ) as copies:
                 for block in absent:
-                    self._bring_in(consumer if cached else None, copies, block)
-            self._make_safe(blocks)
+                    self._note_received(blocks)
+                    # Another node may have sent it meanwhile.
+                    if blocks.state(block.number) == ABSENT:
+                        self._bring_in(consumer if cached else None, copies, block)
             consumer.end_consumer()
         finally:
             handle.stop(timeout=0)
             self.report = handle.report()
-        if self.figures.errors:
-            raise self.figures.errors[0]
 
     def _bring_in(self, consumer: PrefetchConsumer | None, copies: Copies, block: Block) -> None:
         if self._stopped.is_set():

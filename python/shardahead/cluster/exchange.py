@@ -1,0 +1,243 @@
+"""A node's part in reading a checkpoint once for all nodes of a job: which blocks it is to read,
+now, and what comes of the others. The talking is done by a process of its own (exchanger.py),
+without which, or once it has ended, every block is this node's to read.
+
+For one thread, but for stop(), figures and what reads the process's lines.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from shardahead.cluster.assignment import Assignment
+from shardahead.cluster.rendezvous import parse_address
+from shardahead.replica.layout import Layout
+from shardahead.replica.staging import Staging
+
+logger = logging.getLogger("shardahead")
+
+MOST_NODES = 64
+_END_SECONDS = 2.0
+_NUMBER_SECONDS = 15.0
+_PATIENCE_SECONDS = 4.0
+#: Of others that still take what this node has sent: so long without a change.
+_LEAVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Who exchanges. address: HOST:PORT where the nodes meet. nodes: how many. node: this one's
+    number, from 0; None: by arrival. secret: what all of them know; without one the network must
+    be trusted.
+    """
+
+    address: str
+    nodes: int
+    node: int | None = None
+    secret: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        parse_address(self.address)
+        if not 1 <= self.nodes <= MOST_NODES:
+            raise ValueError(f"nodes must be between 1 and {MOST_NODES}, not {self.nodes}")
+        if self.node is not None and not 0 <= self.node < self.nodes:
+            raise ValueError(f"node must be between 0 and {self.nodes - 1}, not {self.node}")
+
+
+@dataclass
+class ExchangeFigures:
+    """Of one node so far. wrong_blocks: that were not what they were said to be; refused: nodes
+    that said what no node of the job would say. alone: why it reads by itself by now; "" while it
+    does not.
+    """
+
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    wrong_blocks: int = 0
+    refused: int = 0
+    node: int | None = None
+    met: int = 0
+    gone: int = 0
+    alone: str = ""
+
+
+class Exchange:
+    """Of the blocks of `layout`, into the replica that is being made in `folder`."""
+
+    def __init__(
+        self,
+        job: Job,
+        layout: Layout,
+        folder: str,
+        targets: Sequence[str],
+        versions: tuple[str, str],
+    ) -> None:
+        self.figures: ExchangeFigures = ExchangeFigures()
+        self._layout = layout
+        self._assignment = Assignment(len(layout), job.nodes)
+        self._mine: set[int] = set()  # that another was to send, and cannot
+        self._changed = threading.Condition()
+        self._over = False
+        self._left = False
+        self._said_read_all: bool | None = None
+        self._absent = -1  # so many blocks,
+        self._since = time.monotonic()  # since then
+        address = parse_address(job.address)
+        config: dict[str, Any] = {
+            "host": address.host,
+            "port": address.port,
+            "nodes": job.nodes,
+            "node": job.node,
+            "secret": job.secret.hex(),
+            "version": versions[0],
+            "contents": versions[1],
+            "folder": folder,
+            "targets": list(targets),
+            "sizes_bytes": list(layout.sizes_bytes),
+            "block_bytes": layout.block_bytes,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "shardahead.cluster.exchanger"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # torch and gloo tell there, at length, of every node that leaves.
+            stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "SHARDAHEAD_SECRET": ""},
+        )
+        self.figures.node = job.node
+        self._say(config)
+        threading.Thread(target=self._listen, name="shardahead-nodes", daemon=True).start()
+
+    def wait_for_number(self, seconds: float) -> None:
+        """For this node's number, without which it is not known what it is to read."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.figures.node is not None or self._over, seconds)
+
+    def to_read(self, absent: Sequence[int]) -> list[int]:
+        """What of these blocks is this node's to read."""
+        with self._changed:
+            self._lose_patience(len(absent))
+            if self._over or self.figures.node is None:
+                return list(absent)
+            owned = set(self._assignment.owned(self.figures.node, iter(absent)))
+            return [block for block in absent if block in owned or block in self._mine]
+
+    def _lose_patience(self, absent: int) -> None:
+        """Whatever the others think who is to read what: nothing comes any more."""
+        now = time.monotonic()
+        if absent != self._absent:
+            self._absent, self._since = absent, now
+        if not self._over and self._said_read_all and now - self._since > _PATIENCE_SECONDS:
+            self._over = True
+            self.figures.alone = "the other nodes send nothing any more"
+
+    def has_read_all(self, read_all: bool) -> None:
+        """Whether this node has, for now, read all that it is to read."""
+        if read_all != self._said_read_all:
+            self._said_read_all = read_all
+            self._say({"read_all": read_all})
+
+    def wait(self, seconds: float) -> None:
+        """For anything to change."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def finish(self) -> None:
+        """This node has all blocks: waits until it has sent its own to those that take them."""
+        self._say({"finish": True})
+        sent, since = -1, time.monotonic()
+        with self._changed:
+            while not self._left and not self._over and self._process.poll() is None:
+                if self.figures.sent_bytes != sent:
+                    sent, since = self.figures.sent_bytes, time.monotonic()
+                if time.monotonic() - since > _LEAVE_SECONDS:
+                    break
+                self._changed.wait(0.1)
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the process that talks, wherever it is."""
+        with suppress(OSError):
+            self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
+    def _say(self, told: dict[str, Any]) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        with suppress(OSError, ValueError):
+            stream.write(json.dumps(told) + "\n")
+            stream.flush()
+
+    def _listen(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        try:
+            for line in stream:
+                told = json.loads(line)
+                with self._changed:
+                    self._hear(told)
+                    self._changed.notify_all()
+        except ValueError:
+            pass
+        with self._changed:
+            self._over = True
+            if not self.figures.alone and not self._left:
+                self.figures.alone = "the exchange has ended"
+            self._changed.notify_all()
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        logger.debug("nodes: %s", told)
+        event = told.get("event")
+        if event == "arrived":
+            self.figures.node = told["node"]
+        elif event == "met":
+            self.figures.met += 1
+        elif event == "gone":
+            if self._assignment.lose(told["node"]):
+                self.figures.gone += 1
+        elif event == "not_here":
+            self._mine.add(told["block"])
+        elif event == "refused":
+            logger.warning("node %s is refused: %s", told["node"], told["reason"])
+        elif event == "unmet":
+            logger.info("node %s was not met: %s", told["node"], told["reason"])
+        elif event == "alone":
+            self._over = True
+            self.figures.alone = told["reason"]
+            logger.warning("this node goes on alone: %s", told["reason"])
+        elif event == "left":
+            self._left = True
+        elif event == "figures":
+            for name in ("received_bytes", "sent_bytes", "wrong_blocks", "refused"):
+                setattr(self.figures, name, told[name])
+
+
+def joining(job: Job) -> Callable[[Staging], Exchange]:
+    """How a staging begins to take part in `job`."""
+
+    def join(staging: Staging) -> Exchange:
+        original = staging.original
+        exchange = Exchange(
+            job,
+            staging.layout,
+            staging.staging_folder,
+            staging.targets,
+            (original.version, original.contents),
+        )
+        exchange.wait_for_number(_NUMBER_SECONDS)
+        return exchange
+
+    return join

@@ -1,0 +1,232 @@
+"""Several nodes that stage one checkpoint: the storage is read once, whoever dies, stops, comes
+late or lies. Each node is a process with a mount, a page cache and a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MIB, MakeMount, clean_environment, eventually, finish
+from replica_support import check_same, make_model, place
+
+pytest.importorskip("torch")
+
+SIZES = (70 * MIB + 123, 0, 33 * MIB, 4096)
+TOTAL = sum(SIZES)
+HANG_SECONDS = 200.0
+
+
+class Nodes:
+    """`count` nodes of a job on this machine, each with a mount of its own."""
+
+    def __init__(self, folder: Path, make_mount: MakeMount, count: int, rate: float) -> None:
+        self.folder = folder
+        self.count = count
+        self.model = make_model(folder / "source" / "model", SIZES)
+        self.mounts = [make_mount(self.model.parent, rate_mb_per_s=rate) for _ in range(count)]
+        for node in range(count):
+            self.local(node).mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def local(self, node: int) -> Path:
+        return self.folder / f"local-{node}"
+
+    def start(
+        self, node: int, *, secret: str = "a secret of the job", words: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "shardahead", "stage", "--json"),
+                *(str(self.mounts[node].mountpoint / "model"), "--to", str(self.local(node))),
+                *("--rendezvous", f"127.0.0.1:{self.port}", "--nodes", str(self.count)),
+                *(words or ("--node-rank", str(node))),
+            ],
+            env={**clean_environment(), "SHARDAHEAD_SECRET": secret},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self, node: int, run: subprocess.Popen[str]) -> dict[str, Any]:
+        """Whole and right; what it said."""
+        done = finish(run, HANG_SECONDS)
+        assert done.returncode == 0, done.stderr
+        check_same(self.model, str(self.local(node) / "model"))
+        said: dict[str, Any] = json.loads(done.stdout)
+        assert said["copied_bytes"] + said["received_bytes"] + said["kept_bytes"] == TOTAL
+        return said
+
+    def staged(self, node: int) -> int:
+        staging = Path(place(self.local(node)).staging)
+        return sum(path.stat().st_blocks * 512 for path in staging.glob("*.safetensors"))
+
+    def served(self) -> float:
+        return sum(mount.counters().bytes_served for mount in self.mounts) / TOTAL
+
+
+def kill_all(run: subprocess.Popen[str], number: int) -> None:
+    """Of a node, as when its machine goes: also the process that talks."""
+    os.killpg(run.pid, number)
+
+
+@pytest.mark.parametrize("by", ["rank", "arrival"])
+def test_the_storage_is_read_once(tmp_path: Path, make_mount: MakeMount, by: str) -> None:
+    nodes = Nodes(tmp_path, make_mount, 3, rate=20)
+    # Quiet, so that a number is typed where it is none of --node-rank's.
+    words = ("--quiet",) if by == "arrival" else ()
+    runs = [nodes.start(node, words=words) for node in range(3)]
+    said = [nodes.end(node, run) for node, run in enumerate(runs)]
+    assert nodes.served() <= 1.05
+    assert sorted(each["exchange"]["node"] for each in said) == [0, 1, 2]
+    for each in said:
+        assert each["exchange"]["alone"] == ""
+        assert each["received_bytes"] > 0.5 * TOTAL
+        assert each["exchange"]["wrong_blocks"] == each["exchange"]["refused"] == 0
+
+
+@pytest.mark.parametrize("fate", ["killed", "stopped"])
+@pytest.mark.parametrize("who", [0, 2])  # the host of the rendezvous may be any of them
+def test_the_others_read_what_a_node_leaves(
+    tmp_path: Path, make_mount: MakeMount, fate: str, who: int
+) -> None:
+    nodes = Nodes(tmp_path, make_mount, 3, rate=8)
+    runs = [nodes.start(node) for node in range(3)]
+    eventually(lambda: nodes.staged(who) > 20 * MIB, "nothing is staged", seconds=60)
+    kill_all(runs[who], signal.SIGKILL if fate == "killed" else signal.SIGSTOP)
+    for node in range(3):
+        if node != who:
+            nodes.end(node, runs[node])
+    assert nodes.served() <= 1.7  # at worst each of two reads what the third had not sent
+    if fate == "killed":
+        finish(runs[who])
+        assert not (nodes.local(who) / "model").exists()
+    else:
+        kill_all(runs[who], signal.SIGCONT)
+        nodes.end(who, runs[who])
+
+
+def test_a_node_that_comes_late_takes_part(tmp_path: Path, make_mount: MakeMount) -> None:
+    nodes = Nodes(tmp_path, make_mount, 2, rate=6)
+    first = nodes.start(0)
+    eventually(lambda: nodes.staged(0) > 20 * MIB, "nothing is staged", seconds=60)
+    second = nodes.start(1)
+    said = [nodes.end(0, first), nodes.end(1, second)]
+    assert nodes.served() <= 1.6
+    assert said[1]["received_bytes"] > 0
+
+
+def test_a_node_that_never_comes_is_not_waited_for(tmp_path: Path, make_mount: MakeMount) -> None:
+    nodes = Nodes(tmp_path, make_mount, 2, rate=100)
+    said = nodes.end(0, nodes.start(0))
+    assert (said["copied_bytes"], said["received_bytes"]) == (TOTAL, 0)
+
+
+@pytest.mark.parametrize("differs", ["checkpoint", "secret"])
+def test_who_differs_reads_alone(tmp_path: Path, make_mount: MakeMount, differs: str) -> None:
+    nodes = Nodes(tmp_path, make_mount, 2, rate=30)
+    if differs == "checkpoint":
+        other = tmp_path / "other" / "model"
+        shutil.copytree(nodes.model, other)
+        shard = sorted(other.glob("*.safetensors"))[0]
+        content = bytearray(shard.read_bytes())
+        content[5] ^= 1
+        shard.write_bytes(content)
+        nodes.mounts[1] = make_mount(other.parent, rate_mb_per_s=30)
+    runs = [nodes.start(0)]
+    runs.append(
+        nodes.start(1, secret="another one" if differs == "secret" else "a secret of the job")
+    )
+    nodes.end(0, runs[0])
+    if differs == "checkpoint":
+        nodes.model = other
+    said = nodes.end(1, runs[1])
+    assert said["received_bytes"] == 0
+
+
+# ---- a peer that lies ----
+
+LIAR = """
+import os, sys, time
+import torch
+from torch.distributed import ProcessGroupGloo
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.cluster.link import connect
+from shardahead.cluster.rendezvous import Roll, open_store, parse_address, store_of_its_own
+from shardahead.cluster.wire import ALIVE, BLOCK, Header
+from shardahead.replica.layout import Layout
+from shardahead.replica.original import look_at
+
+model, address, lie = sys.argv[1:]
+original = look_at(resolve_shards(model))
+layout = Layout([file.size_bytes for file in original.files])
+address = parse_address(address)
+Roll(open_store(address, 60), 2).arrive(1, original.contents)
+device = ProcessGroupGloo.create_device(hostname="127.0.0.1")
+link = connect(store_of_its_own(address, 60), device, 1, 0, 2, original.contents, 60)
+link.greet(os.environ["SHARDAHEAD_SECRET"].encode(), 30)
+print("met", flush=True)
+block = layout.block(1)
+bytes_of_it = torch.full((block.length,), 7, dtype=torch.uint8)
+if lie == "wrong bytes":
+    for number in range(1, len(layout), 2):
+        length = layout.block(number).length
+        link.send(Header(BLOCK, number, length, 12345), bytes_of_it[:length])
+elif lie == "wrong length":
+    link.send(Header(BLOCK, 1, block.length - 1, 0), bytes_of_it[:-1])
+elif lie == "no such block":
+    link.send(Header(BLOCK, 10**9, block.length, 0), bytes_of_it)
+elif lie == "too much":  # more than was said: gloo ends the process that waits for it
+    link.send(Header(BLOCK, 1, block.length, 0))
+    link._group.send([torch.zeros(64 << 20, dtype=torch.uint8)], 0, 2)
+elif lie == "garbage":
+    link._put(b"x" * 64, 1)
+elif lie == "silent":
+    pass
+for _ in range(1000):  # reads nothing
+    time.sleep(0.2)
+    if lie not in ("silent", "too much"):
+        link.send(Header(ALIVE, 0, 0, 0))
+"""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "wrong bytes",
+        "wrong length",
+        "no such block",
+        "too much",
+        "garbage",
+        "silent",
+        "reads nothing",
+    ],
+)
+def test_whatever_a_peer_says_the_replica_is_right(
+    tmp_path: Path, make_mount: MakeMount, lie: str
+) -> None:
+    nodes = Nodes(tmp_path, make_mount, 2, rate=0)
+    env = {**clean_environment(), "SHARDAHEAD_SECRET": "a secret of the job"}
+    words = [str(nodes.model), f"127.0.0.1:{nodes.port}", lie]
+    liar = subprocess.Popen([sys.executable, "-c", LIAR, *words], env=env, start_new_session=True)
+    try:
+        said = nodes.end(0, nodes.start(0))
+    finally:
+        liar.kill()
+        liar.wait()
+    assert said["received_bytes"] == 0
+    if lie == "wrong bytes":
+        assert said["exchange"]["wrong_blocks"] >= 1
+    elif lie in ("wrong length", "no such block", "garbage"):
+        assert said["exchange"]["refused"] == 1
