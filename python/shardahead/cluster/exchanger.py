@@ -33,6 +33,7 @@ from shardahead.cluster.rendezvous import (
     own_address,
     store_of_its_own,
 )
+from shardahead.cluster.roll_watch import ASK_SECONDS, RollWatch
 from shardahead.cluster.wire import ALIVE, BLOCK, END, NOT_HERE, WANT, Header, WireError
 from shardahead.replica.blocks_there import ABSENT, BlocksThere, open_blocks
 from shardahead.replica.layout import Layout
@@ -40,7 +41,6 @@ from shardahead.replica.layout import Layout
 _WATCH_SECONDS = 0.1
 _JOIN_SECONDS = 60.0
 _GREET_SECONDS = 10.0
-_ROLL_SECONDS = 1.5  # without an answer of its host
 _BREAK_SECONDS = 1.0  # between two looks of one's own: this process was stopped
 _MOST_WRONG = 3
 #: Ahead of the first block that is not there yet, one that is there may be sent.
@@ -71,10 +71,6 @@ class Exchanger:
         self._sending: set[int] = set()  # to them not all is sent
         self._read_all = False  # all that this node is to read
         self._finishing = False
-        self._without_roll = False
-        self._roll_answered = time.monotonic()
-        self._on_roll: deque[int] = deque()  # who is gone, and not taken note of
-        self._lost: deque[int] = deque()  # the same, as this node itself has found it out
         self._asks: dict[int, deque[int]] = {}  # by whom is asked
         self._wanted: dict[int, deque[int]] = {}  # by who asks
         self._wrong: dict[int, int] = {}
@@ -86,8 +82,8 @@ class Exchanger:
         threading.Thread(target=self._listen, name="shardahead-told", daemon=True).start()
         try:
             store = open_store(self._address, _JOIN_SECONDS)
-            self._roll = Roll(store, self._nodes)
-            self._node = self._roll.arrive(self._node, self._contents)
+            roll = Roll(store, self._nodes)
+            self._node = roll.arrive(self._node, self._contents)
         except (RuntimeError, OSError, ValueError, VersionError) as error:
             self._say(event="alone", reason=_first_line(error))
             return
@@ -97,8 +93,7 @@ class Exchanger:
                 threading.Thread(
                     target=self._meet, args=(peer,), name=f"peer-{peer}", daemon=True
                 ).start()
-        self._roll_answered = time.monotonic()
-        threading.Thread(target=self._consult_roll, name="roll", daemon=True).start()
+        self._watched = RollWatch(roll)
         self._watch()
 
     # ---- what this node's other process says, and is told ----
@@ -141,7 +136,7 @@ class Exchanger:
                 self._say(event="figures", **told)
 
     def _look_at_others(self, now: float, woke: float) -> bool:
-        for node in self._newly_gone():
+        for node in self._watched.newly_gone():
             if node == self._node:
                 self._say(event="alone", reason="the other nodes took this one for gone")
                 return False
@@ -169,39 +164,14 @@ class Exchanger:
             if owner != self._node:
                 self._asks.setdefault(owner, deque()).append(block)
 
-    def _newly_gone(self) -> list[int]:
-        """In the order of the roll; once its host is gone, as this node finds it out."""
-        if not self._without_roll and time.monotonic() - self._roll_answered > _ROLL_SECONDS:
-            self._without_roll = True
-        found = []
-        source = self._lost if self._without_roll else self._on_roll
-        with suppress(IndexError):
-            while True:
-                found.append(source.popleft())
-        return found
-
-    def _consult_roll(self) -> None:
-        """A thread of its own: a host that has stopped, or is gone, leaves it waiting."""
-        noted = 0
-        try:
-            while True:
-                for node in list(self._lost)[noted:]:
-                    self._roll.note_gone(node)
-                    noted += 1
-                self._on_roll.extend(self._roll.newly_gone())
-                self._roll_answered = time.monotonic()
-                time.sleep(_WATCH_SECONDS)
-        except RuntimeError:
-            self._without_roll = True
-
     def _lose(self, peer: int) -> None:
         self._ended.add(peer)
-        self._lost.append(peer)
+        self._watched.note(peer)
 
     def _leave(self) -> None:
         assert self._node is not None
-        self._lost.append(self._node)
-        time.sleep(2 * _WATCH_SECONDS)  # it is on the roll then
+        self._watched.note(self._node)
+        time.sleep(2 * ASK_SECONDS)  # it is on the roll then
         self._say(event="figures", **self._figures)
         self._say(event="left")
 
