@@ -144,10 +144,14 @@ def test_who_was_heard_is_lost_when_silent_and_who_never_came_when_there_is_noth
     silence.set_idle(1000, idle=True)
     assert not silence.is_lost(1, 1000 + ABSENT_SECONDS, woke=0)
     assert silence.is_lost(1, 1000.1 + ABSENT_SECONDS, woke=0)
-    silence.hear(2, 2000)
+    for at in (1999.6, 1999.8, 2000.0):
+        silence.hear(2, at)
     assert not silence.is_lost(2, 2000 + SILENT_SECONDS, woke=0)
     assert silence.is_lost(2, 2000.1 + SILENT_SECONDS, woke=0)
     assert not silence.is_lost(2, 2000.1 + SILENT_SECONDS, woke=2001)  # oneself was stopped
+    silence.hear(2, 2002)  # it was late: three times that is waited for now
+    assert not silence.is_lost(2, 2007, woke=0)
+    assert silence.is_lost(2, 2009, woke=0)
     silence.listen(2, listens=False)
     assert not silence.is_lost(2, 9000, woke=0)
 

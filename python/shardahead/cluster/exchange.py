@@ -211,7 +211,7 @@ class Exchange:
         elif event == "not_here":
             self._mine.add(told["block"])
         elif event == "refused":
-            logger.warning("node %s is refused: %s", told["node"], told["reason"])
+            logger.warning("node %s of this job is refused: %s", told["node"], told["reason"])
         elif event == "unmet":
             logger.info("node %s was not met: %s", told["node"], told["reason"])
         elif event == "alone":

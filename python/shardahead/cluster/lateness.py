@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 BEAT_SECONDS = 0.2
 #: Of a node that has been heard: so long without a word, and it is gone. Seven beats.
 SILENT_SECONDS = 1.5
+_GAPS = 3.0
 #: Of one that has never come, once all that oneself has to read is read.
 ABSENT_SECONDS = 1.0
 
@@ -25,8 +26,13 @@ class Silence:
     #: Since when this node has had nothing to read any more.
     idle_since: float | None = None
 
+    #: The longest that each was silent before it said something.
+    gaps: dict[int, float] = field(default_factory=dict)
+
     def hear(self, node: int, now: float) -> None:
-        self.heard[node] = max(now, self.heard.get(node, now))
+        before = self.heard.get(node, now)
+        self.gaps[node] = max(self.gaps.get(node, 0.0), now - before)
+        self.heard[node] = max(now, before)
 
     def listen(self, node: int, *, listens: bool) -> None:
         (self.busy.discard if listens else self.busy.add)(node)
@@ -44,7 +50,9 @@ class Silence:
         if node in self.busy:
             return False
         if node in self.heard:
-            return now - max(self.heard[node], woke) > SILENT_SECONDS
+            # A node whose processors have more to do than they can was silent before.
+            longest = max(SILENT_SECONDS, _GAPS * self.gaps.get(node, 0.0))
+            return now - max(self.heard[node], woke) > longest
         if self.idle_since is None:
             return False
         return now - max(self.idle_since, woke) > ABSENT_SECONDS

@@ -1,5 +1,6 @@
 """What a node learns of who is gone: from the roll of its job, asked by a thread of its own, for a
-host that has stopped leaves whoever asks waiting; once nobody answers, from what it finds out itself.
+host that has stopped leaves whoever asks waiting; once nobody answers, from what it finds out
+itself.
 
 One thread that asks this; the thread that asks the roll is started here.
 """
