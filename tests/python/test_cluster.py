@@ -83,7 +83,7 @@ def kill_all(run: subprocess.Popen[str], number: int) -> None:
 
 @pytest.mark.parametrize("by", ["rank", "arrival"])
 def test_the_storage_is_read_once(tmp_path: Path, make_mount: MakeMount, by: str) -> None:
-    nodes = Nodes(tmp_path, make_mount, 3, rate=20)
+    nodes = Nodes(tmp_path, make_mount, 3, rate=12)
     # Quiet, so that a number is typed where it is none of --node-rank's.
     words = ("--quiet",) if by == "arrival" else ()
     runs = [nodes.start(node, words=words) for node in range(3)]

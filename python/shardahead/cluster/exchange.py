@@ -29,7 +29,7 @@ logger = logging.getLogger("shardahead")
 MOST_NODES = 64
 _END_SECONDS = 2.0
 _NUMBER_SECONDS = 15.0
-_PATIENCE_SECONDS = 4.0
+_PATIENCE_SECONDS = 8.0
 #: Of others that still take what this node has sent: so long without a change.
 _LEAVE_SECONDS = 5.0
 

@@ -12,7 +12,7 @@ BEAT_SECONDS = 0.2
 SILENT_SECONDS = 1.5
 _GAPS = 3.0
 #: Of one that has never come, once all that oneself has to read is read.
-ABSENT_SECONDS = 1.0
+ABSENT_SECONDS = 3.0
 
 
 @dataclass
