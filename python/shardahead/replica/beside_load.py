@@ -26,31 +26,34 @@ logger = logging.getLogger("shardahead")
 _said: set[str] = set()
 
 
-def replicated(
-    checkpoint: Checkpoint, options: PrefetchOptions, topology: LocalTopology
-) -> Checkpoint:
-    """The checkpoint as the load is to read it: with the shards of its replica in
-    `options.replica`, or as it is.
+def replicated(checkpoint: Checkpoint, options: PrefetchOptions) -> Checkpoint | None:
+    """The checkpoint with the shards of its replica in `options.replica`; None where there is none
+    to read.
     """
     if options.replica is None:
-        return checkpoint
+        return None
+    try:
+        found = find_replica(look_at(checkpoint.shards), folder_of(options.replica))
+        if found is None:
+            return None
+        return replace(checkpoint, shards=tuple(require_shard(path) for path in found.paths))
+    except (OSError, CheckpointError) as error:
+        _say(options.replica, error)
+        return None
+
+
+def stage_beside(
+    shards: Sequence[Shard], options: PrefetchOptions, topology: LocalTopology
+) -> None:
+    """Begins to make a replica, where one is asked for, and waits for nothing."""
+    if options.replica is None:
+        return
     try:
         folder = folder_of(options.replica)
-        found = find_replica(look_at(checkpoint.shards), folder)
-        if found is not None:
-            shards = tuple(require_shard(path) for path in found.paths)
-            return replace(checkpoint, shards=shards)
-        _stage_beside(checkpoint.shards, folder, options, topology)
-    except (OSError, CheckpointError, RuntimeError) as error:
+        run = StageRun(shards, folder, options, (topology.rank, topology.size), waits=False)
+        run.start(lambda: _tell(folder, run))
+    except (OSError, RuntimeError) as error:  # no folder, no thread
         _say(options.replica, error)
-    return checkpoint
-
-
-def _stage_beside(
-    shards: Sequence[Shard], folder: str, options: PrefetchOptions, topology: LocalTopology
-) -> None:
-    run = StageRun(shards, folder, options, (topology.rank, topology.size), waits=False)
-    run.start(lambda: _tell(folder, run))
 
 
 def _tell(folder: str, run: StageRun) -> None:

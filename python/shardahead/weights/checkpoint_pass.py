@@ -30,7 +30,7 @@ from shardahead.prefetch.options import (
     resolve_options,
 )
 from shardahead.prefetch.start import start_prefetch
-from shardahead.replica.beside_load import replicated
+from shardahead.replica.beside_load import replicated, stage_beside
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +84,9 @@ class CheckpointPass:
         self._prefetches = prefetch and not is_disabled()
         self._where = local_topology(local_rank=topology[0], local_size=topology[1])
         checkpoint = resolve_checkpoint(files, suffixes)
-        if self._prefetches:
-            checkpoint = replicated(checkpoint, self.options, self._where)
+        whole = replicated(checkpoint, self.options) if self._prefetches else None
+        checkpoint = whole or checkpoint
+        self._stages = self._prefetches and whole is None
         self.shards: tuple[Shard, ...] = checkpoint.shards
         self.wants: Wanted = Wanted(checkpoint, names, strict=strict, sliced=self.parts.listed)
         self.prefetch: PrefetchConsumer | None = None
@@ -126,6 +127,8 @@ class CheckpointPass:
         `releases`: what the consumer has passed, it holds no more.
         """
         self._start_core(spans, releases=releases)
+        if self._stages:
+            stage_beside(self.shards, self.options, self._where)
         self._record = begin_record(
             self._entry, self.shards, self.options, self._where, self.figures
         )
