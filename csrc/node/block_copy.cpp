@@ -22,8 +22,8 @@ BlockCopy failed(int errno_value, std::uint64_t offset, bool writing) noexcept {
 int write_full(FileWriter& writer, int descriptor, const std::byte* bytes, ByteRange range,
                std::uint64_t& done) noexcept {
   for (done = 0; done < range.length;) {
-    const std::int64_t written = writer.pwrite(descriptor, bytes + done,
-                                               {range.offset + done, range.length - done});
+    const std::int64_t written =
+        writer.pwrite(descriptor, bytes + done, {range.offset + done, range.length - done});
     if (written < 0) return static_cast<int>(written);
     if (written == 0) return -ENOSPC;
     done += static_cast<std::uint64_t>(written);

@@ -19,9 +19,8 @@ class SystemFileWriter : public FileWriter {
   }
 
   int start_writing(int descriptor, ByteRange range) noexcept override {
-    const int result =
-        ::sync_file_range(descriptor, static_cast<off_t>(range.offset),
-                          static_cast<off_t>(range.length), SYNC_FILE_RANGE_WRITE);
+    const int result = ::sync_file_range(descriptor, static_cast<off_t>(range.offset),
+                                         static_cast<off_t>(range.length), SYNC_FILE_RANGE_WRITE);
     return result < 0 ? -errno : 0;
   }
 };

@@ -75,6 +75,7 @@ class OtherNodes(Protocol):
 
     def to_read(self, absent: Sequence[int]) -> list[int]:
         """What of these blocks is this node's to read."""
+        ...
 
     def has_read_all(self, read_all: bool) -> None:
         """Whether this node has, for now, read all that it is to read."""
