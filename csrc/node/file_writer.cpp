@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <new>
 
 namespace shardahead {
 namespace {
@@ -28,8 +30,9 @@ class SystemFileWriter : public FileWriter {
 }  // namespace
 
 FileWriter& system_file_writer() noexcept {
-  static auto& writer = *new SystemFileWriter;
-  return writer;
+  alignas(SystemFileWriter) static std::byte storage[sizeof(SystemFileWriter)];
+  static SystemFileWriter* const instance = ::new (storage) SystemFileWriter;
+  return *instance;
 }
 
 }  // namespace shardahead
