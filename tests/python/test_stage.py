@@ -231,6 +231,27 @@ def test_what_a_crash_of_the_machine_may_have_taken_is_copied_again(
     check_same(model, shardahead.stage(model, local).path)
 
 
+def test_one_that_died_when_all_was_copied_is_only_named(
+    model: Path, local: Path, make_mount: MakeMount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = make_mount(model.parent)
+    source = mount.mountpoint / "model"
+
+    def dies(_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("shardahead.replica.replica_folder.publish", dies)
+        shardahead.stage(source, local)
+    assert visible(local) == []
+    make_cold(*source.glob("*.safetensors"))
+    before = mount.counters().bytes_served
+    replica = shardahead.stage(source, local)
+    assert mount.counters().bytes_served - before < 4 * MIB
+    check_same(model, replica.path)
+    assert ".shardahead-blocks" not in os.listdir(replica.path)
+
+
 def test_several_processes_make_one_and_read_it_once(
     model: Path, local: Path, make_mount: MakeMount
 ) -> None:

@@ -214,9 +214,10 @@ class Staging:
             self._targets,
         )
         whole_replica.write_document(self._place.staging, replica)
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._place.staging, blocks_there.NAME))
         replica_folder.publish(self._place)
+        # Not before: whoever dies in between need not copy anything again.
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._place.path, blocks_there.NAME))
         return replica
 
     # ---- the copies ----
