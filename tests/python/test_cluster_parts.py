@@ -19,6 +19,8 @@ from shardahead.cluster.wire import (
     Header,
     Hello,
     WireError,
+    bits_of,
+    has_bit,
     pack_header,
     proof,
     proves,
@@ -133,6 +135,12 @@ def test_any_bytes_are_a_message_or_an_error(said: bytes) -> None:
         unpack_header(b"key", 0, 0, said)
     with pytest.raises(WireError):
         unpack_hello(said)
+
+
+@given(st.sets(st.integers(0, 99)), st.integers(100, 110))
+def test_bits_are_of_the_blocks(blocks: set[int], count: int) -> None:
+    bits = bits_of(blocks, count)
+    assert {block for block in range(count) if has_bit(bits, block)} == blocks
 
 
 # ---- when one stops waiting ----

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from shardahead import _core
@@ -34,7 +35,17 @@ from shardahead.cluster.rendezvous import (
     store_of_its_own,
 )
 from shardahead.cluster.roll_watch import ASK_SECONDS, RollWatch
-from shardahead.cluster.wire import ALIVE, BLOCK, END, NOT_HERE, WANT, Header, WireError
+from shardahead.cluster.wire import (
+    ALIVE,
+    BLOCK,
+    END,
+    NOT_HERE,
+    WANT,
+    Header,
+    WireError,
+    bits_of,
+    has_bit,
+)
 from shardahead.replica.blocks_there import ABSENT, BlocksThere, open_blocks
 from shardahead.replica.layout import Layout
 
@@ -188,6 +199,8 @@ class Exchanger:
                 store, device, self._node, peer, self._nodes, self._contents, _JOIN_SECONDS
             )
             link.greet(self._secret, _GREET_SECONDS)
+            absent = bits_of(self._blocks.absent(), len(self._layout))
+            lacks = link.tell_absent(absent, _GREET_SECONDS)
         except (RuntimeError, OSError) as error:
             self._say(event="unmet", node=peer, reason=_first_line(error))
             return
@@ -203,7 +216,7 @@ class Exchanger:
         threading.Thread(
             target=self._guarded, args=(peer, self._receive, link), daemon=True
         ).start()
-        self._guarded(peer, self._send, link)
+        self._guarded(peer, partial(self._send, lacks), link)
 
     def _guarded(self, peer: int, work: Any, link: Link) -> None:
         try:
@@ -227,9 +240,11 @@ class Exchanger:
 
     # ---- to it ----
 
-    def _send(self, link: Link) -> None:
+    def _send(self, lacks: bytes, link: Link) -> None:
+        """`lacks`: which blocks the peer had not when it was met."""
         assert self._node is not None
-        waiting = deque(self._assignment.was_of(self._node))
+        own = self._assignment.was_of(self._node)
+        waiting = deque(block for block in own if has_bit(lacks, block))
         said = time.monotonic()
         while True:
             ask = None

@@ -69,6 +69,12 @@ class Link:
             raise WireError("it does not know the secret of this job")
         self._key = session_key(secret, mine, theirs)
 
+    def tell_absent(self, absent: bytes, seconds: float) -> bytes:
+        """What each lacks, a bit for each block: gives the peer's. It decides what is not sent, and
+        nothing else. Raises RuntimeError where the peer is gone, or says nothing in time.
+        """
+        return self._exchange(absent, len(absent), timedelta(seconds=seconds))
+
     def send(self, header: Header, block: torch.Tensor | None = None) -> None:
         """Waits until the peer has taken it. Raises RuntimeError where it is gone."""
         message = pack_header(self._key, self._node, self._sent, header)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NONCE_BYTES = 32
@@ -104,6 +105,18 @@ def unpack_header(key: bytes, sender: int, turn: int, message: bytes) -> Header:
     if magic != _MAGIC or kind not in _KINDS:
         raise WireError(f"a message of an unknown kind, {kind}")
     return Header(kind, block, length, digest)
+
+
+def bits_of(blocks: Iterable[int], count: int) -> bytes:
+    """A bit for each of `count` blocks: whether it is one of `blocks`."""
+    found = bytearray(-(-count // 8) or 1)
+    for block in blocks:
+        found[block // 8] |= 1 << block % 8
+    return bytes(found)
+
+
+def has_bit(bits: bytes, block: int) -> bool:
+    return bool(bits[block // 8] >> block % 8 & 1)
 
 
 def _mac(key: bytes, sender: int, turn: int, body: bytes) -> bytes:
