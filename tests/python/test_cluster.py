@@ -133,7 +133,6 @@ def test_a_node_that_has_most_is_sent_the_rest(tmp_path: Path, make_mount: MakeM
     eventually(lambda: nodes.staged(1) > 60 * MIB, "nothing is staged", seconds=60)
     kill_all(begun, signal.SIGKILL)
     finish(begun)
-    kept = nodes.staged(1)
     runs = [nodes.start(0), nodes.start(1)]
     said = [nodes.end(0, runs[0]), nodes.end(1, runs[1])]
     assert said[1]["kept_bytes"] > 32 * MIB
