@@ -271,6 +271,22 @@ def profiles(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of one, to be staged."""
+    from replica_support import make_model
+
+    return make_model(tmp_path / "source" / "model")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    """An empty folder, for replicas."""
+    folder = tmp_path / "local"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """For processes that need not import torch again."""

@@ -25,13 +25,6 @@ print(json.dumps(found.hexdigest()))
 """
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    return folder
-
-
 def contents(files: Any, **options: Any) -> dict[str, bytes]:
     return {
         name: tensor.numpy().tobytes()

@@ -39,18 +39,6 @@ print(json.dumps([replica.path, replica.size_bytes]))
 """
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "source" / "model")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    return folder
-
-
 def _has_staged(local: Path, count: int) -> bool:
     return staged_bytes(local) > count
 

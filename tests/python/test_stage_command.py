@@ -19,18 +19,6 @@ from shardahead.replica.replica_lock import take_lock
 COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "source" / "model")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    return folder
-
-
 def run(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
     status = cli.main([str(word) for word in words])
     said = capsys.readouterr()

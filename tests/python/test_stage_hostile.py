@@ -6,22 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from replica_support import check_same, make_model
+from replica_support import check_same
 
 import shardahead
 from shardahead.replica.whole_replica import DOCUMENT
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "source" / "model")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    return folder
 
 
 @pytest.mark.parametrize(
