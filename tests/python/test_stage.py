@@ -28,7 +28,10 @@ from conftest import (
 from replica_support import SHARDS, check_same, make_model, place, staged_bytes, visible
 
 import shardahead
-from shardahead.replica import replica_folder
+from shardahead.checkpoint.shards import resolve_shards
+from shardahead.replica import replica_folder, whole_replica
+from shardahead.replica.original import look_at
+from shardahead.replica.replica_folder import place_of
 from shardahead.replica.replica_lock import take_lock
 from shardahead.replica.whole_replica import ReplicaError
 
@@ -250,6 +253,24 @@ def test_several_processes_make_one_and_read_it_once(
     assert len(found) == 1
     assert mount.counters().bytes_served <= 1.02 * sum(SHARDS) + MIB
     check_same(model, str(local / "model"))
+
+
+def test_a_replica_says_whose_it_is_before_it_has_its_place(
+    model: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever looks in between would take the name for that of another checkpoint."""
+    original = look_at(resolve_shards(model))
+    seen: list[str] = []
+    write = whole_replica.write_source
+
+    def looked_at(*words: str) -> None:
+        seen.append(place_of(original, str(local)).name)
+        write(*words)
+        seen.append(place_of(original, str(local)).name)
+
+    monkeypatch.setattr(whole_replica, "write_source", looked_at)
+    shardahead.stage(model, local)
+    assert seen == ["model", "model"]
 
 
 def test_whoever_waits_takes_over_from_one_that_is_killed(

@@ -167,7 +167,8 @@ def remove_folder(path: str) -> None:
     if source_of(path) is None:
         raise ReplicaError(f"{path!r} is no replica: it is left alone")
     # Under another name first: half of a replica must not look like a whole one.
-    doomed = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.removed-{os.getpid()}")
+    folder, name = os.path.split(path)
+    doomed = os.path.join(folder, f".{name.lstrip('.')}.removed-{os.getpid()}")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
 

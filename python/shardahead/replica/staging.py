@@ -177,8 +177,11 @@ class Staging:
         if blocks is None:
             self._remove_staged()
             require_room(place.folder, layout.size_bytes, self._options.memory_budget_bytes)
-            os.mkdir(place.staging, 0o755)
-            whole_replica.write_source(place.staging, self._original.root)
+            # It says whose it is before it has its name: else others would take that for taken.
+            unfinished = os.path.join(place.folder, f".{place.name}.unfinished-{os.getpid()}")
+            os.mkdir(unfinished, 0o755)
+            whole_replica.write_source(unfinished, self._original.root)
+            os.rename(unfinished, place.staging)
             self._make_files()
             blocks = create_blocks(place.staging, layout, version)
         absent = sum(layout.block(number).length for number in blocks.absent())
@@ -363,7 +366,8 @@ def require_no_other(place: Place) -> None:
 
 
 def sweep(place: Place) -> None:
-    """What a process left that died while it removed a replica of this name."""
+    """What a process left that died while it removed a replica of this name, or began one."""
     for name in os.listdir(place.folder):
-        if name.startswith(f".{place.name}.") and ".removed-" in name:
+        rest = name.removeprefix(f".{place.name}.")
+        if rest != name and rest.startswith(("removed-", "unfinished-", "staging.removed-")):
             shutil.rmtree(os.path.join(place.folder, name), ignore_errors=True)
