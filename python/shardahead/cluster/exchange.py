@@ -84,7 +84,6 @@ class Exchange:
         versions: tuple[str, str],
     ) -> None:
         self.figures: ExchangeFigures = ExchangeFigures()
-        self._layout = layout
         self._assignment = Assignment(len(layout), job.nodes)
         self._mine: set[int] = set()  # that another was to send, and cannot
         self._changed = threading.Condition()

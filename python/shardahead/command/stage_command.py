@@ -103,9 +103,7 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
     chosen = resolve_options(Options(threads=options.threads, rate_limit=options.rate_limit))
     where = local_topology()
     exchanges: list[Exchange] = []
-    run = StageRun(
-        shards, folder, chosen, (where.rank, where.size), join=_joining(options, exchanges)
-    )
+    run = StageRun(shards, folder, chosen, where, join=_joining(options, exchanges))
     ended: KeyboardInterrupt | None = None
     replica: Replica | None = None
     reason: str | None = None

@@ -50,7 +50,7 @@ def stage_beside(
         return
     try:
         folder = folder_of(options.replica)
-        run = StageRun(shards, folder, options, (topology.rank, topology.size), waits=False)
+        run = StageRun(shards, folder, options, topology, waits=False)
         run.start(lambda: _tell(folder, run))
     except (OSError, RuntimeError) as error:  # no folder, no thread
         _say(options.replica, error)

@@ -6,7 +6,6 @@ the node, one makes the replica, and the others wait for it.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import replace
 
 from shardahead import _core
 from shardahead.checkpoint.shards import Files, Shard, resolve_shards
+from shardahead.node.launcher import LocalTopology
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.exit_duties import ExitDuties
 from shardahead.prefetch.options import (
@@ -38,8 +38,6 @@ from shardahead.replica.staging import (
 )
 from shardahead.replica.whole_replica import Replica, write_document
 from shardahead.units import quoted
-
-logger = logging.getLogger("shardahead")
 
 _LOOK_SECONDS = 0.2  # for the end of another process that makes it
 _EXIT_SECONDS = 1.0
@@ -87,7 +85,7 @@ def stage(
     resolved = resolve_options(asked_by(locals()))
     shards = resolve_shards(files)
     where = local_topology(local_rank=local_rank, local_size=local_size)
-    run = StageRun(shards, folder_of(folder), resolved, (where.rank, where.size))
+    run = StageRun(shards, folder_of(folder), resolved, where)
     run.start()
     try:
         while not run.wait(_LOOK_SECONDS):
@@ -127,7 +125,7 @@ class StageRun:
         shards: Sequence[Shard],
         folder: str,
         options: PrefetchOptions,
-        topology: tuple[int, int],
+        topology: LocalTopology,
         *,
         waits: bool = True,
         join: Callable[[Staging], OtherNodes] | None = None,
@@ -144,8 +142,6 @@ class StageRun:
         self._stopped = threading.Event()
         self._ended = threading.Event()
         self._result: list[Replica | BaseException] = []
-        #: Whether another process makes it, and this one waits.
-        self.waits_for_other: bool = False
         #: Whether it was there, and nothing was to be done.
         self.was_there: bool = False
 
@@ -223,9 +219,8 @@ class StageRun:
             if found is not None:
                 self.was_there = True
                 return _refreshed(found, original)
-            where = local_topology(local_rank=self._topology[0], local_size=self._topology[1])
             self._staging = Staging(
-                self._shards, original, place, self._options, where, join=self._join
+                self._shards, original, place, self._options, self._topology, join=self._join
             )
             if self._stopped.is_set():
                 raise StagingStoppedError
@@ -233,10 +228,8 @@ class StageRun:
 
     def _lock(self, place: Place) -> ReplicaLock:
         while (lock := take_lock(place.lock)) is None:
-            self.waits_for_other = True
             if not self._waits or self._stopped.wait(_LOOK_SECONDS):
                 raise StagingStoppedError
-        self.waits_for_other = False
         return lock
 
 

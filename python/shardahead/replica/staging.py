@@ -8,7 +8,6 @@ before a kill is not read again. `run` is for one thread, of which stop() may be
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import threading
@@ -34,8 +33,6 @@ from shardahead.replica.original import BesideFile, Original, beside, look_at
 from shardahead.replica.replica_folder import Place
 from shardahead.replica.room import require_room
 from shardahead.replica.whole_replica import Replica, ReplicaError
-
-logger = logging.getLogger("shardahead")
 
 #: Copies in flight besides the one that is waited for: one thread copies some GB/s.
 COPY_THREADS = 2
