@@ -28,8 +28,10 @@ def load_model(
     # Another process would import vLLM once more, to look at a class that this one has.
     registry._run_in_subprocess = lambda function: function()
     torch.accelerator.empty_cache = lambda: None  # without an accelerator it raises
-    # A kernel that is not here; no load comes to what it lays out.
+    # Kernels that are not here; no load comes to what they lay out. Where a processor has AMX, vLLM
+    # lays out every small matrix for one of them.
     cpu_moe.cpu_prepack_moe_weight = lambda weight, _isa: weight
+    torch.cpu._is_amx_tile_supported = lambda: False
     torch.set_num_threads(1)
     configure_logging(LoggingConfig())
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
