@@ -5,12 +5,15 @@ Which index counts, and that it gives the order, is in test_shards.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import re
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from conftest import MakeMount
 from shard_support import names_of, write, write_index
 
 from shardahead.checkpoint import shards
@@ -132,3 +135,15 @@ def test_a_large_index(tmp_path: Path) -> None:
     order = random.Random(1).sample(names, len(names))
     index = write_index(tmp_path / "model.safetensors.index.json", *(order * 50))
     assert names_of(resolve_shards(index)) == order
+
+
+def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, make_mount: MakeMount) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_index(source / "model.safetensors.index.json", "a.safetensors")
+    mount = make_mount(source)
+    mount.eio("model.safetensors.index.json", 0)
+    index = mount.mountpoint / "model.safetensors.index.json"
+    with pytest.raises(OSError, match=re.escape(str(index))) as found:
+        resolve_shards(index)
+    assert (found.value.errno, found.value.filename) == (errno.EIO, str(index))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _KINDS = (
     (stat.S_ISFIFO, "FIFO"),
@@ -33,6 +35,16 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         os.close(descriptor)
         raise
     return descriptor, status
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """OSErrors of what is done with an open descriptor name its file: of themselves they do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def _open(path: str) -> int:

@@ -22,7 +22,7 @@ from shardahead import _core
 from shardahead.checkpoint.dtypes import DTYPE_BITS, bits_of, library_knows
 from shardahead.checkpoint.errors import CheckpointError
 from shardahead.checkpoint.file_kind import file_kind
-from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.units import quoted
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -111,13 +111,11 @@ def read_header(path: str) -> Header:
     """
     descriptor, status = open_regular(path)
     try:
-        content = read_content(
-            status.st_size, lambda offset, length: _pread_full(descriptor, length, offset)
-        )
+        with naming(path):
+            content = read_content(
+                status.st_size, lambda offset, length: _pread_full(descriptor, length, offset)
+            )
         return parse_header(path, content, status.st_size)
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
     finally:
         os.close(descriptor)
 

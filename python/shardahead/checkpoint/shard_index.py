@@ -12,7 +12,7 @@ import re
 from typing import cast
 
 from shardahead.checkpoint.errors import CheckpointError
-from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.units import quoted
 
 #: How many tensors an index may be expected to have. What is refused is one of which the text has
@@ -90,7 +90,7 @@ def _content(path: str, max_bytes: int) -> bytearray:
     # What the caller has looked at may be a FIFO by now.
     descriptor, status = open_regular(path)
     content = bytearray()
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file, naming(path):
         if status.st_size > max_bytes:
             raise CheckpointError(f"index {path!r} is larger than {max_bytes} bytes", path)
         # In pieces: read(n) allocates n bytes, however few there are.

@@ -10,6 +10,8 @@ import os
 import stat
 from collections.abc import Mapping
 
+from shardahead.checkpoint.opening import naming
+
 VARIABLE = "SHARDAHEAD_SECRET"
 _LEAST_BYTES, _MOST_BYTES = 8, 4096
 
@@ -33,7 +35,7 @@ def secret_in(environ: Mapping[str, str]) -> bytes | None:
 
 def _of_file(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file, naming(path):
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{VARIABLE}: {path!r} is not a regular file")

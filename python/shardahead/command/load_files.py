@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.prefetch.load_document import SCHEMA
 from shardahead.prefetch.series import Sample
 from shardahead.units import quoted
@@ -94,7 +94,7 @@ def _paths_in(paths: Sequence[str]) -> Iterator[str]:
 def read_load_file(path: str) -> LoadFile:
     """One file; raises as `read_load_files` does."""
     descriptor, status = open_regular(path)
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file, naming(path):
         if status.st_size > _MOST_FILE_BYTES:
             raise _wrong(path, f"it has {status.st_size} bytes, more than {_MOST_FILE_BYTES}")
         content = file.read(_MOST_FILE_BYTES)

@@ -21,7 +21,7 @@ from shardahead.checkpoint.folder_rule import (
     shards_and_indexes,
     some_of,
 )
-from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.checkpoint.shard_index import is_index_name
 from shardahead.checkpoint.shards import Shard, resolve_checkpoint, resolve_shards
 from shardahead.command import path_errors
@@ -324,7 +324,7 @@ def _if_any(folder: str, listing: Listing, filters: Filters, notes: list[str]) -
 
 def parts_of(index: str) -> list[str]:
     descriptor, _ = open_regular(index)
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file, naming(index):
         content = file.read(_MOST_PIPELINE_BYTES + 1)
     if len(content) > _MOST_PIPELINE_BYTES:
         raise CheckpointError(f"{index!r} is larger than {_MOST_PIPELINE_BYTES} bytes", index)

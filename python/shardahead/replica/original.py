@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shardahead.checkpoint.folder_rule import KINDS
-from shardahead.checkpoint.opening import open_regular
+from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.checkpoint.shard_index import is_index_name
 from shardahead.checkpoint.shards import Shard
 
@@ -100,11 +100,9 @@ def _look_at(root: str, shard: Shard) -> OriginalFile:
     descriptor, status = open_regular(shard.path)
     try:
         shard.require_unchanged(status.st_size)
-        head = os.pread(descriptor, HEAD_BYTES, 0)
-        tail = os.pread(descriptor, TAIL_BYTES, max(0, status.st_size - TAIL_BYTES))
-    except OSError as error:
-        error.filename = shard.path
-        raise
+        with naming(shard.path):
+            head = os.pread(descriptor, HEAD_BYTES, 0)
+            tail = os.pread(descriptor, TAIL_BYTES, max(0, status.st_size - TAIL_BYTES))
     finally:
         os.close(descriptor)
     return OriginalFile(

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardahead.checkpoint.opening import naming
 from shardahead.replica.layout import Layout
 from shardahead.replica.original import BesideFile, Original
 from shardahead.version import __version__
@@ -200,7 +201,7 @@ def _check_file(file: ReplicaFile | BesideFile, expected_numbers: int) -> None:
 def _read(path: str, most_bytes: int) -> bytes:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags)
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as file, naming(path):
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
         content = file.read(most_bytes + 1)
