@@ -13,6 +13,7 @@ from functools import partial
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.advice import advise
+from shardahead.command.damaged_shards import damage_of
 from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
@@ -66,6 +67,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
     ended: KeyboardInterrupt | None = None
     after: int | None = None
     note = ""
+    damage: str | None = None
     unusable: OSError | None = None
     try:
         handle = interruptibly(partial(_start, options, beside))
@@ -75,6 +77,9 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
         if handle.report().incomplete_reason() is None:
             try:
                 after, note = interruptibly(partial(_seen_after, handle, stays=options.keep))
+                # What is still being written, and followed, ends anywhere.
+                if told and not options.follow:
+                    damage = interruptibly(partial(damage_of, handle.shards))
             except OSError as error:
                 unusable = error
         report = handle.report()
@@ -82,6 +87,8 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
             text = _warm_text(report, note, options)
             if text and not options.json:
                 show(text)
+            if damage:
+                complain(damage)
             handle = None  # and so are its files closed
             beside.stay(report, unusable, _too_few(report, after))
     except KeyboardInterrupt as error:
@@ -91,7 +98,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
             report = handle.report()
         elif report is None:
             raise  # nothing was begun
-    reason = reason_of(ended) if ended else _why_incomplete(report, after)
+    reason = reason_of(ended) if ended else _why_incomplete(report, after) or damage
     if unusable is not None and reason is None:
         reason = describe_error(unusable)
     if beside.stayed and ended is None:

@@ -1,0 +1,75 @@
+"""Shards that are no good though every byte of them can be read: a download that was cut off, or
+has gone wrong. By their headers and directories alone; tensors are not looked at. What does not
+begin as a shard does is not judged: any file can be warmed.
+
+Reads, and may wait for storage. Any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from shardahead.checkpoint.errors import CheckpointError, ContentsError
+from shardahead.checkpoint.opening import naming, open_regular
+from shardahead.checkpoint.pt_archive import MAGIC, damaged, read_archive
+from shardahead.checkpoint.safetensors_header import MAX_HEADER_BYTES, read_header
+from shardahead.checkpoint.shards import PT_SUFFIXES, SAFETENSORS_SUFFIXES, Shard
+
+_LENGTH_BYTES = 8
+
+
+def damage_of(shards: Sequence[Shard]) -> str | None:
+    """What is wrong with the first of them that no loader would take, and how many more there are;
+    None where nothing is. Of what cannot be read others tell.
+    """
+    found = [text for shard in shards if (text := _damage(shard.path))]
+    if not found:
+        return None
+    more = f"; and {len(found) - 1} more that no loader takes" if len(found) > 1 else ""
+    return found[0] + more
+
+
+def _damage(path: str) -> str | None:
+    try:
+        if path.lower().endswith(SAFETENSORS_SUFFIXES):
+            _check_header(path)
+        elif path.lower().endswith(PT_SUFFIXES):
+            _check_archive(path)
+    except CheckpointError as error:
+        return str(error)
+    except OSError:
+        pass
+    return None
+
+
+def _check_header(path: str) -> None:
+    descriptor, _ = open_regular(path)
+    try:
+        with naming(path):
+            head = os.pread(descriptor, _LENGTH_BYTES + 1, 0)
+    finally:
+        os.close(descriptor)
+    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    if head[_LENGTH_BYTES:] == b"{" and length <= MAX_HEADER_BYTES:
+        read_header(path)
+
+
+def _check_archive(path: str) -> None:
+    """Of torch's legacy format only its reader knows where it ends."""
+    descriptor, status = open_regular(path)
+
+    def read(offset: int, length: int) -> bytes:
+        content = os.pread(descriptor, length, offset)
+        if len(content) < length:
+            raise damaged("it names bytes beyond its end")
+        return content
+
+    try:
+        with naming(path):
+            if os.pread(descriptor, len(MAGIC), 0) == MAGIC:
+                read_archive(read, status.st_size)
+    except ContentsError as error:
+        raise error.of_file(path) from error
+    finally:
+        os.close(descriptor)

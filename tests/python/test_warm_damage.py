@@ -1,0 +1,67 @@
+"""`warm` of shards that no loader takes, though all their bytes can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pt_support import saved
+from typed_support import run
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+TENSORS = {"a": torch.arange(5000.0), "b": torch.arange(3000.0)}
+WHOLE = {
+    "m.safetensors": safetensors.save(TENSORS),
+    "m.bin": saved(TENSORS),
+}
+#: Parts of a shard that are left: nothing that says how long it was to be is in the shortest.
+CUT = [("m.safetensors", 0.999), ("m.safetensors", 0.5), ("m.safetensors", 0.002), ("m.bin", 0.6)]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_shard_is_warm(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WHOLE[name])
+    status, _, said = run("warm", "-q", tmp_path)
+    assert (status, said) == (0, "")
+
+
+@pytest.mark.parametrize(("name", "left"), CUT)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_shard_that_was_cut_off_is_not_called_warm(
+    tmp_path: Path, name: str, left: float, as_json: bool
+) -> None:
+    content = WHOLE[name]
+    path = tmp_path / name
+    path.write_bytes(content[: int(left * len(content))])
+    status, printed, said = run("warm", "-q", *(["--json"] if as_json else []), tmp_path)
+    assert status == 1
+    reason = json.loads(printed)["reason"] if as_json else said
+    assert str(path) in reason
+    assert str(len(path.read_bytes())) in reason or "cut off" in reason
+    assert said.count(str(path)) == 1
+
+
+def test_the_first_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"m-{i}.safetensors").write_bytes(WHOLE["m.safetensors"][: 10_000 + i])
+    status, _, said = run("warm", "-q", tmp_path)
+    assert status == 1
+    assert "m-0.safetensors" in said
+    assert "2 more that no loader takes" in said
+
+
+def test_what_begins_as_no_shard_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"x" * 5000)
+    (tmp_path / "b.safetensors").touch()
+    status, _, said = run("warm", "-q", tmp_path)
+    assert (status, said) == (0, "")
+
+
+def test_what_is_followed_may_end_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(WHOLE["m.safetensors"][:10_000])
+    status, _, said = run("warm", "-q", "--follow", "--follow-idle", "0.3", tmp_path)
+    assert (status, said) == (0, "")
