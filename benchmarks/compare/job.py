@@ -14,6 +14,7 @@ from cut import Wanted
 #: Name of a method: where it is, and whose versions belong to its result.
 METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "plain": ("methods", "plain", ("safetensors",)),
+    "plain-narrow": ("methods", "plain_narrow", ("safetensors",)),
     "vmtouch": ("methods", "vmtouch", ("safetensors",)),
     "cat": ("methods", "cat", ("safetensors",)),
     "whole-file": ("methods", "whole_file", ("safetensors",)),
@@ -41,6 +42,9 @@ WRONG = ("shardahead-wrong", "prefetching-wrong")
 
 #: These are measured once they have learned what is touched, by a load that is not timed.
 LEARNED = ("shardahead-learned", "prefetching-learned", *WRONG)
+
+#: Where tensors are wanted whole, it does what another does.
+OF_PARTS = ("plain-narrow",)
 
 #: How else these are told apart.
 VARIABLES_OF = {"shardahead-parts-pread": {"SHARDAHEAD_MODE": "pread"}}

@@ -84,6 +84,11 @@ def plain(place: Place) -> Start:
     return place.plain
 
 
+def plain_narrow(place: Place) -> Start:
+    """The plain loop of who asks for whole tensors, and narrows them: as engines do."""
+    return lambda: place.cut(plain_weights(place.job.files))
+
+
 def vmtouch(place: Place) -> Start:
     """Rank 0 runs `vmtouch -t FILES`, the others wait for it; then the plain loop."""
     program = _program("vmtouch")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cases import PRESETS, Case
-from job import METHODS, OF_ANOTHER_INTERPRETER, VARIABLES_OF, WRONG
+from job import METHODS, OF_ANOTHER_INTERPRETER, OF_PARTS, VARIABLES_OF, WRONG
 
 #: Which environment below --environments holds the package of a method.
 ENVIRONMENT_OF = {
@@ -151,7 +151,8 @@ def _methods(
 ) -> tuple[str, ...]:
     unnamed = [name for name in OF_ANOTHER_INTERPRETER if name not in pythons]
     alone = [case.name for case in cases if (case.job_ranks or 0) <= case.ranks]
-    left_out = (*unnamed, *(WRONG if alone else ()))
+    whole = all(not case.slices for case in cases)
+    left_out = (*unnamed, *(WRONG if alone else ()), *(OF_PARTS if whole else ()))
     names = [name for name in METHODS if name not in left_out]
     if given.methods:
         names = given.methods.split(",")
