@@ -21,6 +21,7 @@ struct Progress {
   std::uint64_t claimed_bytes = 0;   // in flight: of blocks that it has taken and not settled
   std::uint64_t window_bytes = 0;    // in force at present; 0: no limit
   std::uint64_t inflight_bytes = 0;  // what the node may have in flight at present; 0: no cap
+  std::uint64_t failed_bytes = 0;
   Limit limited_by = Limit::unknown;
 };
 

@@ -222,6 +222,7 @@ void bind_report(py::module_& module) {
       .def_readonly("claimed_bytes", &Progress::claimed_bytes)
       .def_readonly("window_bytes", &Progress::window_bytes)
       .def_readonly("inflight_bytes", &Progress::inflight_bytes)
+      .def_readonly("failed_bytes", &Progress::failed_bytes)
       .def_property_readonly(
           "limited_by", [](const Progress& progress) { return to_string(progress.limited_by); });
   py::class_<Report>(module, "Report")

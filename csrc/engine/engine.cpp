@@ -192,6 +192,7 @@ Progress Engine::progress() const {
           .claimed_bytes = state_->tally.claimed_bytes(),
           .window_bytes = state_->ahead.window().ahead_bytes,
           .inflight_bytes = report.inflight_bytes,
+          .failed_bytes = report.failed_bytes,
           .limited_by = limit_of(*state_, report, status.seconds)};
 }
 

@@ -72,6 +72,17 @@ def at(seconds: float, done: int, read: int | None = None, planned: int = 1000 *
     return Progress(planned, done, done if read is None else read, seconds)
 
 
+def test_what_could_not_be_read_is_not_there() -> None:
+    work = Work(files=2, local_rank=0, local_size=1, own_share=False)
+    progress = Progress(1000 * MB, 1000 * MB, 750 * MB, 10, failed_bytes=250 * MB)
+    assert end_line(work, progress) == (
+        "warm: 715 MiB of 954 MiB (75.0 %), 238 MiB could not be read, 75 MB/s, ended after 10 s"
+    )
+    assert running_line(work, dataclasses.replace(progress, done_bytes=500 * MB), 75e6) == (
+        "warm: 238 MiB of 954 MiB (25.0 %), 238 MiB could not be read, 75 MB/s, 6.7 s left"
+    )
+
+
 def test_a_line_is_due_after_each_interval() -> None:
     beat = Beat(10)
     told = [0, 0.1, 9.9, 10.0, 10.1, 19.9, 20.5, 29.9, 30.0, 75, 79.9, 80.1]

@@ -18,6 +18,7 @@ from shardahead.command.progress_text import (
     begin_line,
     came,
     end_line,
+    here,
     of_planned,
     rate_of_all,
     running_line,
@@ -156,12 +157,12 @@ class _Bar:
             self._bars.stop()
 
     def _draw(self, progress: Progress, rate: float) -> None:
-        done = format_share(progress.done_bytes, progress.planned_bytes)
+        done = format_share(here(progress), progress.planned_bytes)
         with suppress(OSError):
             self._bars.update(
                 self._task,
                 total=max(progress.planned_bytes, 1),
-                completed=progress.done_bytes if progress.planned_bytes else 1,
+                completed=here(progress) if progress.planned_bytes else 1,
                 done=done if self._narrow else of_planned(progress),
                 rate=format_rate(rate) if came(progress) else "",
                 left="" if self._narrow else time_left(progress, rate),

@@ -88,9 +88,14 @@ def end_line(work: Work, progress: Progress) -> str:
     return ", ".join([*parts, f"ended after {format_seconds(progress.seconds)}"])
 
 
+def here(progress: Progress) -> int:
+    """What is there now: all that is done but what could not be read."""
+    return progress.done_bytes - progress.failed_bytes
+
+
 def came(progress: Progress) -> int:
     """What was brought in, each byte once: two ranks may have read the same at the same time."""
-    return min(progress.node_read_bytes, progress.done_bytes)
+    return min(progress.node_read_bytes, here(progress))
 
 
 def rate_of_all(progress: Progress) -> float:
@@ -98,8 +103,11 @@ def rate_of_all(progress: Progress) -> float:
 
 
 def of_planned(progress: Progress) -> str:
-    done, planned = progress.done_bytes, progress.planned_bytes
-    return f"{format_bytes(done)} of {format_bytes(planned)} ({format_share(done, planned)})"
+    done, planned = here(progress), progress.planned_bytes
+    text = f"{format_bytes(done)} of {format_bytes(planned)} ({format_share(done, planned)})"
+    if progress.failed_bytes:
+        text += f", {format_bytes(progress.failed_bytes)} could not be read"
+    return text
 
 
 def time_left(progress: Progress, rate: float) -> str:

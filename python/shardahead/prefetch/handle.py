@@ -130,6 +130,7 @@ class PrefetchHandle:
             node_read_bytes=figures.node_read_bytes,
             seconds=figures.seconds,
             limited_by=figures.limited_by,
+            failed_bytes=figures.failed_bytes,
         )
 
     def report(self) -> Report:
