@@ -75,7 +75,7 @@ def path(tmp_path: Path) -> bytes:
     found = os.path.join(os.fsencode(tmp_path), b"models", NAME)
     os.mkdir(os.path.dirname(found))
     with open(found, "wb") as file:
-        file.write(bytes(64 * KIB + 1))
+        file.write(b"x" * (64 * KIB + 1))
     return found
 
 

@@ -53,9 +53,34 @@ def test_the_first_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
     assert "2 more that no loader takes" in said
 
 
-def test_what_begins_as_no_shard_is_not_judged(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").write_bytes(b"x" * 5000)
-    (tmp_path / "b.safetensors").touch()
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    ("content", "looks_like"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b'{"error": "no access"}', "JSON"),
+        (bytes(5000), "zeros"),
+    ],
+)
+def test_what_came_in_place_of_a_shard_is_told(
+    tmp_path: Path, name: str, content: bytes, looks_like: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    status, _, said = run("warm", "-q", tmp_path)
+    assert status == 1
+    assert str(tmp_path / name) in said
+    assert looks_like in said
+
+
+def test_a_shard_of_the_other_kind_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(WHOLE["m.safetensors"])
+    assert "safetensors file" in run("warm", "-q", tmp_path)[2]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_begins_as_nothing_that_is_known_is_not_judged(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x" * 5000)
     status, _, said = run("warm", "-q", tmp_path)
     assert (status, said) == (0, "")
 

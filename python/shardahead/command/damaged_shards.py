@@ -1,6 +1,6 @@
-"""Shards that are no good though every byte of them can be read: a download that was cut off, or
-has gone wrong. By their headers and directories alone; tensors are not looked at. What does not
-begin as a shard does is not judged: any file can be warmed.
+"""Shards that are no good though every byte of them can be read: a download that was cut off, a
+pointer in place of a file. By their first bytes, headers and directories; tensors are not looked
+at. What begins as nothing that is known, or is empty, is not judged: any file can be warmed.
 
 Reads, and may wait for storage. Any thread.
 """
@@ -11,12 +11,13 @@ import os
 from collections.abc import Sequence
 
 from shardahead.checkpoint.errors import CheckpointError, ContentsError
+from shardahead.checkpoint.file_kind import file_kind, kind_of_no_pt_file
 from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.checkpoint.pt_archive import MAGIC, damaged, read_archive
 from shardahead.checkpoint.safetensors_header import MAX_HEADER_BYTES, read_header
 from shardahead.checkpoint.shards import PT_SUFFIXES, SAFETENSORS_SUFFIXES, Shard
 
-_LENGTH_BYTES = 8
+_LENGTH_BYTES, _HEAD_BYTES = 8, 512
 
 
 def damage_of(shards: Sequence[Shard]) -> str | None:
@@ -47,11 +48,12 @@ def _check_header(path: str) -> None:
     descriptor, _ = open_regular(path)
     try:
         with naming(path):
-            head = os.pread(descriptor, _LENGTH_BYTES + 1, 0)
+            head = os.pread(descriptor, _HEAD_BYTES, 0)
     finally:
         os.close(descriptor)
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
-    if head[_LENGTH_BYTES:] == b"{" and length <= MAX_HEADER_BYTES:
+    is_one = head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and length <= MAX_HEADER_BYTES
+    if is_one or (head and file_kind(head)):
         read_header(path)
 
 
@@ -67,7 +69,10 @@ def _check_archive(path: str) -> None:
 
     try:
         with naming(path):
-            if os.pread(descriptor, len(MAGIC), 0) == MAGIC:
+            head = os.pread(descriptor, _HEAD_BYTES, 0)
+            if kind := kind_of_no_pt_file(head):
+                raise ContentsError(f"is no checkpoint: it looks like {kind}")
+            if head.startswith(MAGIC):
                 read_archive(read, status.st_size)
     except ContentsError as error:
         raise error.of_file(path) from error
