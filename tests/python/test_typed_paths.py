@@ -125,7 +125,7 @@ def test_variants_of_the_parts_of_a_pipeline(tmp_path: Path) -> None:
     index = {"vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet"]}
     (folder / "model_index.json").write_text(json.dumps(index))
     plain = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet")]
-    assert files_of(folder, below=folder) == plain
+    assert files_of(folder, below=folder, said=".fp16.bin'") == plain
     fp16 = files_of(folder, "--include", "*.fp16.*", below=folder)
     assert fp16 == [
         "vae/diffusion_pytorch_model.fp16.safetensors",
@@ -285,3 +285,33 @@ def test_no_path_is_lost_and_none_comes_twice(paths: list[str]) -> None:
     for step in found:
         assert step.kind is PathKind.SHARD or len(step.paths) == 1
         assert list(step.paths) == sorted(step.paths, key=natural_sort_key)
+
+
+def test_what_is_left_out_is_said_whatever_its_format(tmp_path: Path) -> None:
+    folder = make(
+        tmp_path,
+        *("model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.fp16.safetensors"),
+        *("pytorch_model.bin", "m-Q4_K.gguf", "optimizer.pt", "config.json"),
+    )
+    status, _, said = run("plan", "--json", folder)
+    assert status == 0
+    assert said.startswith("shardahead: ")
+    assert said.count("\n") == 1
+    others = "'m-Q4_K.gguf', 'model.fp16.safetensors', 'pytorch_model.bin'"
+    assert said.endswith(f"is the checkpoint; left out: {others}\n")
+
+
+def test_what_is_left_out_is_said_by_one_rank_and_not_by_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make(tmp_path, "model.safetensors", "model.fp16.safetensors")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert run("status", folder)[2].count("\n") == lines
+    assert not caplog.records
+
+
+def test_the_plan_of_a_distributed_checkpoint_is_no_shard(tmp_path: Path) -> None:
+    folder = make(tmp_path, "__0_0.distcp", ".metadata")
+    assert "for the checkpoint type its folder" in wrong(2, folder / ".metadata")

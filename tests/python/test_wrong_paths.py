@@ -5,6 +5,7 @@ Through the command, in this process. No test asks the network, nor the cache of
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import types
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from shard_support import write_index
-from typed_support import BESIDE, files_of, make, repository, wrong
+from typed_support import BESIDE, COMMANDS, files_of, make, repository, run, wrong
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
 
@@ -206,3 +207,53 @@ def test_a_name_of_any_characters(tmp_path: Path) -> None:
     make(tmp_path, name + "1.bin")
     for path in (name + "2.bin", name + "2/x", name + "*.gguf"):
         assert "\x1b" not in wrong(1, tmp_path / path)
+
+
+def test_all_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    make(tmp_path, "model.safetensors")
+    message = wrong(1, tmp_path / "a", tmp_path, tmp_path / "b", tmp_path / "c")
+    assert message.index("/a'") < message.index("Nor are there") < message.index("/b'")
+    assert "/c'" in message
+    many = wrong(1, *(tmp_path / str(i) for i in range(9)))
+    assert many.endswith("and 5 more\n")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["Small-1B", "small-1b", "models--Org--Small-1B", "Org/Small-1B@main", "hf://Org/Small-1B"],
+)
+def test_a_repository_goes_by_its_id(hub_cache: Path, typed: str) -> None:
+    repository(hub_cache, "Org/Small-1B", "abc", main="abc")
+    assert "type 'Org/Small-1B'" in wrong(1, typed)
+
+
+def test_a_quoted_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"type {tmp_path}/m" in wrong(1, "~/m")
+    assert "type it without quotes" in wrong(1, "~nobody-of-that-name/m")
+
+
+@pytest.mark.parametrize(("missing", "which"), [([1], "this one"), ([1, 2], "the first of them")])
+def test_shards_that_an_index_names_and_that_are_not_there(
+    tmp_path: Path, missing: list[int], which: str
+) -> None:
+    names = [f"model-{i}-of-3.safetensors" for i in (1, 2, 3)]
+    write_index(make(tmp_path, *names) / "model.safetensors.index.json", *names)
+    for i in missing:
+        (tmp_path / names[i]).unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    for path in (tmp_path, index):
+        message = wrong(1, path)
+        assert str(tmp_path / names[1]) in message
+        text = f"{len(missing)} of the 3 shards that '{index}' names missing, {which}"
+        assert text in message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_programs_are_told_what_is_wrong_as_json(tmp_path: Path, command: str) -> None:
+    for path, status in ((tmp_path / "absent", 1), (tmp_path, 2)):
+        found, out, err = run(command, "--json", path)
+        assert found == status
+        document = json.loads(out)
+        assert set(document) == {"schema", "reason"}
+        assert err == f"shardahead: {document['reason']}\n"

@@ -102,6 +102,7 @@ def resolve_checkpoint(
     suffixes: Sequence[str] | None = None,
     *,
     listed: Sequence[str] | None = None,
+    tells: bool = True,
 ) -> Checkpoint:
     """The checkpoint that `files` names.
 
@@ -123,6 +124,7 @@ def resolve_checkpoint(
 
     `suffixes`, where given, are the kinds of shards that a folder is searched for; `listed`, where
     given, says that `files` is a folder, and which files are in it, so that nobody looks again.
+    Without `tells` what is left out is not said in the log: `left_out` has it.
 
     A file that is named twice, be it through a link, counts once, at its first position; files of
     an index only where the links lead to one path. Equal inode numbers alone prove nothing: some
@@ -148,8 +150,12 @@ def resolve_checkpoint(
     try:
         if is_path:
             if listed is not None:
-                return _of_folder(paths[0], suffixes, listed)
-            return _of_path(paths[0], suffixes)
+                found = _of_folder(paths[0], suffixes, listed)
+            else:
+                found = _of_path(paths[0], suffixes)
+            if tells:
+                _tell_left_out(found, paths[0])
+            return found
         return Checkpoint(tuple(_looked_at(sorted(paths, key=natural_sort_key))[0]))
     except OSError as error:
         if error.filename in paths:  # who gave a path is told of it as it was given
@@ -215,11 +221,15 @@ def _of_folder(folder: str, suffixes: Sequence[str] | None, names: Sequence[str]
     else:
         paths = [os.path.join(folder, name) for name in choice.shards]
         found = Checkpoint(tuple(_looked_at(paths)[0]), left_out=tuple(left_out))
-    if left_out:
-        taken = [choice.index] if choice.index else list(choice.shards)
-        others = some_of([os.path.basename(path) for path in left_out])
-        _say_once(f"{folder!r}: {some_of(taken)} is the checkpoint; left out: {others}")
     return found
+
+
+def _tell_left_out(found: Checkpoint, folder: str) -> None:
+    if found.left_out:
+        whole = [found.index] if found.index else [shard.path for shard in found.shards]
+        taken = some_of([os.path.basename(path) for path in whole])
+        others = some_of([os.path.basename(path) for path in found.left_out])
+        _say_once(f"{folder!r}: {taken} is the checkpoint; left out: {others}")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -236,7 +246,15 @@ def _of_index(path: str) -> Checkpoint:
     names = list(dict.fromkeys(files.values()))
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, name) for name in names]
-    shards, positions = _looked_at(paths, compare_contents=False)
+    try:
+        shards, positions = _looked_at(paths, compare_contents=False)
+    except FileNotFoundError as error:
+        count = sum(not os.path.lexists(each) for each in paths)
+        if not count:  # a link that leads nowhere
+            raise
+        which = "the first of them" if count > 1 else "this one"
+        text = f"{count} of the {len(paths)} shards that {quoted(path)} names missing, {which}"
+        raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
     position_of = dict(zip(names, positions, strict=True))
     owners = {tensor: position_of[name] for tensor, name in files.items()}
     return Checkpoint(tuple(shards), path, owners)

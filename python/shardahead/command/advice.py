@@ -329,11 +329,9 @@ def _paged_out(facts: Facts) -> Iterator[Advice]:
     yield Advice(
         f"this kernel pages out what nothing has used for {seconds:.3g} s although memory is free "
         "(DAMON), pages that were just brought in among them: what `shardahead warm` brought in "
-        "may be gone before a load comes for it",
-        instead=(
-            "warm right before the load, or hold the pages until it has come: "
-            f"shardahead warm --keep --lock {_typed(facts)}",
-        ),
+        "may be gone before a load comes for it: warm right before the load, or hold the pages "
+        "until it has come",
+        (f"shardahead warm --keep --lock {_typed(facts)}",),
     )
 
 

@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    options: argparse.Namespace | None = None
     try:
         parser = _parser()
         answer_shell(parser)
@@ -106,16 +107,22 @@ def _run(words: Sequence[str]) -> int:
         try:
             return run(options)
         except KeyboardInterrupt as ended:
-            if options.json and options.shows:
-                with suppress(OutputError):
-                    show(json_text(options.command, {"reason": reason_of(ended)}))
+            with suppress(OutputError):
+                _show_reason(options, reason_of(ended))
             raise
     except (ValueError, TypeError) as error:
-        complain(str(error))
-        return WRONG_USAGE
+        reason, status = str(error), WRONG_USAGE
     except OSError as error:
-        complain(describe_failure(error))
-        return INCOMPLETE
+        reason, status = describe_failure(error), INCOMPLETE
+    complain(reason)
+    _show_reason(options, reason)
+    return status
+
+
+def _show_reason(options: argparse.Namespace | None, reason: str) -> None:
+    """All that there is to say to a program, where there was nothing to report."""
+    if options is not None and options.json and options.shows:
+        show(json_text(options.command, {"reason": reason}))
 
 
 def _without_output(error: OutputError) -> int:
@@ -126,7 +133,12 @@ def _without_output(error: OutputError) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="shardahead", description="Warms the page cache with model checkpoints.")
+    parser = Parser(
+        prog="shardahead",
+        description="Warms the page cache with model checkpoints.",
+        epilog=EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="and what this kernel has of what is used"
     )

@@ -87,7 +87,10 @@ def _paths_in(paths: Sequence[str]) -> Iterator[str]:
         # Not what is being written, which begins with a dot.
         names = [n for n in os.listdir(path) if n.endswith(".json") and not n.startswith(".")]
         if not names:
-            raise ValueError(f"no reports (*.json) in the folder {quoted(path)}")
+            raise ValueError(
+                f"no reports (*.json) in the folder {quoted(path)}: each load leaves one in the "
+                "folder that SHARDAHEAD_REPORT names"
+            )
         yield from (os.path.join(path, name) for name in sorted(names))
 
 

@@ -19,7 +19,8 @@ from shardahead.units import quoted
 _ALIKE = 0.6
 _MOST_CLOSE = 3
 # Of the hub: with the repository as its second group.
-_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://(huggingface[.]co/([^/?#]+/[^/?#]+))?")
+_ADDRESS = re.compile("(?:hf://|[a-z][a-z0-9+.-]*://(?:huggingface[.]co/)?)([^/?#@]+/[^/?#@]+)?")
+_OF_HUB = re.compile("hf://|https?://huggingface[.]co/")
 _NUMBER_OF_SET = re.compile(r"-[0-9]+(-of-[0-9]+)")
 
 
@@ -35,11 +36,14 @@ def absent(path: str, missing: str, beside: Collection[str], link: str | None = 
     if not path:
         return f"{text}: the PATH is empty; a variable that is not set?"
     if address := _ADDRESS.match(path):
-        hub = f": type {quoted(address[2])}" if address[2] else ""
+        is_of_hub = _OF_HUB.match(path) and address[1]
+        hub = f": type {quoted(address[1])}" if is_of_hub else ""
         return (
             f"{text}: it is an address, and only what is mounted here is read, or a repository in "
             f"the Hugging Face cache{hub}"
         )
+    if path.startswith("~"):
+        return f"{text}: the shell leaves a quoted ~ as it is: type {_with_home(path)}"
     if link is not None:
         return f"{text}: it is a link to {quoted(link)}, which is not there"
     folder, name = os.path.split(missing)
@@ -52,6 +56,42 @@ def absent(path: str, missing: str, beside: Collection[str], link: str | None = 
     if missing.rstrip("/") != path.rstrip("/"):
         return f"{text}: there is no folder {quoted(missing)}"
     return f"{text}; {quoted(folder or '.')} has nothing of a name like that"
+
+
+def _with_home(path: str) -> str:
+    folder = os.path.expanduser(path)
+    return "it without quotes" if folder == path else shlex.quote(folder)
+
+
+def all_absent(errors: Sequence[FileNotFoundError]) -> FileNotFoundError:
+    """One for all that are not there: of the first with what is to be typed."""
+    if len(errors) == 1:
+        return errors[0]
+    others = "; ".join(str(error).partition(": ")[0] for error in errors[1 : 1 + _MOST_CLOSE])
+    more = len(errors) - 1 - _MOST_CLOSE
+    others += f" and {more} more" if more > 0 else ""
+    return FileNotFoundError(f"{errors[0]}. Nor are there: {others}")
+
+
+def meant_repositories(path: str, cached: Collection[str]) -> list[str]:
+    """The ids of which somebody typed a part: the name alone, the folder of the cache without what
+    is before it, or more than the id.
+    """
+    name = path.rstrip("/").partition("@")[0].lower()
+    return [
+        repository
+        for repository in cached
+        if name in (repository.lower(), repository.partition("/")[2].lower())
+        or name == f"models--{repository.replace('/', '--')}".lower()
+    ]
+
+
+def not_by_its_id(path: str, repositories: Sequence[str]) -> str:
+    meant = " or ".join(map(quoted, repositories[:_MOST_CLOSE]))
+    return (
+        f"{quoted(path)}: No such file or directory; a repository in the Hugging Face cache goes "
+        f"by its id: type {meant}"
+    )
 
 
 def absent_repository(

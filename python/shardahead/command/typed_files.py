@@ -144,9 +144,15 @@ def looked_at(paths: Sequence[str]) -> list[Typed]:
     # A round trip each on a network filesystem, so they are asked for side by side.
     statuses = _core.statuses([os.fsencode(path) for path in paths])
     found: list[Typed] = []
+    absent: list[FileNotFoundError] = []
     for path, status in zip(paths, statuses, strict=True):
         mode = status[0] if status else _mode(path)
-        found += _of_absent(path) if mode is None else [_of_present(path, mode)]
+        try:
+            found += _of_absent(path) if mode is None else [_of_present(path, mode)]
+        except FileNotFoundError as error:
+            absent.append(error)
+    if absent:
+        raise path_errors.all_absent(absent)
     return found
 
 
@@ -212,6 +218,9 @@ def _absent(path: str) -> FileNotFoundError:
     missing = path.rstrip("/") or path
     while (folder := os.path.dirname(missing)) and not os.path.lexists(folder):
         missing = folder
+    cached = path_errors.meant_repositories(path, cached_repositories(cache_folder(os.environ)))
+    if cached:
+        return FileNotFoundError(path_errors.not_by_its_id(path, cached))
     beside = _names_in(os.path.dirname(missing)) or ()
     return FileNotFoundError(path_errors.absent(path, missing, beside))
 
@@ -257,11 +266,18 @@ def _of_folder(folder: str, listing: Listing, filters: Filters, notes: list[str]
     try:
         if filters.exclude:
             return _without_excluded(folder, names, filters, notes)
-        return list(resolve_checkpoint(folder, listed=listing.files).shards)
+        found = resolve_checkpoint(folder, listed=listing.files, tells=False)
     except SeveralCheckpointsError as error:
         indexes = all(map(is_index_name, error.names))
         text = path_errors.several_indexes if indexes else path_errors.several
         raise ValueError(text(folder, error)) from error
+    taken = {os.path.basename(path) for path in (found.index, *(s.path for s in found.shards))}
+    others = [name for name in [*candidates, *of_plan] if name not in taken]
+    if others:
+        whole = [found.index] if found.index else [shard.path for shard in found.shards]
+        names_taken = some_of([os.path.basename(path) for path in whole])
+        notes.append(_left_out(folder, f"{names_taken} is", others))
+    return list(found.shards)
 
 
 def _picked(folder: str, candidates: list[str], filters: Filters) -> list[Shard]:

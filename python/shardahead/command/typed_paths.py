@@ -77,7 +77,8 @@ def kind_of_file(name: str) -> PathKind:
         return PathKind.PIPELINE
     if is_index_name(name):
         return PathKind.INDEX
-    return PathKind.BESIDE if _BESIDE.fullmatch(name) else PathKind.SHARD
+    is_beside = name == DISTRIBUTED_PLAN or _BESIDE.fullmatch(name)
+    return PathKind.BESIDE if is_beside else PathKind.SHARD
 
 
 def kind_of_folder(path: str, listing: Listing) -> PathKind:
