@@ -11,6 +11,9 @@ from terminal_support import COMMAND, at_terminal, run
 
 import slowfs
 from shardahead.command import progress_shown
+from shardahead.command.progress_shown import show_until_done
+from shardahead.command.progress_text import Work
+from shardahead.prefetch.progress import Progress
 
 # The same command, with a shorter interval.
 OFTEN = f"import shardahead.command.progress_shown as p; p.LINE_SECONDS = 0.2; {COMMAND}"
@@ -154,3 +157,35 @@ print(json.dumps([progress.planned_bytes, progress.done_bytes, progress.node_rea
     planned, done, node_read, node_read_of_report, read = run_python(script, mount.mountpoint)
     assert (planned, done) == (16 * MIB, 16 * MIB)
     assert node_read == node_read_of_report == read == 8 * MIB
+
+
+class Load:
+    """Of 17.4 GB at 300 MB/s, looked at as often as `warm` does; it takes no time."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self._seconds >= 58
+
+    def progress(self) -> Progress:
+        came = min(int(300e6 * self._seconds), 174 * 10**8)
+        return Progress(174 * 10**8, came, came, self._seconds)
+
+    def wait(self, seconds: float) -> None:
+        self._seconds = round(self._seconds + seconds, 3)
+
+
+def test_the_log_of_a_pod_in_which_warm_takes_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    load = Load()
+    show_until_done(load, Work(files=4, local_rank=0, local_size=1, own_share=False), load.wait)
+    assert capsys.readouterr().err.splitlines() == [
+        "shardahead: warm: 16.2 GiB, 4 shards",
+        "shardahead: warm: 2.79 GiB of 16.2 GiB (17.2 %), 300 MB/s, 48 s left",
+        "shardahead: warm: 5.59 GiB of 16.2 GiB (34.4 %), 300 MB/s, 38 s left",
+        "shardahead: warm: 8.38 GiB of 16.2 GiB (51.7 %), 300 MB/s, 28 s left",
+        "shardahead: warm: 11.2 GiB of 16.2 GiB (68.9 %), 300 MB/s, 18 s left",
+        "shardahead: warm: 14.0 GiB of 16.2 GiB (86.2 %), 300 MB/s, 8.0 s left",
+        "shardahead: warm: 16.2 GiB of 16.2 GiB (100.0 %), 300 MB/s, ended after 58 s",
+    ]
