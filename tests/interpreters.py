@@ -29,10 +29,12 @@ import compile_elsewhere  # noqa: E402
 #: Those for which wheels are made; pyproject.toml has them by their tags.
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 #: What needs neither torch nor an engine and is done in seconds: the bindings, the handle, the
-#: commands, and what differs from one Python to the next (threads at exit, subinterpreters).
+#: commands, and what differs from one Python to the next (threads at exit, subinterpreters, what
+#: argparse says).
 SMOKE = (
     *("bad_input", "free_threads", "handle", "handle_await", "handle_end", "header"),
-    *("launcher", "options", "plan", "prefetch", "residency", "subinterpreter"),
+    *("launcher", "options", "plan", "prefetch", "residency", "screens_text", "subinterpreter"),
+    *("typed_paths", "wrong_paths"),
 )
 TELL = """
 import ensurepip, sys, sysconfig, venv
