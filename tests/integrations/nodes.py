@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from harness import CONFIG, MIB, Checkpoint, Engine, MakeMount, resident_bytes
 
+import shardahead
+
 NODES = 2
 GRAIN_BYTES = 64 * 1024  # in which is learned
 DISABLED = {"SHARDAHEAD_DISABLE": "1"}
@@ -149,8 +151,11 @@ class Nodes:
         pp: int = 1,
         env: dict[str, str] | None = None,
         options: Sequence[str] = (),
+        replicas: Sequence[Path] = (),
     ) -> Loaded:
-        """By ranks whose page caches hold nothing. `options`: of the engine's command line."""
+        """By ranks whose page caches hold nothing. `options`: of the engine's command line.
+        `replicas`: the folder with those of each node.
+        """
         reports = self._folder / f"reports-{len(list(self._folder.iterdir()))}"
         reports.mkdir()
         job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **(env or {})}
@@ -179,6 +184,7 @@ class Nodes:
                     # On CPUs vLLM sets the one above to the tensor parallel size.
                     "SHARDAHEAD_LOCAL_RANK": str(local),
                     "SHARDAHEAD_LOCAL_SIZE": str(size // NODES),
+                    **({"SHARDAHEAD_REPLICA_FOLDER": str(replicas[node])} if replicas else {}),
                 }
             )
         for mount in self._mounts:
@@ -195,6 +201,14 @@ class Nodes:
             [document["learned"]["learned"] for document in documents if document.get("learned")],
             [self._touched(mount) for mount in self._mounts],
         )
+
+    def stage(self, folder: Path) -> list[Path]:
+        """A whole replica for each node; gives the folders in which they are."""
+        folders = [folder / f"replicas-{node}" for node in range(NODES)]
+        for mount, replicas in zip(self._mounts, folders, strict=True):
+            replicas.mkdir(parents=True)
+            shardahead.stage(mount.mountpoint, replicas)
+        return folders
 
     def _touched(self, mount: Any) -> int:
         grains = 0
@@ -228,6 +242,23 @@ def check_that_a_node_learns(nodes: Nodes, checkpoint: Checkpoint, folder: Path)
         for load in (first, second):
             assert load.served[node] <= 1.1 * plain.touched[node]
             assert load.served[node] <= 0.6 * checkpoint.size_bytes
+
+
+def check_that_a_replica_is_read(
+    nodes: Nodes, folder: Path, prefetching: Sequence[Sequence[str]]
+) -> None:
+    """Two nodes of one rank each, which have a replica each: their mounts serve what tells that it
+    is of this version, and the parameters are the same. `prefetching`: the options of each way in
+    which the engine asks for its own prefetch, or for none.
+    """
+    nodes.mount()
+    plain = nodes.load(2, env=DISABLED)
+    replicas = nodes.stage(folder)
+    for options in prefetching:
+        found = nodes.load(2, options=options, replicas=replicas)
+        assert found.parameters == plain.parameters
+        for served in found.served:
+            assert served <= MIB
 
 
 def check_that_a_stage_gets_its_layers(nodes: Nodes, checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from nodes import (
     Nodes,
     check_that_a_node_learns,
     check_that_a_rank_gets_its_experts,
+    check_that_a_replica_is_read,
     check_that_a_stage_gets_its_layers,
     free_port,
 )
@@ -340,6 +341,13 @@ def test_a_rank_of_expert_parallel_ones_reads_its_own_experts(
 ) -> None:
     nodes = Nodes(newest, mixtral, make_mount, tmp_path / "nodes")
     check_that_a_rank_gets_its_experts(nodes, mixtral, ["--ep-size", "2"])
+
+
+def test_a_node_reads_its_replica(
+    sglang: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(sglang, llama, make_mount, tmp_path / "nodes")
+    check_that_a_replica_is_read(nodes, tmp_path / "local", [[]])
 
 
 def load_in_a_world(

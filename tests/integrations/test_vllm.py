@@ -18,6 +18,7 @@ from nodes import (
     Nodes,
     check_that_a_node_learns,
     check_that_a_rank_gets_its_experts,
+    check_that_a_replica_is_read,
     check_that_a_stage_gets_its_layers,
 )
 
@@ -247,6 +248,14 @@ def test_a_rank_of_expert_parallel_ones_reads_its_own_experts(
 ) -> None:
     nodes = Nodes(vllm, mixtral, make_mount, tmp_path / "nodes")
     check_that_a_rank_gets_its_experts(nodes, mixtral, ["--enable-expert-parallel"])
+
+
+def test_a_node_reads_its_replica(
+    vllm: Engine, llama: Checkpoint, make_mount: MakeMount, tmp_path: Path
+) -> None:
+    nodes = Nodes(vllm, llama, make_mount, tmp_path / "nodes")
+    asked = [[], ["--safetensors-load-strategy", "prefetch"]]
+    check_that_a_replica_is_read(nodes, tmp_path / "local", asked)
 
 
 # ---- vLLM's own prefetch ----

@@ -2,5 +2,5 @@
 
 Nothing here imports an engine before the engine itself calls it.
 
-Imports: `checkpoint`, `node`, `prefetch`, `weights`.
+Imports: `checkpoint`, `node`, `prefetch`, `replica`, `weights`.
 """

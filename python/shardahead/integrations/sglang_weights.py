@@ -30,6 +30,7 @@ from shardahead.node.mounts import mounts_of
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, is_prefetched_unasked
 from shardahead.prefetch.start import prefetch_files
+from shardahead.replica.beside_load import replicated_files
 from shardahead.units import format_bytes
 from shardahead.weights.iterators import MAX_WORKERS, weights_of
 from shardahead.weights.safetensors_load import Load
@@ -59,8 +60,8 @@ _MULTITHREAD_KEYS = {"enable_multithread_load", "num_threads"}
 
 logger = logging.getLogger("shardahead")
 
-# What SGLang has started ahead of its iterators, and holds.
-_started: weakref.WeakSet[PrefetchHandle] = weakref.WeakSet()
+# What SGLang has started ahead of its iterators, and holds; and for which files.
+_started: weakref.WeakKeyDictionary[PrefetchHandle, frozenset[str]] = weakref.WeakKeyDictionary()
 _models = LoadedModels(sglang_layers)
 # The model, while its loader makes an iterator.
 _model: ContextVar[LoadedModel] = ContextVar("shardahead_sglang_model", default=UNKNOWN)
@@ -84,11 +85,11 @@ def prefetch_all_checkpoints(original: Function, *args: Any, **kwargs: Any) -> A
     if is_turned_off() or not files or num_threads < 1:
         return original(*args, **kwargs)
     try:
-        handle = prefetch_files(files, options=_options(num_threads))
+        handle = prefetch_files(replicated_files(files), options=_options(num_threads))
     except (OSError, ValueError) as error:  # advice: what is wrong with files, the load says
         logger.warning("SGLang's own prefetch is used: %s", error)
         return original(*args, **kwargs)
-    _started.add(handle)
+    _started[handle] = frozenset(absolute_paths(files))
     return handle
 
 
@@ -209,7 +210,7 @@ def _options(num_threads: int) -> Options:
 def _started_early(files: Sequence[str]) -> list[PrefetchHandle]:
     """What SGLang has started for these files."""
     wanted = set(absolute_paths(files))
-    return [handle for handle in _started if wanted <= {shard.path for shard in handle.shards}]
+    return [handle for handle, paths in _started.items() if wanted <= paths]
 
 
 def _bound(function: Function, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from shardahead.prefetch.beside_loader import prefetching
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options
 from shardahead.prefetch.start import prefetch_files
+from shardahead.replica.beside_load import replicated_files
 from shardahead.units import format_bytes
 from shardahead.weights.iterators import MAX_WORKERS, weights_of
 from shardahead.weights.safetensors_load import Load
@@ -140,10 +141,10 @@ def pt_weights(original: Function) -> Function:
     @functools.wraps(original)
     def weights_iterator(*args: Any, **kwargs: Any) -> Weights:
         given, asked = _bound(signature, args, kwargs), _asked.get()
-        weights = original(*args, **kwargs)
         if not _takes(signature, given, _strategy(), asked):
-            return weights  # type: ignore[no-any-return]
-        return _beside(given["hf_weights_files"], asked, weights)
+            return original(*args, **kwargs)  # type: ignore[no-any-return]
+        files = _replicated(given["hf_weights_files"])
+        return _beside(files, asked, original(**{**given, "hf_weights_files": files}))
 
     return weights_iterator
 
@@ -188,7 +189,7 @@ def prefetch_all_checkpoints(original: Function) -> Function:
             options = _options(
                 NOTHING_ASKED, signature, given, "num_prefetch_threads", "block_size"
             )
-            handle = prefetch_files(files, options=options)
+            handle = prefetch_files(replicated_files(files), options=options)
         except (OSError, ValueError) as error:  # advice: what is wrong with files, the load says
             logger.warning("vLLM's own prefetch is used: %s", error)
             return original(*args, **kwargs)  # type: ignore[no-any-return]
@@ -242,6 +243,13 @@ def _beside(files: Sequence[str], asked: Asked, weights: Weights) -> Weights:
         except (OSError, ValueError) as error:
             logger.warning("vLLM loads by itself: %s", error)
         yield from weights
+
+
+def _replicated(files: Sequence[str]) -> list[str]:
+    try:
+        return replicated_files(files)
+    except (OSError, ValueError):  # what is wrong with them, the load says
+        return list(files)
 
 
 def _takes(

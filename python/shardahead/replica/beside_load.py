@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shardahead.checkpoint.errors import CheckpointError
-from shardahead.checkpoint.shards import Checkpoint, Shard, require_shard
+from shardahead.checkpoint.shards import (
+    Checkpoint,
+    Shard,
+    require_shard,
+    resolve_checkpoint,
+)
 from shardahead.node.launcher import LocalTopology
-from shardahead.prefetch.options import PrefetchOptions
+from shardahead.prefetch.options import PrefetchOptions, resolve_options
 from shardahead.replica.original import look_at
 from shardahead.replica.replica_folder import find_replica
 from shardahead.replica.stage import StageRun, folder_of
@@ -40,6 +45,19 @@ def replicated(checkpoint: Checkpoint, options: PrefetchOptions) -> Checkpoint |
     except (OSError, CheckpointError) as error:
         _say(options.replica, error)
         return None
+
+
+def replicated_files(files: Sequence[str]) -> list[str]:
+    """What a loader that opens its files by itself is to be given in place of them: those of the
+    whole replica in `SHARDAHEAD_REPLICA_FOLDER`, in natural order, or themselves.
+
+    Raises OSError and ValueError as `resolve_checkpoint` does, and ValueError for settings.
+    """
+    options = resolve_options()
+    if options.replica is None:
+        return list(files)
+    whole = replicated(resolve_checkpoint(list(files)), options)
+    return list(files) if whole is None else [shard.path for shard in whole.shards]
 
 
 def stage_beside(
