@@ -47,10 +47,10 @@ void reply_part(fuse_req_t request, const std::string& text, off_t offset, size_
 
 }  // namespace
 
-Filesystem::Filesystem(const Options& options)
+Filesystem::Filesystem(const Options& options, FreeFrom* shared)
     : options_(options),
       tree_(options.source, ControlFolder::kFirstFree),
-      filer_{LinkSchedule(options.bytes_per_s, options.round_trip, options.seek),
+      filer_{LinkSchedule(options.bytes_per_s, options.round_trip, options.seek, shared),
              {},
              {},
              options.close},

@@ -22,8 +22,9 @@ namespace slowfs {
 
 class Filesystem {
  public:
-  // Throws std::system_error where the source cannot be opened.
-  explicit Filesystem(const Options& options);
+  // `shared`: the link, where it is not this mount's own; outlives this. Throws std::system_error
+  // where the source cannot be opened.
+  Filesystem(const Options& options, FreeFrom* shared);
   // Throws std::system_error where a path is not there.
   void execute(const std::vector<Command>& commands) { control_.execute(commands); }
 

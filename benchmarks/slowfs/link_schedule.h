@@ -1,9 +1,11 @@
 // link_schedule: when a reply leaves a shared link of a given rate and round trip. Pure arithmetic
 // on virtual time: no clock, no I/O, no sleeping, so lateness of whoever acts on it never adds up.
-// Not thread-safe: one thread admits requests, in order of arrival.
+// Not thread-safe: one thread admits requests, in order of arrival; several schedules of one link
+// may each have a thread, or a process, of their own.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 
@@ -12,6 +14,11 @@ namespace slowfs {
 using Nanoseconds = std::chrono::nanoseconds;
 // Time since any epoch the caller likes, as long as it never goes back.
 using Instant = std::chrono::time_point<std::chrono::steady_clock, Nanoseconds>;
+
+// From when on a link is free, in nanoseconds of that time. What stands in it is the whole state of
+// a link, so that several processes can share one.
+using FreeFrom = std::atomic<std::int64_t>;
+static_assert(FreeFrom::is_always_lock_free, "it may lie in memory that processes share");
 
 // Where the bytes of a request lie.
 struct Place {
@@ -23,20 +30,26 @@ struct Place {
 class LinkSchedule {
  public:
   // bytes_per_s 0: a link that takes no time. `seek`: what a request costs that does not begin
-  // where the one before it ended, as on a single disk behind the link.
-  LinkSchedule(std::uint64_t bytes_per_s, Nanoseconds round_trip,
-               Nanoseconds seek = Nanoseconds{0}) noexcept
-      : bytes_per_s_(bytes_per_s), round_trip_(round_trip), seek_(seek) {}
+  // where the one before it ended, as on a single disk behind the link. `shared`: the link is that
+  // of other schedules too, and outlives this one; else it is this one's own.
+  LinkSchedule(std::uint64_t bytes_per_s, Nanoseconds round_trip, Nanoseconds seek = Nanoseconds{0},
+               FreeFrom* shared = nullptr) noexcept
+      : bytes_per_s_(bytes_per_s), round_trip_(round_trip), seek_(seek), shared_(shared) {}
 
   // The instant at which the last byte of a reply is through, for a request that arrived at
   // `arrival`. Transfers go one after another, in the order in which they were admitted.
   [[nodiscard]] Instant admit(Instant arrival, std::uint64_t reply_bytes,
                               Place place = {}) noexcept {
-    const Instant start = std::max(arrival + round_trip_, link_free_);
-    link_free_ =
-        start + (place == next_place_ ? Nanoseconds{0} : seek_) + transfer_time(reply_bytes);
+    const Nanoseconds taken =
+        (place == next_place_ ? Nanoseconds{0} : seek_) + transfer_time(reply_bytes);
     next_place_ = {place.file, place.offset + reply_bytes};
-    return link_free_;
+    FreeFrom& free_from = shared_ != nullptr ? *shared_ : own_;
+    std::int64_t before = free_from.load();
+    Instant end;
+    do {
+      end = std::max(arrival + round_trip_, Instant{Nanoseconds{before}}) + taken;
+    } while (!free_from.compare_exchange_weak(before, end.time_since_epoch().count()));
+    return end;
   }
 
   // Both hold for requests admitted from now on; what was admitted keeps its place.
@@ -64,7 +77,8 @@ class LinkSchedule {
   Nanoseconds seek_;
   Place next_place_;
   std::uint64_t remainder_ = 0;
-  Instant link_free_;
+  FreeFrom* shared_;
+  FreeFrom own_{0};
 };
 
 }  // namespace slowfs

@@ -1,8 +1,22 @@
-// link_schedule_test: the queueing of the link, checked in virtual time. No clock, no mount.
+// link_schedule_test: the queueing of the link, checked in virtual time; also of one that several
+// threads or processes share. No clock, no mount.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "link_schedule.h"
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "shared_link.h"
 
 namespace slowfs {
 namespace {
@@ -71,6 +85,79 @@ TEST_CASE("changes hold for what comes after them") {
   CHECK(link.admit(kStart, kMegabyte) == kStart + milliseconds(300));
   CHECK(link.bytes_per_s() == 10 * kMegabyte);
   CHECK(link.round_trip() == milliseconds(200));
+}
+
+TEST_CASE("schedules of one link queue behind each other, each with a round trip of its own") {
+  FreeFrom free_from{0};
+  LinkSchedule near(100 * kMegabyte, milliseconds(2), Nanoseconds{0}, &free_from);
+  LinkSchedule far(100 * kMegabyte, milliseconds(15), Nanoseconds{0}, &free_from);
+  CHECK(near.admit(kStart, kMegabyte) == kStart + milliseconds(12));
+  CHECK(far.admit(kStart, kMegabyte) == kStart + milliseconds(25));
+  CHECK(near.admit(kStart, kMegabyte) == kStart + milliseconds(35));
+}
+
+TEST_CASE("nothing of a shared link is lost or given twice, whoever is at it at the same time") {
+  constexpr int kThreads = 4;
+  constexpr int kEach = 20'000;
+  FreeFrom free_from{0};
+  std::array<std::vector<Instant>, kThreads> ends;
+  std::vector<std::thread> threads;
+  threads.reserve(kThreads);
+  for (auto& mine : ends) {
+    threads.emplace_back([&mine, &free_from] {
+      LinkSchedule link(1000 * kMegabyte, milliseconds(2), Nanoseconds{0}, &free_from);
+      for (int i = 0; i < kEach; ++i) mine.push_back(link.admit(kStart, 1000));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<Instant> all;
+  for (const auto& mine : ends) all.insert(all.end(), mine.begin(), mine.end());
+  std::sort(all.begin(), all.end());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    REQUIRE(all[i] == kStart + milliseconds(2) + std::chrono::microseconds(i + 1));
+  }
+}
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "slowfs-link-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  [[nodiscard]] std::string file() const { return path_ / "link"; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST_CASE("a file is one link for all who name it, and goes on when one of them is killed") {
+  const TemporaryFolder folder;
+  const SharedLink here(folder.file());
+  LinkSchedule link(100 * kMegabyte, milliseconds(2), Nanoseconds{0}, &here.free_from());
+  const pid_t child = fork();
+  if (child == 0) {
+    const SharedLink there(folder.file());
+    LinkSchedule other(100 * kMegabyte, milliseconds(2), Nanoseconds{0}, &there.free_from());
+    while (true) static_cast<void>(other.admit(kStart, kMegabyte));
+  }
+  REQUIRE(child > 0);
+  while (here.free_from().load() < kStart.time_since_epoch().count()) std::this_thread::yield();
+  kill(child, SIGKILL);
+  REQUIRE(waitpid(child, nullptr, 0) == child);
+  // What it was promised stays taken, to the nanosecond.
+  const Instant taken{Nanoseconds{here.free_from().load()}};
+  CHECK((taken - kStart - milliseconds(2)) % milliseconds(10) == Nanoseconds{0});
+  CHECK(link.admit(kStart, kMegabyte) == taken + milliseconds(10));
+}
+
+TEST_CASE("a link that cannot be kept there is an error that names the file") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_WITH_AS(SharedLink(folder.file() + "/not/there"),
+                       doctest::Contains("/link/not/there"), std::system_error);
 }
 
 }  // namespace

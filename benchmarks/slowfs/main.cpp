@@ -20,6 +20,7 @@
 
 #include "filesystem.h"
 #include "options.h"
+#include "shared_link.h"
 
 namespace slowfs {
 namespace {
@@ -152,6 +153,16 @@ void check_folders(Options& options) {
   }
 }
 
+// Nothing where the link is this mount's own.
+std::unique_ptr<SharedLink> shared_link_of(const Options& options) {
+  if (options.link.empty()) return nullptr;
+  try {
+    return std::make_unique<SharedLink>(options.link);
+  } catch (const std::system_error& error) {
+    throw UsageError(std::string("--link ") + error.what());
+  }
+}
+
 void set_faults(Filesystem& filesystem, const Options& options) {
   try {
     filesystem.execute(options.faults);
@@ -174,7 +185,8 @@ void answer_init(fuse_session* session, const Filesystem& filesystem) {
 int run(Options options) {
   check_folders(options);
   const sigset_t signals = block_ending_signals();
-  Filesystem filesystem(options);
+  const auto link = shared_link_of(options);
+  Filesystem filesystem(options, link ? &link->free_from() : nullptr);
   set_faults(filesystem, options);
   const Session session = make_session(options, filesystem);
   const Mount mount(session.get(), options.mountpoint);

@@ -14,6 +14,7 @@ const char kUsage[] =
 Mounts the folder SOURCE read-only, as slow as a remote filer.
 
   --rate-mb-per-s N           rate of the one shared link in 10^6 bytes/s, 0: unlimited [300]
+  --link FILE                 it is shared with all mounts that name this file
   --round-trip-ms X           time from a READ to the start of its transfer [1]
   --metadata-round-trip-ms X  the same for lookup, getattr and open [0]
   --close-ms X                the same for close(); 0: it is not told to the filer [0]
@@ -44,6 +45,7 @@ namespace {
 
 enum LongOption : int {
   kRate = 256,
+  kLink,
   kRoundTrip,
   kMetadataRoundTrip,
   kClose,
@@ -60,8 +62,9 @@ enum LongOption : int {
   kFault,
 };
 
-constexpr std::array<option, 19> kLongOptions{{
+constexpr std::array<option, 20> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
+    {"link", required_argument, nullptr, kLink},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
     {"close-ms", required_argument, nullptr, kClose},
@@ -142,6 +145,7 @@ void apply(Options& options, int code, const char* name) {
       options.bytes_per_s = *bytes_per_s;
       break;
     }
+    case kLink: options.link = optarg; break;
     case kRoundTrip: options.round_trip = milliseconds_argument(name); break;
     case kMetadataRoundTrip: options.metadata_round_trip = milliseconds_argument(name); break;
     case kClose: options.close = milliseconds_argument(name); break;
@@ -189,6 +193,10 @@ Options parse_options(int argc, char** argv) {
   if (argc - optind != 2) {
     throw UsageError("SOURCE and MOUNTPOINT are needed, " + std::to_string(argc - optind) +
                      " given");
+  }
+  // Where the disk behind it stands is known to the process alone that has read there.
+  if (!options.link.empty() && options.seek != Nanoseconds{0}) {
+    throw UsageError("--link " + options.link + ": not with --seek-ms");
   }
   options.source = argv[optind];
   options.mountpoint = argv[optind + 1];

@@ -25,6 +25,7 @@ struct Options {
   unsigned congestion_threshold = 0;  // 0: three quarters of max_background
   bool keep_cache = true;
   bool direct_io = false;
+  std::string link;  // a file in which the link is shared with other mounts; empty: it is not
   std::optional<std::uint64_t> inode;  // what every file is said to have
   std::string subtype = "slowfs";
   bool foreground = false;

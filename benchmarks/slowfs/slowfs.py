@@ -96,6 +96,7 @@ class SlowFs:
         mountpoint: PathLike,
         *,
         rate_mb_per_s: float = 300,
+        link: PathLike | None = None,
         round_trip_ms: float = 1,
         metadata_round_trip_ms: float = 0,
         seek_ms: float = 0,
@@ -123,6 +124,8 @@ class SlowFs:
             "--keep-cache" if keep_cache else "--no-keep-cache",
             f"--subtype={subtype}",
         ]
+        if link is not None:
+            self._options.append(f"--link={link}")
         if congestion_threshold is not None:
             self._options.append(f"--congestion-threshold={congestion_threshold}")
         if direct_io:

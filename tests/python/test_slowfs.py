@@ -235,6 +235,36 @@ def test_advice_is_in_flight_at_once(source: Path, mountpoint: Path) -> None:
             os.close(fd)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_mounts_that_share_a_link_queue_behind_each_other(
+    source: Path, tmp_path: Path, shared: bool
+) -> None:
+    order: list[str] = []
+    link = tmp_path / "link" if shared else None
+    points = tmp_path / "first", tmp_path / "second"
+    for point in points:
+        point.mkdir()
+
+    def mounted(point: Path) -> slowfs.SlowFs:
+        # Past the page cache: what a reader asks for is one request.
+        return slowfs.SlowFs(
+            source, point, rate_mb_per_s=1, round_trip_ms=0, link=link, direct_io=True
+        )
+
+    def read() -> None:
+        read_range(points[0] / NAMES[0], 0, MIB // 2)
+        order.append("first")
+
+    with mounted(points[0]) as first, mounted(points[1]):
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until_in_flight(first)
+        read_range(points[1] / NAMES[1], 0, MIB // 4)
+        order.append("second")
+        reader.join()
+    assert order == (["first", "second"] if shared else ["second", "first"])
+
+
 def test_control(mount: slowfs.SlowFs) -> None:
     mount.command("rate 123.5")
     mount.command("round-trip-ms 2.5")
@@ -289,6 +319,8 @@ def test_a_killed_server_leaves_no_mount(source: Path, mountpoint: Path) -> None
         ["--readahead-kib=130"],
         ["--max-background=0"],
         ["--fault", "eio nothing 0"],
+        ["--link=/no/such/folder/link"],
+        ["--link=link", "--seek-ms=1"],
         ["--no-such-option"],
     ],
 )
