@@ -27,7 +27,7 @@ ROUNDS ?= 100
 SEEDS ?= 100000
 FIRST_SEED ?= $(shell date +%s)
 
-.PHONY: help demo compare first-token nfs filesystems test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
+.PHONY: help demo compare first-token nfs filesystems cluster test test-cpp test-python test-python-debug soak wheel-test sdist wheels interpreters engines test-engines lint lint-core lint-package format docs sanitize fuzz fuzz-smoke compile-libcxx compile-musl fuse clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -55,6 +55,9 @@ nfs: $(VENV)/.installed ## loads from a real NFS server, cell by cell; NFS="--si
 
 filesystems: $(VENV)/.installed build/slowfs/.built ## loads from real filesystems, cold; FILESYSTEMS="sshfs rclone-s3", "--list"
 	$(BIN)/python benchmarks/filesystems/filesystems.py $(FILESYSTEMS)
+
+cluster: $(VENV)/.installed build/slowfs/.built ## nodes with links of their own load from one storage; CLUSTER="--nodes 4 --fault kill"
+	$(BIN)/python benchmarks/cluster/cluster.py $(or $(CLUSTER),--nodes 2 --size-mib 64 --rounds 1)
 
 test: test-cpp test-python ## set up, build, run the C++ and the Python tests
 
