@@ -19,6 +19,7 @@ class Setting:
     storage_shared: bool
     node_link_mb_per_s: float
     round_trip_ms: float
+    readahead_kib: int
     rounds: int
     fault: str
     fault_node: int

@@ -24,6 +24,9 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--storage-not-shared", action="store_true", help="each node has such a link of its own"
     )
+    parser.add_argument(
+        "--readahead-kib", type=int, default=4096, help="of the mounts, as filers have it [4096]"
+    )
     parser.add_argument("--round-trip-ms", type=float, default=1, help="to the storage [1]")
     parser.add_argument(
         "--node-link-mb-per-s",
@@ -72,6 +75,7 @@ def setting_of(options: argparse.Namespace, size_bytes: int) -> Setting:
         storage_shared=not options.storage_not_shared,
         node_link_mb_per_s=options.node_link_mb_per_s,
         round_trip_ms=options.round_trip_ms,
+        readahead_kib=options.readahead_kib,
         rounds=options.rounds,
         fault=options.fault,
         fault_node=options.fault_node,

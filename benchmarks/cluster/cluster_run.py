@@ -26,8 +26,6 @@ from slowfs import SlowFs
 _LOOK_SECONDS = 0.01
 _LATE_SECONDS = 3.0
 _END_SECONDS = 30.0  # of a process whose node is whole
-#: Above it a plain reader is not held up by the kernel's own readahead.
-_READAHEAD_KIB = 4096
 
 
 class RunError(Exception):
@@ -98,7 +96,7 @@ class Bed:
             point,
             rate_mb_per_s=self.options.storage_mb_per_s,
             round_trip_ms=self.options.round_trip_ms,
-            readahead_kib=_READAHEAD_KIB,
+            readahead_kib=self.options.readahead_kib,
             link=None if self.options.storage_not_shared else scratch / "link",
         )
 

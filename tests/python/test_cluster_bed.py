@@ -38,6 +38,7 @@ SETTING = Setting(
     storage_shared=True,
     node_link_mb_per_s=1000,
     round_trip_ms=1,
+    readahead_kib=4096,
     rounds=3,
     fault="none",
     fault_node=3,
