@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -67,23 +68,20 @@ class Bed:
         started = processor_seconds()
         with ExitStack() as mounted:
             mounts = [mounted.enter_context(self._mount(point, scratch)) for point in place.mounts]
-            before = [self.network.carried(node) for node in nodes]
             up = processor_seconds()
             start = Start(self, method, place, mounts)
             problem = start.to_the_end()
-            served = sum(mount.counters().bytes_served for mount in mounts)
             reap()
             of_nodes = processor_seconds() - up
-            after = [self.network.carried(node) for node in nodes]
         of_storage = processor_seconds() - started - of_nodes
         wrong = "" if problem else self._wrong(place, start.expected)
         return Run(
             method.name,
             seconds=None if problem else start.seconds,
             first_byte_seconds=None if problem else start.first_byte_seconds,
-            served_bytes=served,
-            into_bytes=tuple(b[0] - a[0] for a, b in zip(before, after, strict=True)),
-            out_bytes=tuple(b[1] - a[1] for a, b in zip(before, after, strict=True)),
+            served_bytes=start.moved.served,
+            into_bytes=start.moved.into,
+            out_bytes=start.moved.out,
             node_processor_seconds=of_nodes,
             storage_processor_seconds=of_storage,
             problem=problem,
@@ -109,6 +107,15 @@ class Bed:
         return ""
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Bytes that the storage has served, and that went into each node and out of it."""
+
+    served: int
+    into: tuple[int, ...]
+    out: tuple[int, ...]
+
+
 class Start:
     """The processes of one run, from the first one's start to the last one's end."""
 
@@ -124,8 +131,11 @@ class Start:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._whole: dict[int, float] = {}
         self._begun = 0.0
+        self._carried_before = [self._network.carried(node) for node in range(place.nodes)]
         self._first_byte: float | None = None
         self._stopped = False
+        #: Until all were whole that were waited for, or until nothing came of it.
+        self.moved = Moved(0, (), ())
         #: The nodes that are to be whole in the end.
         self.expected = [
             node for node in range(place.nodes) if self._fault != "kill" or node != self._victim
@@ -153,7 +163,10 @@ class Start:
         try:
             if self._method.server is not None:
                 server = self._started(0, self._method.server(self._place), "server")
-            self._until_whole(self._begun + self._options.give_up_seconds)
+            try:
+                self._until_whole(self._begun + self._options.give_up_seconds)
+            finally:
+                self.moved = self._moved()
             self._go_on()
             self._until_ended(time.monotonic() + _END_SECONDS)
         except RunError as error:
@@ -164,6 +177,15 @@ class Start:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return ""
+
+    def _moved(self) -> Moved:
+        now = [self._network.carried(node) for node in range(self._place.nodes)]
+        both = list(zip(self._carried_before, now, strict=True))
+        return Moved(
+            served=sum(mount.counters().bytes_served for mount in self._mounts),
+            into=tuple(after[0] - before[0] for before, after in both),
+            out=tuple(after[1] - before[1] for before, after in both),
+        )
 
     def _until_whole(self, deadline: float) -> None:
         needed = set(self.expected)
