@@ -253,6 +253,66 @@ def test_shards_of_several_folders(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[-2:]] == ["x/a.safetensors", "y/a.safetensors"]
 
 
+# Folders as clusters have them.
+LUSTRE = "lustre-like/a-very-long-name-of-a-project/another-long-name/checkpoints/step-00012345"
+HUB = "hub/models--an-organisation--A-Model-7B-Instruct/snapshots/0123456789abcdef0123456789abcdef"
+
+
+def far_apart(root: Path) -> list[Path]:
+    make(root / LUSTRE, numbered(2, size=PAGE_BYTES))
+    make(root / HUB, numbered(1, size=PAGE_BYTES))
+    make(root / "pipe", {"vae.safetensors": PAGE_BYTES})
+    return [root / LUSTRE, root / HUB, root / "pipe"]
+
+
+def headings(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if line.endswith("/")]
+
+
+def test_a_folder_that_is_too_long_for_each_name_is_above_its_names(tmp_path: Path) -> None:
+    words = far_apart(tmp_path)
+    status = f"""
+status: 0 B of 16.0 KiB resident (0.0 %)
+4 shards in FOLDER
+
+shard                                    size   resident
+RULE
+{LUSTRE}/
+  model-00001-of-00002.safetensors   4.00 KiB      0.0 %
+  model-00002-of-00002.safetensors   4.00 KiB      0.0 %
+{HUB}/
+  model-00001-of-00001.safetensors   4.00 KiB      0.0 %
+pipe/
+  vae.safetensors                    4.00 KiB      0.0 %
+"""
+    same(run("status", *words).stdout, status, tmp_path)
+    # A line that is wider than the terminal is broken by the terminal.
+    same(at_terminal("status", *words, env={"NO_COLOR": "1"}).text, status, tmp_path)
+    expected = [f"{LUSTRE}/", f"{HUB}/", "pipe/"]
+    assert headings(at_terminal("status", *words).text) == expected  # in colours
+    assert headings(at_terminal("plan", *words).text) == expected
+    assert headings(run("evict", "-v", *words).stdout) == expected
+    wide = at_terminal("status", *words, columns=400).text
+    assert f"{HUB}/model-00001-of-00001.safetensors  " in wide
+
+
+def test_a_plan_keeps_its_order_and_a_status_tells_each_folder_once(tmp_path: Path) -> None:
+    lustre, hub, _ = far_apart(tmp_path)
+    first, second = (lustre / name for name in numbered(2))
+    words = [first, hub, second]
+    expected = [f"{LUSTRE}/", f"{HUB}/"]
+    assert headings(run("status", *words).stdout) == expected
+    assert headings(run("plan", *words).stdout) == [*expected, expected[0]]
+    many = make(tmp_path / "many" / LONG_FOLDER, numbered(50, size=10))
+    begin = f"many/{LONG_FOLDER}/"
+    plan = run("plan", many, *words).stdout
+    assert headings(plan) == [begin, begin, *expected, expected[0]]
+    assert [line.split("  ")[0] for line in plan.splitlines() if " more)" in line] == ["(43 more)"]
+    summed_up = run("status", many, *words).stdout
+    assert "53 not resident" in summed_up
+    assert f"the first that is not resident: {begin}model-00001-of-00050.s" in summed_up
+
+
 # ---- results ----
 
 

@@ -19,7 +19,9 @@ from shardahead.command.progress_text import (
     running_line,
 )
 from shardahead.command.readiness import parse_share, why_not_ready
+from shardahead.command.residency_screen import place
 from shardahead.command.shard_names import apart, cells_of, shortened
+from shardahead.command.tables import shard_row, table_of
 from shardahead.command.warm_result import result_line, tells_why
 from shardahead.command.watch import Growth
 from shardahead.node.residency import FileResidency
@@ -295,6 +297,19 @@ def test_the_common_folder_is_told_once() -> None:
     assert apart(["a", "b"]) == ("", ["a", "b"])
     assert apart(["/m//a"]) == ("/m/", ["a"])
     assert apart(["/a"]) == ("", ["/a"])
+
+
+def test_shards_that_have_no_folder_in_common() -> None:
+    assert place(["/m/a", "/n/b", "/n/c"]) == "3 shards in 2 folders"
+    assert place(["/m/a", "/m/b"]) == "2 shards in /m"
+    assert place(["/a", "/b"]) == "2 shards"
+
+
+def test_a_name_without_a_folder_among_others_that_have_one() -> None:
+    long = "/".join(["a-long-name-of-a-folder"] * 4)
+    rows = [shard_row(path, ("1",)) for path in (f"{long}/x", "y", "/z")]
+    lines = table_of(("shard", "size"), rows).splitlines()[2:]
+    assert [line.split()[0] for line in lines] == [f"{long}/", "x", "./", "y", "/", "z"]
 
 
 @pytest.mark.parametrize(

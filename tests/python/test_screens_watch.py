@@ -192,6 +192,18 @@ def test_a_terminal_that_is_too_low_for_each_shard(tmp_path: Path) -> None:
     assert "a-17.safetensors" not in shown.text
 
 
+def test_the_lines_of_folders_count_as_well(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{i}-{'long-' * 20}" for i in range(5)]
+    for folder in folders:
+        write_file(folder / "a.safetensors", 4096)
+    words = ["status", "--watch", "--require", "0%", *map(str, folders)]
+    low, high = Terminal(rows=24), Terminal(rows=26)
+    assert "--each shows every shard" in low.shown(low.start(*words)).text
+    shown = high.shown(high.start(*words)).text
+    last = shown[shown.rindex("status: ") :]
+    assert last.count("a.safetensors") == len(folders)
+
+
 def test_a_terminal_that_cannot_redraw(folder: Path) -> None:
     terminal = Terminal()
     words = ("status", "--watch", "0.1", "--require", "50%", folder)

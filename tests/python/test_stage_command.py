@@ -42,6 +42,20 @@ def test_a_stage_and_what_is_there_afterwards(
     assert str(model) in out
 
 
+def test_the_path_of_an_original_may_be_long(
+    model: Path, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = tmp_path / "/".join(["a-folder-with-a-long-name"] * 4) / "model"
+    far.parent.mkdir(parents=True)
+    model.rename(far)
+    assert run(capsys, "stage", far, "--to", local, "-q")[0] == 0
+    _, out, _ = run(capsys, "stage", "--list", "--to", local)
+    *_, heads, _rule, original, replica = out.splitlines()
+    assert heads.split() == ["replica", "on", "disk", "state"]
+    assert original == f"of {far}"
+    assert replica.split() == ["model", "57.0", "MiB", "whole"]
+
+
 def test_the_folder_may_come_from_the_environment(
     model: Path,
     local: Path,

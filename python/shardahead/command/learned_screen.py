@@ -16,7 +16,7 @@ from typing import Any
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.residency_screen import EACH
 from shardahead.command.shard_names import apart
-from shardahead.command.tables import MOST_SHARDS, Row, showable, table_of
+from shardahead.command.tables import MOST_SHARDS, shard_row, showable, table_of
 from shardahead.prefetch.byte_ranges import Ranges, common, merged, total
 from shardahead.prefetch.profile import Profile, ProfileError
 from shardahead.prefetch.profile_file import named_files, read_profile
@@ -139,7 +139,7 @@ def learned_lines(profile: Profile, shards: Sequence[Shard], *, each: bool) -> l
     )
     _, names = apart([printable(shard.path) for shard in shards])
     rows = [
-        Row(
+        shard_row(
             name,
             (
                 format_bytes(total(ranges)),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from shardahead.command.residency_screen import EACH, place
 from shardahead.command.shard_names import apart
-from shardahead.command.tables import MOST_SHARDS, Row, table_of
+from shardahead.command.tables import MOST_SHARDS, Row, shard_row, table_of
 from shardahead.node.launcher import LocalTopology
 from shardahead.prefetch.options import PrefetchOptions
 from shardahead.units import counted, format_bytes, printable
@@ -49,9 +49,10 @@ def planned_shards(
     paths: Sequence[str], sizes: Sequence[int], blocks: Sequence[int], *, each: bool
 ) -> list[str]:
     """A row for each shard; of many, unless it is to be `each`, of the first and of the last."""
-    folder, names = apart([printable(path) for path in paths])
+    shown = [printable(path) for path in paths]
+    _, names = apart(shown)
     rows = [
-        Row(name, (format_bytes(size), str(count)))
+        shard_row(name, (format_bytes(size), str(count)))
         for name, size, count in zip(names, sizes, blocks, strict=True)
     ]
     summed_up = len(rows) > MOST_SHARDS and not each
@@ -60,4 +61,4 @@ def planned_shards(
         count, size = len(rows[between]), format_bytes(sum(sizes[between]))
         rows[between] = [Row(f"({count} more)", (size, str(sum(blocks[between]))))]
     table = table_of(("shard, in this order", "size", "blocks"), rows)
-    return [place(len(names), folder), "", table, *(["", EACH] if summed_up else [])]
+    return [place(shown), "", table, *(["", EACH] if summed_up else [])]

@@ -9,11 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from shardahead.command.shard_names import apart
-from shardahead.command.tables import MOST_SHARDS, Row, showable, table_of
+from shardahead.command.tables import (
+    MOST_SHARDS,
+    Row,
+    lines_at_terminal,
+    shard_row,
+    showable,
+    table_of,
+)
 from shardahead.node.residency import FileResidency
 from shardahead.units import counted, format_bytes, format_share, printable
 
 EACH = "--each shows every shard"
+_ABOVE = 2  # lines of a table above its rows
 _STATES = ("resident", "partly resident", "not resident", "unknown")
 
 
@@ -54,19 +62,20 @@ def resident_of(files: Sequence[FileResidency]) -> int | None:
 
 
 def shards_shown(
-    files: Sequence[FileResidency], *, each: bool, most_shards: int = MOST_SHARDS
+    files: Sequence[FileResidency], *, each: bool, most_lines: int | None = None
 ) -> list[str]:
     """The common folder, a row for each shard, and what else is to be said. Of more than
-    `most_shards` one for all that are alike, unless it is to be `each`.
+    MOST_SHARDS, or where they take more than `most_lines` of the terminal, one for all that are
+    alike, unless it is to be `each`.
     """
-    summed_up = len(files) > most_shards and not each
-    folder, names = apart([printable(file.path) for file in files])
-    lines = [place(len(files), folder), ""]
-    if summed_up:
-        lines += [_summed_up(files), "", EACH]
-    else:
-        rows = [_row(name, [file]) for name, file in zip(names, files, strict=True)]
-        lines += [table_of(("shard", "size", "resident"), rows, bars=True)]
+    summed_up = len(files) > MOST_SHARDS and not each
+    paths = [printable(file.path) for file in files]
+    _, names = apart(paths)
+    table = "" if summed_up else _each_shard(files, names)
+    if most_lines is not None and not each:
+        summed_up = summed_up or lines_at_terminal(table) - _ABOVE > most_lines
+    lines = [place(paths), ""]
+    lines += [_summed_up(files), "", EACH] if summed_up else [table]
     remarks = []
     if summed_up and (first := _first_cold(files, names)):
         remarks.append(f"the first that is not resident: {showable(first)}")
@@ -86,8 +95,13 @@ def told_by(files: Sequence[FileResidency]) -> str:
     return f"told by: {told}"
 
 
-def place(count: int, folder: str) -> str:
-    return f"{counted(count, 'shard')} in {showable(folder)}" if folder else counted(count, "shard")
+def place(paths: Sequence[str]) -> str:
+    """How many shards there are, and where: `paths` are printable."""
+    count, (folder, _) = counted(len(paths), "shard"), apart(paths)
+    if folder:
+        return f"{count} in {showable(folder)}"
+    folders = len({path.rpartition("/")[0] for path in paths})
+    return f"{count} in {counted(folders, 'folder')}" if folders > 1 else count
 
 
 def residency_document(files: Sequence[FileResidency], reason: str | None) -> dict[str, Any]:
@@ -100,11 +114,23 @@ def residency_document(files: Sequence[FileResidency], reason: str | None) -> di
     }
 
 
+def _each_shard(files: Sequence[FileResidency], names: Sequence[str]) -> str:
+    rows = [
+        shard_row(name, _cells([file]), file.resident_bytes, file.size_bytes)
+        for name, file in zip(names, files, strict=True)
+    ]
+    return table_of(("shard", "size", "resident"), rows, bars=True, any_order=True)
+
+
 def _summed_up(files: Sequence[FileResidency]) -> str:
     groups: dict[str, list[FileResidency]] = {state: [] for state in _STATES}
     for file in files:
         groups[_state(file)].append(file)
-    rows = [_row(f"{len(group)} {state}", group) for state, group in groups.items() if group]
+    rows = [
+        Row(f"{len(group)} {state}", _cells(group), resident_of(group), size_of(group))
+        for state, group in groups.items()
+        if group
+    ]
     return table_of(("shards", "size", "resident"), rows, bars=True)
 
 
@@ -121,10 +147,10 @@ def _state(file: FileResidency) -> str:
     return _STATES[1] if file.resident_bytes else _STATES[2]
 
 
-def _row(name: str, files: Sequence[FileResidency]) -> Row:
+def _cells(files: Sequence[FileResidency]) -> tuple[str, str]:
     size, resident = size_of(files), resident_of(files)
     share = "unknown" if resident is None else format_share(resident, size)
-    return Row(name, (format_bytes(size), share), resident, size)
+    return format_bytes(size), share
 
 
 def _there(files: Sequence[FileResidency]) -> int | None:

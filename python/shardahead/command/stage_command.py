@@ -23,7 +23,7 @@ from shardahead.command.progress_shown import show_until_done
 from shardahead.command.progress_text import Work
 from shardahead.command.results import DONE, finish
 from shardahead.command.standard_streams import complain
-from shardahead.command.tables import Row, showable, table_of
+from shardahead.command.tables import Row, fits, showable, table_of
 from shardahead.command.typed_files import shards_of
 from shardahead.command.warm_options import rate_argument
 from shardahead.node.topology import local_topology
@@ -36,7 +36,7 @@ from shardahead.replica.room import lies_in_memory
 from shardahead.replica.stage import StageRun, damaged_blocks, folder_of
 from shardahead.replica.staging import Staging
 from shardahead.replica.whole_replica import Replica
-from shardahead.units import counted, format_bytes, format_rate, format_seconds, quoted
+from shardahead.units import counted, format_bytes, format_rate, format_seconds, printable, quoted
 
 _VARIABLE = "SHARDAHEAD_REPLICA_FOLDER"
 _STOP_SECONDS = 0.5  # for copies in flight, once a signal has come
@@ -235,14 +235,20 @@ def _listed_text(folder: str, found: Sequence[Listed]) -> str:
     if not found:
         return f"stage: no replicas in {quoted(folder)}"
     total = sum(each.bytes_on_disk for each in found)
+    heads: tuple[str, ...] = ("replica", "on disk", "state", "of")
     rows = [
-        Row(each.place.name, (format_bytes(each.bytes_on_disk), each.state, each.source))
+        Row(each.place.name, (format_bytes(each.bytes_on_disk), each.state, printable(each.source)))
         for each in found
     ]
-    table = table_of(("replica", "on disk", "state", "of"), rows)
+    if not fits(heads, rows):
+        heads = heads[:-1]
+        rows = [
+            Row(row.name, row.cells[:-1], folder=f"of {row.cells[-1] or 'what is not known'}")
+            for row in rows
+        ]
     return (
         f"stage: {counted(len(found), 'replica')} in {quoted(folder)}, {format_bytes(total)}\n"
-        f"{table}"
+        f"{table_of(heads, rows)}"
     )
 
 

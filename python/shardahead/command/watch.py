@@ -27,7 +27,6 @@ from shardahead.command.residency_screen import (
 )
 from shardahead.command.results import DONE
 from shardahead.command.standard_streams import OutputError, complain, show
-from shardahead.command.tables import MOST_SHARDS
 from shardahead.command.typed_files import shards_of
 from shardahead.node.residency import FileResidency, residency_of
 from shardahead.units import format_rate
@@ -100,9 +99,9 @@ def _screen(
 
             def redraw(files: Look, grown: str) -> None:
                 sources = ["", told_by(files)] if options.verbose else []
-                most = min(MOST_SHARDS, max(console.height - _ROWS_BESIDE - len(sources), 1))
+                most = max(console.height - _ROWS_BESIDE - len(sources), 1)
                 lines = [f"status: {status_line(files)}{grown}"]
-                lines += shards_shown(files, each=options.each, most_shards=most)
+                lines += shards_shown(files, each=options.each, most_lines=most)
                 lines += sources
                 try:
                     live.update(Text.from_ansi("\n".join(lines)), refresh=True)
