@@ -1,9 +1,10 @@
 // main: shardahead-bench. Reads the command line, lets the bench run, prints the result, turns it
 // into an exit status. Measures nothing itself.
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <cerrno>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -22,6 +23,7 @@ namespace {
 constexpr int kDone = 0;
 constexpr int kIncomplete = 1;
 constexpr int kWrongUsage = 2;
+constexpr std::size_t kUsualColumns = 80;
 constexpr int kSignalled = 128;  // and the signal's number, as shells say it
 
 // A standard stream that is closed counts as /dev/null: files would get its number, and what is
@@ -34,12 +36,12 @@ void provide_standard_streams() {
   if (descriptor >= 0) ::close(descriptor);
 }
 
-const char* cause(int signal) {
-  switch (signal) {
-    case SIGHUP: return ": terminated by SIGHUP";
-    case SIGTERM: return ": terminated by SIGTERM";
-    default: return "";
-  }
+// Of the terminal that standard output is; 0 where it is none.
+std::size_t terminal_columns() {
+  if (::isatty(STDOUT_FILENO) != 1) return 0;
+  winsize size{};
+  const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : kUsualColumns;
 }
 
 // Opened before anything is measured: hours of figures must not be lost to a wrong folder.
@@ -66,11 +68,10 @@ int measure(const Options& options) {
   });
   signals_are_over();
   const std::string json = options.json || !options.output.empty() ? json_of(bench) + "\n" : "";
-  std::cout << (options.json ? json : text_of(bench)) << std::flush;
+  std::cout << (options.json ? json : text_of(bench, terminal_columns())) << std::flush;
   write_all(output, options.output, json);
   if (bench.signal != 0) {
-    std::cerr << "shardahead-bench: interrupted before all was measured" << cause(bench.signal)
-              << '\n';
+    std::cerr << "shardahead-bench: incomplete: " << cause_of(bench.signal) << '\n';
     return kSignalled + bench.signal;
   }
   if (!std::cout) throw std::runtime_error("cannot write to standard output");
@@ -101,6 +102,9 @@ int main(int argc, char** argv) {
   } catch (const shardahead::bench::UsageError& error) {
     std::cerr << "shardahead-bench: " << error.what() << "\nTry 'shardahead-bench --help'.\n";
     return shardahead::bench::kWrongUsage;
+  } catch (const shardahead::IoException& error) {
+    std::cerr << "shardahead-bench: " << shardahead::bench::describe(error.error()) << '\n';
+    return shardahead::bench::kIncomplete;
   } catch (const std::exception& error) {
     std::cerr << "shardahead-bench: " << printable(error.what()) << '\n';
     return shardahead::bench::kIncomplete;

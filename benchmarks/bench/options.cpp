@@ -116,12 +116,13 @@ cxxopts::Options described() {
        "N")  //
       ("limit", "bytes measured per cell, from the first file on; 0: everything",
        text(exact_bytes(defaults.limit_bytes)), "BYTES")                                      //
+      ("v,verbose", "all columns of the table, however wide the terminal is")                 //
       ("json", "print one JSON object instead of the table")                                  //
       ("output", "write the JSON object to FILE too", cxxopts::value<std::string>(), "FILE")  //
       ("shown-as", "how the command that is recommended names the files, instead of each PATH",
        cxxopts::value<std::string>(), "WORDS")  //
       ("h,help", "show this")                   //
-      ("V,version", "show the version");
+      ("version", "show the version");
   return options;
 }
 
@@ -129,7 +130,7 @@ void refuse_indexes(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
     if (path.empty()) throw UsageError("PATH is empty");
     if (path.ends_with(".index.json")) {
-      throw UsageError(printable(path) + " is an index: name its folder or its files");
+      throw UsageError(quoted_name(path) + " is an index: name its folder or its files");
     }
   }
 }
@@ -171,6 +172,7 @@ Options parse_options(int argc, const char* const* argv) {
     refuse("limit", text("limit"), "must be a number of bytes, for example 16777216 or 2GiB");
   }
   options.limit_bytes = *limit_bytes;
+  options.verbose = found["verbose"].as<bool>();
   options.json = found["json"].as<bool>();
   if (found.count("output") > 0) options.output = text("output");
   if (found.count("shown-as") > 0) options.shown_as = text("shown-as");

@@ -24,6 +24,7 @@ struct Options {
   std::uint32_t repeats = 3;
   std::uint64_t limit_bytes = 2 * kGiB;  // 0: everything
   bool json = false;
+  bool verbose = false;  // all columns, also where the terminal is too narrow for them
   std::string output;    // a file for the JSON; empty: none
   std::string shown_as;  // what stands for the paths in a command; empty: they do
   bool show_help = false;

@@ -57,6 +57,9 @@ TEST_CASE("options of shardahead warm have the same names") {
   CHECK(options.strategies == std::vector{Strategy::pread});
   CHECK(options.block_bytes == std::vector<std::uint64_t>{4 * kMiB});
   CHECK(options.shown_as == "/m a");
+  CHECK_FALSE(options.verbose);
+  CHECK(parsed({"-v", "/m/1"}).verbose);
+  CHECK(parsed({"--verbose", "/m/1"}).verbose);
 }
 
 TEST_CASE("a refused value is named with its option") {
@@ -87,7 +90,8 @@ TEST_CASE("what is missing or unknown is named") {
 
 TEST_CASE("help and version want nothing else") {
   CHECK(parsed({"--help"}).show_help);
-  CHECK(parsed({"-V"}).show_version);
+  CHECK(parsed({"--version"}).show_version);
+  CHECK(refusal_of({"-V", "/models/m"}).find("does not exist") != std::string::npos);
   CHECK(usage_text().find("--block-size") != std::string::npos);
   CHECK(usage_text().find("readahead") != std::string::npos);  // every strategy is listed
 }

@@ -63,9 +63,9 @@ int signal_that_came() noexcept { return signal_seen.load(std::memory_order_rela
 void signals_are_over() noexcept { ::alarm(0); }
 
 std::string describe(const IoError& error) {
-  return error.message() + " (errno " + std::to_string(error.errno_value) +
-         "): " + error.operation + " " + printable(error.path) + " at offset " +
-         std::to_string(error.offset);
+  std::string text = error.operation + " " + quoted_name(error.path);
+  if (error.offset > 0) text += " at offset " + std::to_string(error.offset);
+  return text + ": " + error.message();
 }
 
 Run run_once(const Workload& workload, const Setting& setting, const RequestCounters& counters) {

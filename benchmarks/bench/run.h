@@ -39,7 +39,7 @@ struct Run {
 // Throws IoException where a file cannot be opened.
 Run run_once(const Workload& workload, const Setting& setting, const RequestCounters& counters);
 
-// "Input/output error (errno 5): pread /models/a.safetensors at offset 4096"
+// "pread '/models/a.safetensors' at offset 4096: Input/output error", as every command says it.
 std::string describe(const IoError& error);
 
 }  // namespace shardahead::bench

@@ -1,8 +1,11 @@
 #include "text.h"
 
 #include <cmath>
+#include <csignal>
+#include <string_view>
 
 #include "base/build.h"
+#include "base/proc_text.h"
 #include "request_counter.h"
 #include "table.h"
 #include "units.h"
@@ -102,39 +105,59 @@ std::string head_of(const Bench& bench) {
 
 }  // namespace
 
-std::string table_of(const std::vector<CellSummary>& cells, std::uint32_t repeats) {
-  const std::vector<Column> columns{{"strategy", false},  {"threads", true},  {"block", true},
-                                    {"state", false},     {"counted", true},  {"MB/s", true},
-                                    {"least-most", true}, {"s", true},        {"CPU s/GiB", true},
-                                    {"resident", true},   {"requests", true}, {"wire", true},
-                                    {"lost", true},       {"step", true}};
+std::string table_of(const std::vector<CellSummary>& cells, std::uint32_t repeats,
+                     std::size_t width) {
+  std::vector<Column> columns{
+      {"strategy", false, 0}, {"threads", true, 0},  {"block", true, 0},      {"state", false, 0},
+      {"counted", true, 2},   {"MB/s", true, 0},     {"least-most", true, 4}, {"s", true, 3},
+      {"CPU s/GiB", true, 0}, {"resident", true, 1}, {"requests", true, 5},   {"wire", true, 6},
+      {"lost", true, 7},      {"step", true, 8}};
   std::vector<std::vector<std::string>> rows;
   rows.reserve(cells.size());
   for (const CellSummary& cell : cells) rows.push_back(row_of(cell, repeats));
-  return layout(columns, rows);
+  const std::vector<std::string> left_out = narrow(columns, rows, width);
+  std::string text = layout(columns, rows);
+  if (!left_out.empty()) {
+    text += "\n" + wrapped("-v shows also: " + joined(left_out, ", "), width) + "\n";
+  }
+  return text;
 }
 
-std::string text_of(const Recommendation& recommendation, const std::string& words) {
+std::string cause_of(int signal) {
+  switch (signal) {
+    case SIGHUP: return "terminated by SIGHUP";
+    case SIGTERM: return "terminated by SIGTERM";
+    default: return "interrupted";
+  }
+}
+
+std::string text_of(const Recommendation& recommendation, const std::string& words,
+                    std::size_t width) {
+  const auto line = [width](const std::string& text) { return wrapped(text, width) + "\n"; };
   if (recommendation.advice == Advice::none) {
-    return "no recommendation: " + recommendation.reason + "\n";
+    return line("no recommendation: " + recommendation.reason);
   }
   const Setting setting = recommendation.setting.value_or(default_setting());
   if (recommendation.advice == Advice::defaults) {
-    return "recommendation: the defaults (" + to_string(setting) +
-           ") are as good: " + recommendation.reason + "\n";
+    return line("recommendation: the defaults (" + to_string(setting) +
+                ") are as good: " + recommendation.reason);
   }
-  return "recommendation: " + to_string(setting) + " (" + recommendation.reason + ")\n  " +
+  return line("recommendation: " + to_string(setting) + " (" + recommendation.reason + ")") + "  " +
          as_environment(setting) + "\n  " + printable(as_command(setting, words)) + "\n";
 }
 
-std::string text_of(const Bench& bench) {
-  std::string text = head_of(bench);
-  if (bench.signal != 0) text += "INCOMPLETE: interrupted before all was measured\n";
+std::string text_of(const Bench& bench, std::size_t width) {
+  const std::string head = head_of(bench);
+  std::string text;
+  for (const std::string_view line : split(head, '\n')) {
+    if (!line.empty()) text += wrapped(std::string(line), width) + "\n";
+  }
+  if (bench.signal != 0) text += "incomplete: " + cause_of(bench.signal) + "\n";
   text += '\n';
-  text += table_of(bench.summaries, bench.options.repeats);
+  text += table_of(bench.summaries, bench.options.repeats, bench.options.verbose ? 0 : width);
   text += '\n';
-  for (const std::string& remark : remarks_of(bench.results)) text += remark + "\n";
-  return text + text_of(bench.recommendation, words_of(bench.options));
+  for (const std::string& remark : remarks_of(bench.results)) text += wrapped(remark, width) + "\n";
+  return text + text_of(bench.recommendation, words_of(bench.options), width);
 }
 
 }  // namespace shardahead::bench

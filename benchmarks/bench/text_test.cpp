@@ -3,9 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
+#include "base/proc_text.h"
 #include "json_document.h"
+#include "run.h"
 #include "table.h"
 
 using namespace shardahead;
@@ -32,7 +36,7 @@ Bench small_bench() {
   measured.resident_after_bytes = kGiB - 4096;
   Repeat failed;
   failed.number = 2;
-  failed.reason = "Input/output error";
+  failed.reason = describe({5, "pread", "/models/m\xff", 4096, ""});
   failed.error_count = 1;
   failed.errors = {{5, "pread", "/models/m\xff", 4096, ""}};
   bench.results = {{{{Strategy::automatic, 4, 16 * kMiB}, CacheState::cold}, {measured, failed}}};
@@ -66,15 +70,58 @@ TEST_CASE("a cell without figures shows none") {
 
 TEST_CASE("the text says what was measured, what failed, and what follows") {
   const std::string text = text_of(small_bench());
+  CHECK(text.starts_with("shardahead-bench "));
   CHECK(text.find("537") != std::string::npos);       // MB/s
   CHECK(text.find("99.9 %") != std::string::npos);    // never rounded up to 100
   CHECK(text.find("not told") != std::string::npos);  // the requests
-  CHECK(text.find("1 repeat failed: Input/output error") != std::string::npos);
+  CHECK(text.find("1 repeat failed: pread '/models/m\xff' at offset 4096: Input/output error") !=
+        std::string::npos);
   CHECK(text.find("the defaults (auto, 4 threads, 16MiB) are as good") != std::string::npos);
-  CHECK(text.find("INCOMPLETE") == std::string::npos);
+  CHECK(text.find("incomplete") == std::string::npos);
   Bench interrupted = small_bench();
-  interrupted.signal = 2;
-  CHECK(text_of(interrupted).find("INCOMPLETE") != std::string::npos);
+  interrupted.signal = SIGINT;
+  CHECK(text_of(interrupted).find("\nincomplete: interrupted\n") != std::string::npos);
+  interrupted.signal = SIGTERM;
+  CHECK(text_of(interrupted).find("\nincomplete: terminated by SIGTERM\n") != std::string::npos);
+}
+
+TEST_CASE("all of it fits a terminal, and -v shows what was left out") {
+  Bench bench = small_bench();
+  bench.mounts.back().mount.type = "nfs4";
+  bench.mounts.back().mount.mount_point = "/models";
+  bench.mounts.back().mount.options = std::vector<std::string>(30, "an-option=of-the-mount");
+  bench.node.cpu_model = "A Processor With A Name That Is Longer Than Most Of Them Are, 64 Cores";
+  bench.options.verbose = false;
+  const std::string text = text_of(bench, 80);
+  for (const std::string_view line : split(text, '\n')) CHECK(line.size() <= 80);
+  CHECK(text.find("MB/s") != std::string::npos);
+  CHECK(text.find("CPU s/GiB") != std::string::npos);
+  CHECK(text.find("\n-v shows also: ") != std::string::npos);
+  CHECK(text.find("requests, wire, lost, step") != std::string::npos);
+  CHECK(text_of(bench, 200).find("-v shows") == std::string::npos);
+  bench.options.verbose = true;
+  CHECK(text_of(bench, 80).find("  lost ") != std::string::npos);
+}
+
+TEST_CASE("a line is broken where it can be") {
+  CHECK(wrapped("as it is", 0) == "as it is");
+  CHECK(wrapped("as it is", 8) == "as it is");
+  CHECK(wrapped("one two three four", 9) == "one two\n    three\n    four");
+  CHECK(wrapped("  a,b,c,d,e,f", 8) == "  a,b,c,\n    d,e,\n    f");
+  CHECK(wrapped("a-word-without-an-end and one", 10) == "a-word-without-an-end\n    and\n    one");
+  CHECK(wrapped("one two 1,250,000", 14) == "one two\n    1,250,000");
+  CHECK(wrapped("", 10).empty());
+}
+
+TEST_CASE("columns that matter least are left out first") {
+  std::vector<Column> columns{{"name", false, 0}, {"n", true, 2}, {"end", false, 1}};
+  std::vector<std::vector<std::string>> rows{{"a", "1", "x"}, {"b"}};
+  CHECK(width_of(columns, rows) == 12);
+  CHECK(narrow(columns, rows, 12).empty());
+  CHECK(narrow(columns, rows, 9) == std::vector<std::string>{"n"});
+  CHECK(layout(columns, rows) == "name  end\na     x\nb\n");
+  CHECK(narrow(columns, rows, 1) == std::vector<std::string>{"end"});
+  CHECK(layout(columns, rows) == "name\na\nb\n");
 }
 
 TEST_CASE("a name of any bytes can be had back from the JSON, as from that of Python") {

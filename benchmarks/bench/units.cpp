@@ -143,6 +143,12 @@ std::string printable(std::string_view text) {
   return escaped;
 }
 
+std::string quoted_name(std::string_view text) {
+  const bool single = text.find('\'') == std::string_view::npos;
+  const char* const mark = single || text.find('"') != std::string_view::npos ? "'" : "\"";
+  return mark + printable(text) + mark;
+}
+
 std::string shell_quoted(std::string_view text) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,@%+";

@@ -34,6 +34,9 @@ std::string format_fixed(double value, int decimals);
 // Controls are escaped, so that a file name cannot drive the terminal.
 std::string printable(std::string_view text);
 
+// Printable and in quotes, as a message names a file.
+std::string quoted_name(std::string_view text);
+
 // In single quotes where a shell would not take it as one word.
 std::string shell_quoted(std::string_view text);
 

@@ -66,6 +66,8 @@ TEST_CASE("a name cannot drive the terminal, nor the shell") {
   CHECK(shell_quoted("/models/m-1") == "/models/m-1");
   CHECK(shell_quoted("it's $HOME") == "'it'\\''s $HOME'");
   CHECK(shell_quoted("").size() == 2);
+  CHECK(quoted_name("/models/a\nb") == "'/models/a\\x0ab'");
+  CHECK(quoted_name("it's") == "\"it's\"");
 }
 
 TEST_CASE("lists and counts") {

@@ -104,7 +104,7 @@ std::vector<std::string> files_of(const std::vector<std::string>& paths) {
       continue;
     }
     const auto names = shards_among(regular_files(path));
-    if (names.empty()) throw UsageError("no files in the folder " + printable(path));
+    if (names.empty()) throw UsageError("no files in the folder " + quoted_name(path));
     for (const std::string& name : names) files.push_back((fs::path(path) / name).string());
   }
   std::sort(files.begin(), files.end(), naturally_before);

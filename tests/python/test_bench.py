@@ -32,6 +32,7 @@ from conftest import (
     resident_bytes,
     write_file,
 )
+from terminal_support import Terminal
 
 from shardahead import __version__
 
@@ -177,6 +178,25 @@ def test_the_table_and_the_file(folder: Path, tmp_path: Path) -> None:
     assert {cell["state"] for cell in document["cells"]} == {"cold", "warm"}
 
 
+@needs_binary
+@pytest.mark.parametrize(
+    ("columns", "more", "narrow"), [(80, [], True), (200, [], False), (80, ["-v"], False)]
+)
+def test_the_table_fits_a_terminal(
+    folder: Path, columns: int, more: list[str], narrow: bool
+) -> None:
+    become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+    words = [str(BINARY), *map(str, small("--repeats", "1", folder)), *more]
+    terminal = Terminal(columns=columns)
+    shown = terminal.shown(terminal.start(*words, script=become, streams=("stdout",)))
+    assert shown.status == 0
+    assert any(line.startswith("-v shows also: ") for line in shown.lines) == narrow
+    table = [line for line in shown.lines if line.startswith(("strategy ", "auto"))]
+    assert len(table) == 3
+    assert all(len(line) <= 80 for line in table) == narrow
+    assert ("requests" in table[0]) != narrow
+
+
 # ---- what cannot be measured ----
 
 
@@ -267,7 +287,8 @@ def test_a_signal_ends_it_and_what_was_measured_stays(
     process.send_signal(number)
     done = finish(process, HANG_SECONDS / 2)
     assert done.returncode == 128 + number
-    assert "interrupted" in done.stderr
+    why = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated by SIGTERM"}[number]
+    assert done.stderr == f"shardahead-bench: incomplete: {why}\n"
     found = json.loads(done.stdout)
     assert (found["complete"], found["interrupted"]) == (False, True)
     assert found["recommendation"]["reason"] == "interrupted before all was measured"
@@ -326,7 +347,7 @@ def test_what_cannot_be_opened_is_status_1(tmp_path: Path) -> None:
     for arguments, name, reason in cases:
         done = run(*arguments)
         assert done.returncode == 1
-        assert name in done.stderr
+        assert f"{name}': " in done.stderr
         assert reason in done.stderr
         assert (done.stderr.count("\n"), done.stdout) == (1, "")
 

@@ -129,6 +129,39 @@ def test_options_have_the_names_of_other_commands_and_their_old_ones(
     ]
 
 
+def test_verbose_is_handed_over(
+    tmp_path: Path, shard: Path, started: list[tuple[str, list[str]]]
+) -> None:
+    program_in(tmp_path / "path")
+    assert handed_over(started, "-v", shard)[1:-1] == ["--verbose", "--"]
+    assert handed_over(started, "--json", "--verbose", shard)[1:-1] == [
+        *("--verbose", "--json", "--")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--inflight", "4MiB"], "error: --inflight is an option of warm: bench reads without"),
+        (["--rate-limit=20MB"], "error: --rate-limit is an option of warm: bench reads as fast"),
+        (["-V"], "error: unrecognized arguments: -V"),
+    ],
+)
+def test_options_of_warm_that_mean_nothing_here(
+    words: list[str],
+    said: str,
+    shard: Path,
+    started: list[tuple[str, list[str]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", *words, str(shard)])
+    assert (left.value.code, started) == (2, [])
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 2
+
+
 def test_the_command_says_where_it_looked(
     tmp_path: Path,
     shard: Path,

@@ -22,6 +22,12 @@ from shardahead.command.standard_streams import flush_standard_streams
 from shardahead.command.typed_files import selection_of, shards_of
 
 _BENCH = "shardahead-bench"
+# Options of `warm` that mean nothing here, and what is to be typed.
+_OF_WARM = {
+    "--inflight": "bench reads without a limit; how much in flight is enough, warm finds by itself",
+    "--rate-limit": "bench reads as fast as it can; "
+    "for less of it there are --limit, --repeats and --states",
+}
 
 
 class _Version(argparse.Action):
@@ -29,6 +35,14 @@ class _Version(argparse.Action):
 
     def __call__(self, *_: Any) -> NoReturn:
         _become_bench(["--version"])
+
+
+class _OfWarm(argparse.Action):
+    """Says why it is no option here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        name = self.option_strings[0]
+        parser.error(f"{name} is an option of warm: {_OF_WARM[name]}")
 
 
 def add_bench_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +61,15 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         (("--output",), "FILE", "write the JSON object to FILE too"),
     ):
         parser.add_argument(*names, metavar=metavar, help=does)
-    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="of " + _BENCH)
+    parser.add_argument(
+        "--verbose",
+        "-v",
+        action="store_true",
+        help="all columns of the table, however wide the terminal is",
+    )
+    for name in _OF_WARM:
+        parser.add_argument(name, action=_OfWarm, nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action=_Version, nargs=0, help="of " + _BENCH)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -67,8 +89,7 @@ def _words_of(options: argparse.Namespace) -> list[str]:
         value = getattr(options, name)
         if value is not None:
             words.append(f"--{name.replace('_', '-')}={value}")
-    if options.json:
-        words.append("--json")
+    words += [f"--{name}" for name in ("verbose", "json") if getattr(options, name)]
     return words
 
 
