@@ -18,6 +18,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _NEEDS = re.compile(r"<!-- needs: ([^\n]+) -->\n\s*\Z")
+_KEYWORDS = {"if", "then", "else", "fi", "while", "until", "do", "done", "!", "{", "}"}
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -89,6 +90,22 @@ def shardahead_commands(script: str) -> list[list[str]]:
                 continue
             if before == "-m" or not at or _begins_a_command(words[:at]):
                 found.append(_until_the_end(words[at + 1 :]))
+    return found
+
+
+def programs(script: str) -> list[str]:
+    """What each command of a script begins with, behind variables that are set for it."""
+    found = []
+    for line in script.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=False, punctuation_chars="|&;()")
+        lexer.whitespace_split = True
+        begins = True
+        for word in lexer:
+            if set(word) <= set("|&;()") or word in _KEYWORDS:
+                begins = True
+            elif begins and not _ASSIGNMENT.match(word):
+                found.append(word)
+                begins = False
     return found
 
 

@@ -10,6 +10,7 @@ import ast
 import configparser
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,13 +20,16 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, clean_environment
-from doc_blocks import Block, blocks, blocks_of, script_of, shardahead_commands
+from doc_blocks import Block, blocks, blocks_of, programs, script_of, shardahead_commands
 
 from shardahead.command.cli import _parser
 
 BLOCKS = blocks()
 RUN = {"python", "sh", "console"}
-PARSED = {"yaml", "ini", "json"}
+PARSED = {"json"}
+#: What the tests run of a script, and what does nothing by itself.
+RUN_PROGRAMS = {"shardahead", "torchrun"}
+HARMLESS = {"set", "wait", "cd", "true", "false", "exit", "export"}
 NOT_CODE = {"text"}  # what something printed, or a drawing
 #: What a block may need. One that needs something else says so here first.
 KNOWN_NEEDS = {
@@ -39,6 +43,7 @@ KNOWN_NEEDS = {
     "docker",
     "gdb",
     "huggingface_hub",
+    "kubernetes",
     "llama-cpp-python",
     "llama.cpp",
     "minutes",
@@ -48,6 +53,8 @@ KNOWN_NEEDS = {
     "root",
     "several nodes",
     "sglang",
+    "slurm",
+    "systemd",
     "tensorrt_llm",
     "transformers",
     "transformers and accelerate",
@@ -189,6 +196,30 @@ def test_a_block_is_run_or_marked(block: Block) -> None:
         assert not typed, "what is typed belongs into a block of console or sh"
     else:
         assert block.language in RUN | PARSED, "neither run nor marked: <!-- needs: WHAT -->"
+        assert not not_run_in(block), "neither run nor marked: <!-- needs: WHAT -->"
+
+
+def not_run_in(block: Block) -> set[str]:
+    """Programs of a script that no test runs."""
+    if block.language not in ("sh", "console"):
+        return set()
+    return set(programs(script_of(block))) - RUN_PROGRAMS - HARMLESS
+
+
+def test_a_program_that_nobody_runs_would_be_found() -> None:
+    script = (
+        "set -e  # srun\n"
+        "A=1 shardahead warm /m || true\n"
+        "cat <<< x | jq '.a;b' && sudo \\\n  shardahead evict /m 2> log\n"
+        "if true; then srun shardahead warm /m & fi\n"
+        "(cd /m; torchrun x)\n"
+    )
+    assert programs(script) == [
+        *("set", "shardahead", "true", "cat", "jq", "sudo"),
+        *("true", "srun", "cd", "torchrun"),
+    ]
+    (block,) = blocks_of(f"```sh\n{script}```\n", "d")
+    assert not_run_in(block) == {"cat", "jq", "sudo", "srun"}
 
 
 def test_a_block_without_a_language_or_a_mark_would_be_found() -> None:
@@ -225,6 +256,28 @@ def test_the_commands_run(ran: tuple[Path, dict[str, str]]) -> None:
     ]
     assert len(work) > 20
     assert failed_in(RUN_COMMANDS, work, root) == {}
+
+
+def torchrun_lines() -> list[str]:
+    lines = [
+        line.split("#")[0].strip()
+        for block in of("sh", "console", marked=False)
+        for line in script_of(block).replace("\\\n", " ").splitlines()
+    ]
+    return sorted({line for line in lines if line.startswith("torchrun ")})
+
+
+@pytest.mark.parametrize("line", torchrun_lines())
+def test_what_torchrun_starts_runs(ran: tuple[Path, dict[str, str]], line: str) -> None:
+    beside = os.path.dirname(sys.executable)
+    if shutil.which("torchrun", path=beside) is None:
+        pytest.skip("torchrun is not installed")
+    environment = {**clean_environment(), "PATH": f"{beside}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        here(line, ran[0]), shell=True, capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warm: " in done.stdout
 
 
 PARSED_ONLY = [
