@@ -13,6 +13,7 @@ import pytest
 from conftest import MIB, PAGE_BYTES, make_cold, resident_bytes, write_file
 from terminal_support import at_terminal, run
 
+from shardahead.command.cli import _parser
 from shardahead.units import format_bytes
 
 # Longer than the names of most folders of most filesystems.
@@ -328,7 +329,12 @@ def test_the_result_of_warm(two: Path) -> None:
     assert "2.00 MiB already resident; local rank 0 of 1 (default), 2 threads" in figures
 
 
-@pytest.mark.parametrize("command", ["warm", "status", "evict", "plan", "doctor"])
+def every_command() -> list[str]:
+    (commands,) = (each.choices for each in _parser()._actions if isinstance(each.choices, dict))
+    return list(commands)
+
+
+@pytest.mark.parametrize("command", every_command())
 def test_help_tells_each_exit_status(command: str) -> None:
     text = " ".join(run(command, "--help").stdout.split())
     for status in (
@@ -339,5 +345,7 @@ def test_help_tells_each_exit_status(command: str) -> None:
         "141 nobody reads",
     ):
         assert status in text
+    if command in ("report", "completion"):
+        return
     assert "--all every shard of a folder, also variants and copies" in text
     assert ("--each a row for each shard" in text) == (command in ("status", "evict", "plan"))

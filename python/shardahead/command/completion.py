@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from shardahead.command.hub_cache import cache_folder, cached_repositories
+from shardahead.command.showing_options import EXIT_STATUSES_OF_COMPLETION
 from shardahead.command.standard_streams import show
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -30,7 +31,7 @@ def add_completion_parser(subparsers: Any) -> None:
         "completion",
         help=does,
         description=f"completion: {does}.",
-        epilog=_EXAMPLES,
+        epilog=f"{_EXAMPLES}\n\n{EXIT_STATUSES_OF_COMPLETION}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=_SHELLS)

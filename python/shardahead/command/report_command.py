@@ -20,6 +20,7 @@ from shardahead.command.load_picture import draw
 from shardahead.command.load_plot import Marks, marks_for, plot
 from shardahead.command.loads import Load, group
 from shardahead.command.results import DONE, finish
+from shardahead.command.showing_options import EXIT_STATUSES_OF_REPORT
 from shardahead.command.tables import drawn, new_table, output_encoding, showable
 from shardahead.units import format_bytes, format_rate, printable
 
@@ -40,7 +41,11 @@ _LIMITS = {
 def add_report_parser(subparsers: Any) -> None:
     does = "show loads of which SHARDAHEAD_REPORT had files written"
     parser = subparsers.add_parser(
-        "report", help=does, description=f"report: {does}; several side by side."
+        "report",
+        help=does,
+        description=f"report: {does}; several side by side.",
+        epilog=EXIT_STATUSES_OF_REPORT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "path", nargs="+", metavar="FILE", help="a file of SHARDAHEAD_REPORT, or a folder of them"

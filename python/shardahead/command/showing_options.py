@@ -13,14 +13,25 @@ from shardahead.command.readiness import Required, parse_share
 from shardahead.command.tables import MOST_SHARDS
 from shardahead.command.watch import DEFAULT_SECONDS
 
-EXIT_STATUSES = """\
+_STATUSES = """\
 Exit status:
   0    done
-  1    incomplete, with the reason on standard error: what could not be read,
-       did not fit or did not stay; of status less than --require asks for
-  2    wrong usage
+  1    incomplete, with the reason on standard error: {}
+  2    wrong usage{}
   130  ended by Ctrl-C; 129 by SIGHUP, 143 by SIGTERM
   141  nobody reads standard output any more"""
+EXIT_STATUSES = _STATUSES.format(
+    "what could not be read,\n"
+    "       did not fit or did not stay; of status less than --require asks for",
+    "",
+)
+EXIT_STATUSES_OF_REPORT = _STATUSES.format(
+    "a file that could not\n       be read, or a picture that could not be written",
+    ", or a file that is no report",
+)
+EXIT_STATUSES_OF_COMPLETION = _STATUSES.format(
+    "the script could not\n       be written", ", or argcomplete is not installed"
+)
 _LEAST_WATCH_SECONDS, _MOST_WATCH_SECONDS = 0.1, 86400.0
 
 
