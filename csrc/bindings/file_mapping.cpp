@@ -50,19 +50,25 @@ HeldByMany<HeldBytes> FileMapping::hold(std::uint64_t offset, const ByteRuns& ru
 
 namespace {
 
-// Not through the mapping: what cannot be read is an IoException.
-void read_into(const File& file, ByteRange range, std::byte* to) {
+// Not through the mapping: what cannot be read is an IoException. Nor through the descriptor that
+// is mapped, where `exact`: the kernel would go on reading, further with every page that is used.
+void read_into(const File& file, ByteRange range, std::byte* to, bool exact) {
   std::uint64_t done = 0;
-  const int result = pread_full(system_file_io(), file.descriptor(), to, range, done);
+  const int own = exact ? file.fault_descriptor() : -1;
+  const int descriptor = own >= 0 ? own : file.descriptor();
+  const int result = pread_full(system_file_io(), descriptor, to, range, done);
   if (result < 0) throw IoException(file.error(-result, "pread", range.offset + done));
   if (done < range.length) throw IoException(file.became_shorter(range.offset + done));
 }
 
 py::bytes read_bytes(const py::object& self, std::uint64_t offset, std::uint64_t length) {
   std::shared_ptr<const File> file;
+  bool alone = false;
   {
     const py::scoped_critical_section locked(self);
-    file = self.cast<const FileMapping&>().file();
+    const auto& mapping = self.cast<const FileMapping&>();
+    file = mapping.file();
+    alone = mapping.is_alone();
   }
   if (!file) throw std::logic_error("the file has been closed");
   py::bytes made(nullptr, static_cast<py::ssize_t>(length));
@@ -70,7 +76,7 @@ py::bytes read_bytes(const py::object& self, std::uint64_t offset, std::uint64_t
   {
     const GilReleased released;
     const auto held = std::move(file);  // closed here if it is the last one, which may wait
-    read_into(*held, {offset, length}, to);
+    read_into(*held, {offset, length}, to, !alone);
   }
   return made;
 }

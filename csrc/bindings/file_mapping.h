@@ -32,6 +32,8 @@ class FileMapping {
   // Its descriptor, which a read keeps open whoever closes meanwhile: with the GIL, or under the
   // lock of the object where there is none.
   [[nodiscard]] std::shared_ptr<const File> file() const noexcept { return file_; }
+  // Without a prefetch that brings its bytes in.
+  [[nodiscard]] bool is_alone() const noexcept { return alone_; }
   // Gives up the descriptor, as file() is called; the mapping stays. Dropping it may wait.
   [[nodiscard]] std::shared_ptr<const File> close() noexcept { return std::move(file_); }
   // Ranges of the file, as offset and length.

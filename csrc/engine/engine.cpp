@@ -391,8 +391,7 @@ std::optional<IoError> Engine::make_resident(std::size_t file, std::uint64_t off
                                              const ByteRuns& runs, const Between& between) {
   const auto bring_in = [&](ByteRange range) { return make_resident(file, range, between); };
   // As they were prefetched.
-  auto error = for_each_range(runs.joined(kShortGapBytes - 1), offset, bring_in);
-  if (!error) return error;
+  if (!for_each_range(runs.joined(kShortGapBytes - 1), offset, bring_in)) return std::nullopt;
   // What stands in the way may lie in a gap.
   return for_each_range(runs.joined(page_bytes() - 1), offset, bring_in);
 }

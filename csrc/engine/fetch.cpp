@@ -34,6 +34,7 @@ Fetcher::Fetcher(FileIo& io, StepTable& steps, Strategy strategy,
     : io_(io), steps_(steps), strategy_(strategy), cancelled_(cancelled) {}
 
 FetchResult Fetcher::fetch(const File& file, ByteRange range) {
+  beyond_ = Beyond::wanted;
   Fetch fetch = look_at(file, range);
   start(file, fetch);
   return finish(file, std::move(fetch), Untouched::trusted);
@@ -41,6 +42,7 @@ FetchResult Fetcher::fetch(const File& file, ByteRange range) {
 
 std::vector<FetchResult> Fetcher::fetch(const File& file, const std::vector<ByteRange>& ranges,
                                         Beyond beyond, const std::function<void()>& before_reads) {
+  beyond_ = beyond;
   std::vector<Fetch> fetches;
   fetches.reserve(ranges.size());
   // First all are looked at: what is on its way looks as if it had been there.
@@ -54,7 +56,7 @@ std::vector<FetchResult> Fetcher::fetch(const File& file, const std::vector<Byte
   std::vector<FetchResult> results;
   results.reserve(ranges.size());
   for (Fetch& fetch : fetches) {
-    results.push_back(finish(file, std::move(fetch), Untouched::trusted, beyond));
+    results.push_back(finish(file, std::move(fetch), Untouched::trusted));
     if (results.back().cancelled) break;
   }
   return results;
@@ -78,10 +80,17 @@ void Fetcher::start(const File& file, Fetch& fetch) {
   const bool absent =
       resident_bytes == std::uint64_t{0} && !asked_for && step.populate == Populate::works;
   fetch.step_bytes = step.bytes;
-  start_reads(file, range, step.bytes, absent, fetch.result);
+  // A window that came by one fault has a mark in its first page: whoever reads that later has the
+  // kernel read on behind all that is there, by as much as it reads ahead on this mount.
+  const bool reads_on = step.source == StepSource::assumed || step.bytes > kDefaultStepBytes;
+  if (beyond_ == Beyond::unwanted && reads_on && strategy_ == Strategy::automatic) {
+    advise(file, range, step.bytes, fetch.result);
+  } else {
+    start_reads(file, range, step.bytes, absent, fetch.result);
+  }
 }
 
-FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched, Beyond beyond) {
+FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched) {
   const ByteRange range = fetch.range;
   const auto resident_bytes = fetch.resident_bytes;
   FetchResult result = std::move(fetch.result);
@@ -90,7 +99,7 @@ FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched, 
     // "Resident" includes pages that are still being read: the touch waits for the last of them.
     touch(file, range.end() - 1, result);
   } else if (fetch.step_bytes == 0) {
-    read(file, range, result, beyond);
+    read(file, range, result);
   } else if (!result.cancelled && !result.error) {
     wait_for_reads(file, range, fetch.step_bytes, result);
   }
@@ -130,6 +139,7 @@ FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched, 
 FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
   constexpr std::uint64_t kPieceBytes = 8 * kMiB;
   const ByteRange whole = {0, file.status().size_bytes};
+  beyond_ = Beyond::unwanted;
   FetchResult total;
   for_each_step(range, kPieceBytes, [&](ByteRange piece) {
     const Step step = steps_.get(file.status().device);
@@ -155,6 +165,7 @@ FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
 
 FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
   FetchResult result;
+  beyond_ = Beyond::unwanted;
   read(file, intersect(range, {0, file.status().size_bytes}), result);
   return result;
 }
@@ -249,7 +260,7 @@ bool Fetcher::advise_once(const File& file, ByteRange range, int& errno_value) {
 // One byte is enough: the kernel waits for its page, and brings up the error of its request.
 bool Fetcher::touch(const File& file, std::uint64_t offset, FetchResult& result) {
   std::byte byte{};
-  const std::int64_t count = io_.pread(file.descriptor(), &byte, {offset, 1});
+  const std::int64_t count = io_.pread(descriptor_for_reads(file), &byte, {offset, 1});
   if (count < 0) {
     record(result, file.error(static_cast<int>(-count), "pread", offset));
   } else if (count == 0) {
@@ -286,10 +297,16 @@ void Fetcher::wait_for_all(const File& file, ByteRange range, std::uint64_t step
                 [&](ByteRange step) { return is_there(step) || read(file, step, result); });
 }
 
-bool Fetcher::read(const File& file, ByteRange range, FetchResult& result, Beyond beyond) {
+// One of which the kernel reads no further than it is asked for, where what lies behind is
+// unwanted.
+int Fetcher::descriptor_for_reads(const File& file) const {
+  const int exact = beyond_ == Beyond::unwanted ? file.fault_descriptor() : -1;
+  return exact >= 0 ? exact : file.descriptor();
+}
+
+bool Fetcher::read(const File& file, ByteRange range, FetchResult& result) {
   if (buffer_.empty()) buffer_.resize(kBufferBytes);
-  const int exact = beyond == Beyond::unwanted ? file.fault_descriptor() : -1;
-  const int descriptor = exact >= 0 ? exact : file.descriptor();
+  const int descriptor = descriptor_for_reads(file);
   return for_each_step(range, kBufferBytes, [&](ByteRange piece) {
     if (stop()) {
       result.cancelled = true;

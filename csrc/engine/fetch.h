@@ -61,8 +61,7 @@ class Fetcher {
   // Has what is missing on its way, in the way that works on this device; does not wait for it.
   void start(const File& file, Fetch& fetch);
   // Waits for it, tries once more with pread after an error, and counts what was there before.
-  FetchResult finish(const File& file, Fetch fetch, Untouched untouched,
-                     Beyond beyond = Beyond::wanted);
+  FetchResult finish(const File& file, Fetch fetch, Untouched untouched);
   void wait_for_reads(const File& file, ByteRange range, std::uint64_t step_bytes,
                       FetchResult& result);
   // Has the whole range on its way: each window of kPopulateBytes by one fault where the strategy
@@ -79,7 +78,8 @@ class Fetcher {
   // Reads with pread what is not up to date: pages on their way, and those whose read failed.
   void wait_for_all(const File& file, ByteRange range, std::uint64_t step_bytes,
                     FetchResult& result);
-  bool read(const File& file, ByteRange range, FetchResult& result, Beyond beyond = Beyond::wanted);
+  bool read(const File& file, ByteRange range, FetchResult& result);
+  [[nodiscard]] int descriptor_for_reads(const File& file) const;
   bool measure_step(const File& file, ByteRange range);
   bool advise_once(const File& file, ByteRange range, int& errno_value);
   [[nodiscard]] std::optional<std::uint64_t> resident(const File& file, ByteRange range);
@@ -91,7 +91,8 @@ class Fetcher {
   StepTable& steps_;
   Strategy strategy_;
   const std::atomic<bool>& cancelled_;
-  std::vector<std::byte> buffer_;  // allocated at the first pread, then reused: stays in the cache
+  Beyond beyond_ = Beyond::wanted;  // of the call at hand
+  std::vector<std::byte> buffer_;   // allocated at the first pread, then reused: stays in the cache
 };
 
 }  // namespace shardahead

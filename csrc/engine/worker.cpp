@@ -30,6 +30,7 @@ class Worker {
   void wait_for_change(std::uint32_t seen, std::chrono::nanoseconds pause);
   Outcome bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept;
   Outcome try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes);
+  [[nodiscard]] bool goes_on(std::size_t number) const;
   bool try_mount(const File& file, const std::vector<ByteRange>& ranges,
                  const std::function<void()>& before_reads);
 
@@ -108,6 +109,20 @@ Outcome Worker::bring_in(const Claim& claim, std::uint64_t& read_bytes) noexcept
   }
 }
 
+// Whether all of what follows the block in its file is wanted, as far as kernels read ahead.
+bool Worker::goes_on(std::size_t number) const {
+  constexpr std::uint64_t kFarBytes = 16 * kMiB;
+  const std::vector<Block>& blocks = plan_.blocks();
+  const Block& block = blocks[number];
+  if (!plan_.files()[block.file].spans) return true;
+  for (std::size_t i = number + 1; i < blocks.size(); ++i) {
+    const Block& next = blocks[i];
+    if (next.file != block.file || next.range.offset >= block.range.end() + kFarBytes) break;
+    if (plan_.wanted_bytes(next) != next.range.length) return false;
+  }
+  return true;
+}
+
 Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   const Block& block = plan_.blocks()[claim.block];
   FileTable& files = *state_.job.files;
@@ -118,8 +133,8 @@ Outcome Worker::try_to_bring_in(const Claim& claim, std::uint64_t& read_bytes) {
   if (!try_mount(*file, requests, note)) return Outcome::released;
   Outcome outcome = Outcome::done;
   const auto began = state_.job.runtime.now();
-  const auto beyond =
-      requests == std::vector{block.range} ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted;
+  const bool whole = requests == std::vector{block.range} && goes_on(claim.block);
+  const auto beyond = whole ? Fetcher::Beyond::wanted : Fetcher::Beyond::unwanted;
   std::vector<FetchResult> results = fetcher_.fetch(*file, requests, beyond, note);
   const auto took = state_.job.runtime.now() - began;
   std::uint64_t noted_bytes = claims_.noted_resident(claim.block).value_or(block.range.length);

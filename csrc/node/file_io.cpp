@@ -218,6 +218,10 @@ class SystemFileIo final : public FileIo {
     return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
   }
 
+  int fadvise_normal(int descriptor) noexcept override {
+    return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_NORMAL);
+  }
+
   int fadvise_sequential(int descriptor) noexcept override {
     return -::posix_fadvise(descriptor, 0, 0, POSIX_FADV_SEQUENTIAL);
   }

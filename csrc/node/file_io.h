@@ -60,6 +60,8 @@ class FileIo {
   virtual int readahead(int descriptor, ByteRange range) noexcept = 0;
   // From now on a read through this descriptor brings in what it asks for, and nothing ahead of it.
   virtual int fadvise_random(int descriptor) noexcept = 0;
+  // As it was opened, again.
+  virtual int fadvise_normal(int descriptor) noexcept = 0;
   // From now on a fault or a read through it brings in twice as much ahead as the mount says.
   virtual int fadvise_sequential(int descriptor) noexcept = 0;
   // Faults in the first page of the range through a mapping that asks for huge pages, and waits for

@@ -298,6 +298,22 @@ PieceResult PieceReader::read_prefix(std::size_t index, std::byte* to) {
 }
 
 PieceResult PieceReader::read_header(std::size_t index) {
+  if (through_mappings_) return read_whole_header(index);
+  std::shared_ptr<const File> file;
+  try {
+    file = acquire(index);
+  } catch (const std::exception&) {
+    return read_whole_header(index);  // which tells
+  }
+  // Else a page gets a mark, at which whoever uses it has the kernel read on, into what nobody may
+  // want, and further the more the mount reads ahead.
+  io_.fadvise_random(file->descriptor());
+  PieceResult result = read_whole_header(index);
+  io_.fadvise_normal(file->descriptor());
+  return result;
+}
+
+PieceResult PieceReader::read_whole_header(std::size_t index) {
   std::array<std::byte, kPrefixBytes> head{};
   PieceResult result = read_prefix(index, head.data());
   if (result.error) return result;

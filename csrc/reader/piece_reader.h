@@ -111,6 +111,7 @@ class PieceReader {
   PieceResult read_through_gaps(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
                                 const RunRead& read, std::byte* to);
   void note(std::uint64_t read_bytes, Runtime::Time began);
+  PieceResult read_whole_header(std::size_t file);
   PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);
   PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
   void advise(const File& file, ByteRange range);

@@ -90,6 +90,7 @@ class FaultyFileIo : public FileIo {
   int readahead(int descriptor, ByteRange range) noexcept override;
   // Nothing is done where it fails, so no fault can be told from none.
   int fadvise_random(int descriptor) noexcept override { return inner_.fadvise_random(descriptor); }
+  int fadvise_normal(int descriptor) noexcept override { return inner_.fadvise_normal(descriptor); }
   int fadvise_sequential(int descriptor) noexcept override {
     return inner_.fadvise_sequential(descriptor);
   }

@@ -55,6 +55,22 @@ TEST_CASE("nothing but the ranges is brought in, each page once, in every way") 
   }
 }
 
+TEST_CASE("where the mount reads on far no fault brings in a window of a part") {
+  for (const std::uint64_t clip_bytes : {128 * kKiB, 2 * kMiB}) {
+    CAPTURE(clip_bytes);
+    FetchFixture fixture(Strategy::automatic, kFile,
+                         {.advise_clip_bytes = clip_bytes, .populate_bytes = kPopulateBytes});
+    fixture.fetcher.fetch(*fixture.file, {{0, 8 * kMiB}}, kAlone);  // the clip is measured
+    const std::uint64_t before = fixture.populates();
+    CHECK((before > 0) == (clip_bytes == 128 * kKiB));
+    fixture.fetcher.fetch(*fixture.file, {{16 * kMiB, 8 * kMiB}}, kAlone);
+    CHECK((fixture.populates() > before) == (clip_bytes == 128 * kKiB));
+    fixture.fetcher.fetch(*fixture.file, {{8 * kMiB, 8 * kMiB}}, Fetcher::Beyond::wanted);
+    CHECK(fixture.populates() >= before + 2);
+    CHECK(fixture.resident_bytes() == 24 * kMiB);
+  }
+}
+
 TEST_CASE("all are on their way before the first is waited for") {
   FetchFixture fixture(Strategy::fadvise, kFile);
   fixture.fetch({24 * kMiB, 1 * kMiB});  // the clip is measured

@@ -221,6 +221,12 @@ int SimulatedFileIo::fadvise_random(int descriptor) noexcept {
   return 0;
 }
 
+int SimulatedFileIo::fadvise_normal(int descriptor) noexcept {
+  const std::lock_guard lock(mutex_);
+  random_.erase(descriptor);
+  return 0;
+}
+
 int SimulatedFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   const std::lock_guard lock(mutex_);
   SimulatedFile* file = find(descriptor);

@@ -290,6 +290,11 @@ int RankFileIo::fadvise_random(int descriptor) noexcept {
   return 0;
 }
 
+int RankFileIo::fadvise_normal(int descriptor) noexcept {
+  without_readahead_.erase(descriptor);
+  return 0;
+}
+
 int RankFileIo::fault_in_huge_pages(int descriptor, ByteRange range) noexcept {
   std::uint32_t file = 0;
   if (!begin("fault_in_huge_pages", descriptor, range, file)) return refusal();

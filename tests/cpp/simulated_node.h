@@ -147,6 +147,7 @@ class RankFileIo final : public FileIo {
   int readahead(int descriptor, ByteRange range) noexcept override;
   int fadvise_random(int descriptor) noexcept override;
   // Nothing is read ahead of a fault here.
+  int fadvise_normal(int descriptor) noexcept override;
   int fadvise_sequential(int) noexcept override { return 0; }
   int fault_in_huge_pages(int descriptor, ByteRange range) noexcept override;
   int fdatasync(int descriptor) noexcept override;

@@ -28,11 +28,14 @@ HANG_SECONDS = 200.0
 class Nodes:
     """`count` nodes of a job on this machine, each with a mount of its own."""
 
-    def __init__(self, folder: Path, make_mount: MakeMount, count: int, rate: float) -> None:
+    def __init__(
+        self, folder: Path, make_mount: MakeMount, count: int, rate: float, **options: Any
+    ) -> None:
         self.folder = folder
         self.count = count
         self.model = make_model(folder / "source" / "model", SIZES)
-        self.mounts = [make_mount(self.model.parent, rate_mb_per_s=rate) for _ in range(count)]
+        options["rate_mb_per_s"] = rate
+        self.mounts = [make_mount(self.model.parent, **options) for _ in range(count)]
         for node in range(count):
             self.local(node).mkdir()
         with socket.socket() as free:
@@ -81,9 +84,16 @@ def kill_all(run: subprocess.Popen[str], number: int) -> None:
     os.killpg(run.pid, number)
 
 
-@pytest.mark.parametrize("by", ["rank", "arrival"])
-def test_the_storage_is_read_once(tmp_path: Path, make_mount: MakeMount, by: str) -> None:
-    nodes = Nodes(tmp_path, make_mount, 3, rate=12)
+# A mount that reads on by a block after each of them would read all of it on each node.
+@pytest.mark.parametrize(
+    ("by", "readahead_kib"), [("rank", 128), ("arrival", 128), ("rank", 4 * 1024), ("rank", 16384)]
+)
+def test_the_storage_is_read_once(
+    tmp_path: Path, make_mount: MakeMount, by: str, readahead_kib: int
+) -> None:
+    if readahead_kib > 128 and os.geteuid():
+        pytest.skip("only root can have a mount read ahead by more than 128 KiB")
+    nodes = Nodes(tmp_path, make_mount, 3, rate=12, readahead_kib=readahead_kib)
     # Quiet, so that a number is typed where it is none of --node-rank's.
     words = ("--quiet",) if by == "arrival" else ()
     runs = [nodes.start(node, words=words) for node in range(3)]

@@ -6,6 +6,7 @@ That the tensors are right is tested in test_slices.py.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import pytest
 from conftest import KIB, MIB, MakeMount, make_cold, resident_bytes, run_ranks
 from weights_support import buffered, one_by_one, random_tensor, save_file
 
-from shardahead import prefetch_files, pt_weights_iterator, tensor_ranges
+from shardahead import (
+    prefetch_files,
+    pt_weights_iterator,
+    safetensors_weights_iterator,
+    tensor_ranges,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -242,3 +248,21 @@ def test_progress_of_torch_files_is_in_bytes_of_files(tmp_path: Path) -> None:
     assert names == ["a", "b"]
     size = file.stat().st_size
     assert [p.consumed_bytes for p in told] == [size // 65, size]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a mount read ahead so far")
+@pytest.mark.parametrize("readahead_kib", [1024, 16 * 1024])
+@pytest.mark.parametrize(
+    "options", [{"names": lambda name: name in "beh"}, {"slices": lambda *_: (0, 1, 3)}]
+)
+def test_a_mount_that_reads_ahead_far_does_not_read_what_is_not_wanted(
+    tmp_path: Path, make_mount: MakeMount, readahead_kib: int, options: dict[str, Any]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    save_file({name: matrix(6, 3 * MIB, 1) for name in "abcdefgh"}, source / "m.safetensors")
+    mount = make_mount(source, readahead_kib=readahead_kib, rate_mb_per_s=500, round_trip_ms=1)
+    weights = safetensors_weights_iterator(mount.mountpoint, **options)
+    wanted = sum(len(tensor.numpy().tobytes()) for _, tensor in weights)
+    mount.wait_until_idle()
+    assert mount.counters().bytes_served <= 1.02 * wanted + MIB

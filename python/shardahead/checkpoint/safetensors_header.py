@@ -112,6 +112,9 @@ def read_header(path: str) -> Header:
     descriptor, status = open_regular(path)
     try:
         with naming(path):
+            # Else a page gets a mark, at which whoever uses it has the kernel read on, into what
+            # nobody may want.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             content = read_content(
                 status.st_size, lambda offset, length: _pread_full(descriptor, length, offset)
             )

@@ -9,6 +9,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from shardahead.command.results import WRONG_USAGE
@@ -17,10 +18,13 @@ from shardahead.command.standard_streams import show
 
 class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Not as argparse does, which is silent where standard output takes nothing."""
+        """Not as argparse does, which is silent where standard output takes nothing, and in Python
+        3.10 is not where standard error does.
+        """
         if message and file is sys.stdout:
             show(message.rstrip("\n"))
-        else:
+            return
+        with suppress(OSError):
             super()._print_message(message, file)
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
