@@ -18,8 +18,10 @@ FileMapping::FileMapping(const std::string& path)
 }
 
 FileMapping::FileMapping(std::weak_ptr<Engine> engine, std::size_t number,
-                         std::shared_ptr<const File> file, std::shared_ptr<MappedFile> mapped)
+                         std::shared_ptr<const File> file, std::shared_ptr<MappedFile> mapped,
+                         bool in_part)
     : engine_(std::move(engine)),
+      in_part_(in_part),
       number_(number),
       file_(std::move(file)),
       mapped_(std::move(mapped)) {}
@@ -63,12 +65,12 @@ void read_into(const File& file, ByteRange range, std::byte* to, bool exact) {
 
 py::bytes read_bytes(const py::object& self, std::uint64_t offset, std::uint64_t length) {
   std::shared_ptr<const File> file;
-  bool alone = false;
+  bool exact = false;
   {
     const py::scoped_critical_section locked(self);
     const auto& mapping = self.cast<const FileMapping&>();
     file = mapping.file();
-    alone = mapping.is_alone();
+    exact = mapping.is_in_part();
   }
   if (!file) throw std::logic_error("the file has been closed");
   py::bytes made(nullptr, static_cast<py::ssize_t>(length));
@@ -76,7 +78,7 @@ py::bytes read_bytes(const py::object& self, std::uint64_t offset, std::uint64_t
   {
     const GilReleased released;
     const auto held = std::move(file);  // closed here if it is the last one, which may wait
-    read_into(*held, {offset, length}, to, !alone);
+    read_into(*held, {offset, length}, to, exact);
   }
   return made;
 }

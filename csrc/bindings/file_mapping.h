@@ -20,7 +20,7 @@ class FileMapping {
   explicit FileMapping(const std::string& path);
   // `mapped` is of `file`, the one of that number in the engine's plan.
   FileMapping(std::weak_ptr<Engine> engine, std::size_t number, std::shared_ptr<const File> file,
-              std::shared_ptr<MappedFile> mapped);
+              std::shared_ptr<MappedFile> mapped, bool in_part);
   // Waits for no server.
   ~FileMapping();
   FileMapping(FileMapping&&) = default;
@@ -32,8 +32,8 @@ class FileMapping {
   // Its descriptor, which a read keeps open whoever closes meanwhile: with the GIL, or under the
   // lock of the object where there is none.
   [[nodiscard]] std::shared_ptr<const File> file() const noexcept { return file_; }
-  // Without a prefetch that brings its bytes in.
-  [[nodiscard]] bool is_alone() const noexcept { return alone_; }
+  // Whether a prefetch brings in a part of it, so that a read is to bring in nothing ahead of it.
+  [[nodiscard]] bool is_in_part() const noexcept { return in_part_; }
   // Gives up the descriptor, as file() is called; the mapping stays. Dropping it may wait.
   [[nodiscard]] std::shared_ptr<const File> close() noexcept { return std::move(file_); }
   // Ranges of the file, as offset and length.
@@ -47,6 +47,7 @@ class FileMapping {
  private:
   std::weak_ptr<Engine> engine_;
   bool alone_ = false;
+  bool in_part_ = false;
   std::size_t number_ = 0;
   std::shared_ptr<const File> file_;
   std::shared_ptr<MappedFile> mapped_;

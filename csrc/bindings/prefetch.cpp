@@ -143,7 +143,8 @@ class Prefetch {
     auto opened = process_.is_here() ? files_->acquire(checked(file))
                                      : File::open(system_file_io(), files_->path(checked(file)));
     auto mapped = engine_->map(file);
-    return {engine_, file, std::move(opened), std::move(mapped)};
+    const bool in_part = process_.is_here() && plan_->files()[file].spans.has_value();
+    return {engine_, file, std::move(opened), std::move(mapped), in_part};
   }
 
   void fetch_runs_now(std::uint32_t file, std::uint64_t offset, const ByteRuns& runs) {

@@ -139,7 +139,7 @@ FetchResult Fetcher::finish(const File& file, Fetch fetch, Untouched untouched) 
 FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
   constexpr std::uint64_t kPieceBytes = 8 * kMiB;
   const ByteRange whole = {0, file.status().size_bytes};
-  beyond_ = Beyond::unwanted;
+  beyond_ = Beyond::wanted;
   FetchResult total;
   for_each_step(range, kPieceBytes, [&](ByteRange piece) {
     const Step step = steps_.get(file.status().device);
@@ -165,7 +165,7 @@ FetchResult Fetcher::fetch_for_use(const File& file, ByteRange range) {
 
 FetchResult Fetcher::read_plainly(const File& file, ByteRange range) {
   FetchResult result;
-  beyond_ = Beyond::unwanted;
+  beyond_ = Beyond::wanted;
   read(file, intersect(range, {0, file.status().size_bytes}), result);
   return result;
 }

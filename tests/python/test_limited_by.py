@@ -41,6 +41,7 @@ def slow_file(tmp_path: Path, make_mount: MakeMount) -> Path:
     path = tmp_path / "source" / "a.safetensors"
     path.parent.mkdir()
     with open(path, "wb") as sparse:
+        sparse.write(b"x" * 512)  # zeros look like a download that did not end
         sparse.truncate(LINK_BYTES)
     mount = make_mount(path.parent, rate_mb_per_s=LINK_MB_PER_S, round_trip_ms=1)
     return mount.mountpoint / path.name
