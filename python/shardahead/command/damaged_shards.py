@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from shardahead.checkpoint.errors import CheckpointError, ContentsError
 from shardahead.checkpoint.file_kind import file_kind, kind_of_no_pt_file
-from shardahead.checkpoint.opening import naming, open_regular
+from shardahead.checkpoint.opening import open_regular
 from shardahead.checkpoint.pt_archive import MAGIC, damaged, read_archive
 from shardahead.checkpoint.safetensors_header import MAX_HEADER_BYTES, read_header
 from shardahead.checkpoint.shards import PT_SUFFIXES, SAFETENSORS_SUFFIXES, Shard
@@ -47,8 +47,7 @@ def _damage(path: str) -> str | None:
 def _check_header(path: str) -> None:
     descriptor, _ = open_regular(path)
     try:
-        with naming(path):
-            head = os.pread(descriptor, _HEAD_BYTES, 0)
+        head = os.pread(descriptor, _HEAD_BYTES, 0)
     finally:
         os.close(descriptor)
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
@@ -68,12 +67,11 @@ def _check_archive(path: str) -> None:
         return content
 
     try:
-        with naming(path):
-            head = os.pread(descriptor, _HEAD_BYTES, 0)
-            if kind := kind_of_no_pt_file(head):
-                raise ContentsError(f"is no checkpoint: it looks like {kind}")
-            if head.startswith(MAGIC):
-                read_archive(read, status.st_size)
+        head = os.pread(descriptor, _HEAD_BYTES, 0)
+        if kind := kind_of_no_pt_file(head):
+            raise ContentsError(f"is no checkpoint: it looks like {kind}")
+        if head.startswith(MAGIC):
+            read_archive(read, status.st_size)
     except ContentsError as error:
         raise error.of_file(path) from error
     finally:
