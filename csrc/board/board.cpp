@@ -94,16 +94,20 @@ std::optional<Claim> BoardClaims::take(std::uint64_t limit_bytes) {
       std::min(memory_.inflight_bytes(), doubted ? kDoubtedInflightBytes : kNoEnd);
   const WantedSums& sums = wants_.sums();
   std::uint64_t in_flight_bytes = 0;
+  bool others_first = false;
   const std::size_t first_open = blocks_.first_open();
   for (std::size_t i = first_open; i < wanted_.size(); ++i) {
     const std::uint32_t block = wanted_[i];
+    std::uint32_t between = i == first_open ? block : wanted_[i - 1] + 1;
+    if (doubted && i == first_open) between = 0;
     // Counted from the claims themselves: no death can leave a counter wrong.
-    in_flight_bytes +=
-        claimed_bytes(sums, i == first_open ? block : wanted_[i - 1] + 1, block, now);
+    in_flight_bytes += claimed_bytes(sums, between, block, now);
     if (in_flight_bytes >= most_bytes) {
       if (!doubted) throughput_.looked(in_flight_bytes);
       break;
     }
+    others_first = others_first || (doubted && is_left_free(sums, between, block));
+    if (others_first && in_flight_bytes != 0) break;
     if (plan_->position(plan_->blocks()[block]) >= limit_bytes) break;
     std::uint16_t state = kFree;
     const bool taken = memory_.states[block].compare_exchange_strong(state, mine);

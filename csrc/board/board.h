@@ -26,7 +26,8 @@ struct BoardOptions {
   // Fixes what may be in flight, for the whole node, if it is not 0.
   std::uint64_t set_inflight_bytes = 0;
   // What this participant wants may be wrong: until the node has brought in kDoubtedBytes more it
-  // takes nothing beyond kDoubtedInflightBytes, for whoever finds out has to wait for all of it.
+  // takes nothing beyond kDoubtedInflightBytes, for whoever finds out has to wait for all of it,
+  // and nothing while others fetch what lies before it: the first of them finds out for all.
   bool doubted = false;
 };
 
@@ -96,6 +97,9 @@ class BoardClaims final : public Claims {
   // up to `end`.
   [[nodiscard]] std::uint64_t claimed_bytes(const WantedSums& sums, std::uint32_t begin,
                                             std::uint32_t end, Runtime::Time now) REQUIRES(mutex_);
+  // Whether anything that is wanted there has been claimed by nobody.
+  [[nodiscard]] bool is_left_free(const WantedSums& sums, std::uint32_t begin,
+                                  std::uint32_t end) const noexcept REQUIRES(mutex_);
   // Says that this participant is at work; the others would take it for stopped.
   void show_life() const noexcept;
   [[nodiscard]] bool is_silent(std::uint32_t slot, Runtime::Time now) REQUIRES(mutex_);

@@ -52,6 +52,14 @@ std::uint64_t BoardClaims::claimed_bytes(const WantedSums& sums, std::uint32_t b
   return bytes;
 }
 
+bool BoardClaims::is_left_free(const WantedSums& sums, std::uint32_t begin,
+                               std::uint32_t end) const noexcept {
+  for (std::uint32_t block = begin; block < end; ++block) {
+    if (memory_.states[block] == kFree && sums.of(block) != 0) return true;
+  }
+  return false;
+}
+
 std::uint64_t BoardClaims::inflight_bytes() const noexcept { return memory_.inflight_bytes(); }
 
 Limit BoardClaims::limit() const noexcept {

@@ -84,4 +84,40 @@ TEST_CASE("in flight is what is fetched, and a window counts what anyone wants")
   CHECK(board->take(kNoLimit));
 }
 
+TEST_CASE("of what may be wrong the foremost comes first, whoever wants it") {
+  constexpr std::uint64_t kBlock = kDoubtedInflightBytes / 2;
+  using Blocks = std::vector<std::uint32_t>;
+  const TemporaryFolder folder;
+  const auto join_doubting = [&](std::uint64_t first, std::uint64_t count) {
+    const auto plan = std::make_shared<const Plan>(
+        std::vector<PlannedFile>{
+            {20 * kBlock, std::vector<ByteRange>{{first * kBlock, count * kBlock}}}},
+        PlanOptions{kBlock, kBlock, 0});
+    BoardRefusal refusal;
+    auto board =
+        BoardClaims::join(folder.path(""), kName, plan, share_of(*plan, Partition::block, 0, 1),
+                          refusal, {.doubted = true});
+    REQUIRE(board);
+    return board;
+  };
+  const auto taken_by = [](BoardClaims& board) {
+    Blocks blocks;
+    while (const auto claim = board.take(kNoLimit)) blocks.push_back(claim->block);
+    return blocks;
+  };
+  const auto front = join_doubting(0, 4);
+  const auto back = join_doubting(10, 4);
+  CHECK(taken_by(*back) == Blocks{10});  // where nobody is at work there is no one to wait for
+  CHECK(taken_by(*front) == Blocks{0, 1});
+  back->settle({.block = 10}, Outcome::done, kBlock);
+  CHECK(taken_by(*back).empty());
+  front->settle({.block = 0}, Outcome::done, kBlock);
+  CHECK(taken_by(*back).empty());
+  CHECK(taken_by(*front) == Blocks{2});
+  front->settle({.block = 1}, Outcome::done, kBlock);
+  CHECK(taken_by(*front) == Blocks{3});
+  front->settle({.block = 2}, Outcome::done, kBlock);
+  CHECK(taken_by(*back) == Blocks{11});
+}
+
 TEST_SUITE_END();

@@ -170,7 +170,7 @@ std::unique_ptr<Claims> SimulatedRank::make_claims() {
   BoardRefusal refusal;
   std::unique_ptr<Claims> claims = BoardClaims::join(
       folder, SimulatedNode::kBoardName, plan_, share_of(*plan_, Partition::block, 0, 1), refusal,
-      {node_.scenario.set_inflight_bytes}, runtime_);
+      {node_.scenario.set_inflight_bytes, scenario_.doubts}, runtime_);
   full.reset();
   Ledger::Joining joining;
   joining.plan = plan_;

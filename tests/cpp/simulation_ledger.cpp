@@ -153,7 +153,8 @@ void Ledger::look_at_stopped(std::uint32_t rank) {
 }
 
 void Ledger::wait(std::uint32_t rank, BlockRange blocks, std::chrono::nanoseconds waited) {
-  if (!ranks_[rank].joining.on_board || is_stopped(rank)) return;
+  // Who has left the board waits for what it reads by itself.
+  if (!ranks_[rank].present || !ranks_[rank].joining.on_board || is_stopped(rank)) return;
   for (std::uint32_t block = blocks.begin;
        block < std::min<std::size_t>(blocks.end, records_.size()); ++block) {
     const Record& record = records_[block];

@@ -35,6 +35,10 @@ Scenario::Scenario(std::uint64_t seed) {
   if (for_wants.chance(30) && !reads_) draw_wants(for_wants);
   Random for_rate(seed + 0x51ed27);  // numbers of its own, too
   if (for_rate.chance(20)) rate_limit_bytes_per_s = for_rate.spread(2 * kMiB, 1 * kGiB);
+  Random for_doubts(seed + 0x2545f491);
+  if (for_doubts.chance(30)) {
+    for (RankScenario& rank : ranks) rank.doubts = for_doubts.chance(70);
+  }
   // Where residency is not told, what was advised and lost looks like what was not.
   const bool told = node.cachestat_errno == 0 || node.owner;
   bool loses = node.drop_advice_percent > 0 || node.advise_clip_bytes < kDefaultStepBytes;

@@ -59,6 +59,7 @@ struct RankScenario {
   std::vector<std::uint64_t> stalls;  // calls
   // Whether a call may fail, or the file seem to be shorter.
   bool may_fail = false;
+  bool doubts = false;  // what it wants
 };
 
 struct Scenario {
