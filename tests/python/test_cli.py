@@ -27,7 +27,7 @@ from conftest import (
 
 from shardahead import __version__
 
-SIZES_BYTES = {"a-1.safetensors": 3 * MIB, "a-2.safetensors": 0, "a-10.safetensors": MIB + 7}
+SIZES_BYTES = {"a-1.safetensors": 3 * MIB, "a-2.safetensors": 7, "a-10.safetensors": MIB}
 TOTAL_BYTES = sum(SIZES_BYTES.values())
 COMMANDS = ["warm", "status", "evict", "plan", "doctor"]
 
@@ -69,7 +69,7 @@ def test_status_warm_status_evict(folder: Path) -> None:
     assert printed("status", folder)["resident_bytes"] == 0
     done = run("warm", "--quiet", folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"warm: 4\.00 MiB in [0-9.]+ s, [0-9.]+ MB/s\n", done.stdout)
+    assert re.fullmatch(r"warm: 4\.00 MiB in [0-9.]+ s, [0-9.,]+ MB/s\n", done.stdout)
     found = printed("status", folder)
     assert (found["size_bytes"], found["resident_bytes"]) == (TOTAL_BYTES, TOTAL_BYTES)
     assert [
@@ -94,10 +94,10 @@ def test_tables_for_people(folder: Path) -> None:
     assert "a-10.safetensors 1.00 MiB 0.0 %" in lines
     done = run("plan", folder, "--local-rank", "1", "--local-size", "2", "--partition", "file")
     assert done.returncode == 0
-    plan = "plan: 4.00 MiB in 3 blocks; local rank 1 of 2: 0 blocks, 0 B (partition file)"
+    plan = "plan: 4.00 MiB in 4 blocks; local rank 1 of 2: 1 block, 7 B (partition file)"
     assert done.stdout.splitlines()[0] == plan
     done = run("plan", folder, "--local-rank", "1", "--local-size", "2")
-    plan = "plan: 4.00 MiB in 3 blocks, which 2 local ranks would claim in this order"
+    plan = "plan: 4.00 MiB in 4 blocks, which 2 local ranks would claim in this order"
     assert done.stdout.splitlines()[0] == plan
 
 

@@ -243,7 +243,9 @@ def test_nothing_but_an_empty_shard(tmp_path: Path) -> None:
         "status: 0 B of 0 B resident (100.0 %)\n1 shard in"
     )
     assert run("evict", folder).stdout == "evict: nothing of 0 B was resident\n"
-    assert run("warm", "-q", folder).stdout == "warm: nothing to read: the shards are empty\n"
+    done = run("warm", "-q", folder)
+    assert (done.returncode, done.stdout) == (1, "warm: nothing to read: the shards are empty\n")
+    assert done.stderr.startswith(f"shardahead: incomplete: '{folder}/a.safetensors' is empty")
 
 
 def test_shards_of_several_folders(tmp_path: Path) -> None:

@@ -78,6 +78,76 @@ def test_a_shard_of_the_other_kind_is_told(tmp_path: Path) -> None:
     assert "safetensors file" in run("warm", "-q", tmp_path)[2]
 
 
+@pytest.mark.parametrize("name", ["m.gguf", "m.distcp"])
+@pytest.mark.parametrize(
+    ("content", "looks_like"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (bytes(5000), "zeros"),
+    ],
+)
+def test_formats_without_a_reader_of_their_own_are_told_from_these(
+    tmp_path: Path, name: str, content: bytes, looks_like: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    status, _, said = run("warm", "-q", tmp_path)
+    assert status == 1
+    assert str(tmp_path / name) in said
+    assert looks_like in said
+
+
+@pytest.mark.parametrize("content", [b"GGUF" + bytes(600), b"x" * 600])
+@pytest.mark.parametrize("name", ["m.gguf", "m.distcp"])
+def test_what_they_may_hold_is_not_judged(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert run("warm", "-q", tmp_path)[0] == 0
+
+
+# ---- of 0 bytes ----
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.bin", "m.pt", "m.gguf", "m.distcp"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_empty_shard_is_not_called_warm(tmp_path: Path, name: str, as_json: bool) -> None:
+    (tmp_path / name).touch()
+    status, printed, said = run("warm", "-q", *(["--json"] if as_json else []), tmp_path)
+    assert status == 1
+    reason = json.loads(printed)["reason"] if as_json else said
+    assert f"{str(tmp_path / name)!r} is empty" in reason
+
+
+def test_an_empty_shard_among_others_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m-1.safetensors").write_bytes(WHOLE["m.safetensors"])
+    (tmp_path / "m-2.safetensors").touch()
+    status, printed, said = run("warm", "-q", tmp_path)
+    assert status == 1
+    assert printed.startswith("warm: ")
+    assert "m-2.safetensors' is empty" in said
+    assert "m-1" not in said
+
+
+def test_a_rank_that_had_nothing_to_save_leaves_an_empty_file(tmp_path: Path) -> None:
+    checkpoint = pytest.importorskip("torch.distributed.checkpoint")
+    checkpoint.save(TENSORS, checkpoint_id=tmp_path, no_dist=True)
+    (shard,) = tmp_path.glob("*.distcp")
+    (tmp_path / "__1_0.distcp").touch()
+    assert run("warm", "-q", tmp_path)[0] == 0
+    shard.write_bytes(b"")
+    status, _, said = run("warm", "-q", tmp_path)
+    assert status == 1
+    assert f"{str(shard)!r} is empty" in said
+    assert "more that no loader takes" not in said
+
+
+def test_a_file_of_another_ending_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").touch()
+    assert run("warm", "-q", tmp_path / "a.dat")[0] == 0
+
+
+# ---- what is not judged ----
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_what_begins_as_nothing_that_is_known_is_not_judged(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x" * 5000)

@@ -23,6 +23,7 @@ _TEXT: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "XML, as an object store answers with an error"),
     (b"{", "JSON without the 8 bytes before it, as an index or a configuration is"),
 )
+_NEVER_WRITTEN = ("a pointer of git-lfs", "a web page", "XML", "zeros")
 
 
 def file_kind(prefix: bytes) -> str | None:
@@ -41,6 +42,19 @@ def file_kind(prefix: bytes) -> str | None:
     if prefix and not any(prefix):
         return "zeros, as a download that did not end leaves"
     return None
+
+
+def kind_of_no_gguf_file(prefix: bytes) -> str | None:
+    """The same of a file that is to be GGUF."""
+    return None if prefix.startswith(b"GGUF") else file_kind(prefix)
+
+
+def kind_of_no_distributed_file(prefix: bytes) -> str | None:
+    """The same of one of torch.distributed.checkpoint, which writes what it is given one behind
+    the other, compressed if that is asked for: whatever a program writes, it is not these.
+    """
+    kind = file_kind(prefix)
+    return kind if kind and kind.startswith(_NEVER_WRITTEN) else None
 
 
 def kind_of_no_pt_file(prefix: bytes) -> str | None:
