@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from shardahead import _core
@@ -27,7 +28,8 @@ from shardahead.command.completion import (
     names_of_checkpoints,
 )
 from shardahead.command.doctor import DEFAULT_READ_BYTES
-from shardahead.command.endings import ended_by_signals, reason_of, status_of
+from shardahead.command.endings import ended_by_signals, interruptibly, reason_of, status_of
+from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
 from shardahead.command.parser import Parser
 from shardahead.command.report_command import add_report_parser
@@ -50,7 +52,6 @@ from shardahead.command.standard_streams import (
 from shardahead.command.warm_options import add_warm_options
 from shardahead.environment import new_warning
 from shardahead.prefetch.options import PARTITIONS, STRATEGIES
-from shardahead.prefetch.report import describe_failure
 from shardahead.units import format_bytes, parse_bytes
 
 _MOST_BYTES = 2**63 - 1
@@ -113,7 +114,7 @@ def _run(words: Sequence[str]) -> int:
     except (ValueError, TypeError) as error:
         reason, status = str(error), WRONG_USAGE
     except OSError as error:
-        reason, status = describe_failure(error), INCOMPLETE
+        reason, status = interruptibly(partial(failure_text, error)), INCOMPLETE
     complain(reason)
     _show_reason(options, reason)
     return status

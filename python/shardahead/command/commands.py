@@ -17,6 +17,7 @@ from shardahead.command.damaged_shards import damage_of
 from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.facts import MountFacts, facts_of
+from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
 from shardahead.command.learned_picture import draw
 from shardahead.command.learned_screen import learned_document, learned_page, profiles_of
@@ -43,7 +44,7 @@ from shardahead.prefetch.consumer import PrefetchConsumer
 from shardahead.prefetch.fitted_blocks import fit_blocks
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import Options, PrefetchOptions, is_disabled, resolve_options
-from shardahead.prefetch.report import Report, describe_error
+from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes
 
@@ -100,7 +101,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
             raise  # nothing was begun
     reason = reason_of(ended) if ended else _why_incomplete(report, after) or damage
     if unusable is not None and reason is None:
-        reason = describe_error(unusable)
+        reason = interruptibly(partial(failure_text, unusable))
     if beside.stayed and ended is None:
         reason = beside.why_incomplete()
     if options.json:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
+from shardahead.command.failure_text import failure_text
 from shardahead.command.following import Seen
 from shardahead.node.memory import memory_budget
-from shardahead.prefetch.report import describe_failure
 from shardahead.units import format_bytes
 
 #: Of descriptors, besides those of the shards: for the prefetch and all else.
@@ -135,7 +135,7 @@ class KeptShards:
                 if shard.path in self._files and shard.path not in self._locked:
                     self._lock_file(shard.path, stopped)
         except OSError as error:
-            self.lock_problem = describe_failure(error)
+            self.lock_problem = failure_text(error)
 
     def missing(self) -> tuple[dict[str, int], int | None]:
         """By path, how much of a kept shard is not resident, of those of which something is not;

@@ -95,11 +95,21 @@ def not_by_its_id(path: str, repositories: Sequence[str]) -> str:
 
 
 def absent_repository(
-    repository: str, cache: str, cached: Collection[str], beside: Collection[str]
+    repository: str,
+    cache: str,
+    cached: Collection[str],
+    beside: Collection[str],
+    denied: str = "",
 ) -> str:
     """Of ORG/NAME that is neither a path nor in the cache, which has the ids `cached`. `beside`:
-    the names in the current folder, of which ORG may be one that was misspelt.
+    the names in the current folder, of which ORG may be one that was misspelt. `denied`: why the
+    cache may not be read.
     """
+    if denied:
+        return (
+            f"{quoted(repository)}: No such file or directory, and the Hugging Face cache "
+            f"{quoted(cache)} cannot be read{denied}"
+        )
     folder, _, name = repository.partition("/")
     close = difflib.get_close_matches(repository, cached, _MOST_CLOSE, _ALIKE)
     close += [f"{other}/{name}" for other in difflib.get_close_matches(folder, beside, 1, _ALIKE)]

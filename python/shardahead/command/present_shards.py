@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from shardahead.checkpoint.folder_rule import choose, shards_and_indexes
 from shardahead.checkpoint.shard_index import is_index_name, read_index
 from shardahead.checkpoint.shards import MAX_INDEX_BYTES, Shard, resolve_shards
+from shardahead.command.failure_text import failure_text
 from shardahead.command.typed_files import listing_of, looked_at, parts_of, resolve_typed
 from shardahead.command.typed_paths import (
     PIPELINE_INDEX,
@@ -23,7 +24,6 @@ from shardahead.command.typed_paths import (
     Typed,
     distributed_shards,
 )
-from shardahead.prefetch.report import describe_failure
 
 _OF_SET = re.compile(r"(.*?-)([0-9]{1,9})(-of-)([0-9]{1,9})(.*)", re.DOTALL)
 _MOST_OF_SET = 100_000
@@ -48,7 +48,7 @@ def present_shards(paths: Sequence[str], filters: Filters) -> Present:
         shards, notes = resolve_typed(paths, filters)
         return Present(shards, None, tuple(notes))
     except (OSError, ValueError) as error:
-        problem = describe_failure(error)
+        problem = failure_text(error)
     found: list[str] = []
     for path in paths:
         with suppress(OSError, ValueError):  # nothing of it is there
@@ -57,7 +57,7 @@ def present_shards(paths: Sequence[str], filters: Filters) -> Present:
     try:
         return Present(_in_order(found), problem)
     except (OSError, ValueError) as error:  # one has gone meanwhile
-        return Present([], describe_failure(error))
+        return Present([], failure_text(error))
 
 
 def complete_names(names: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from shardahead.arguments import parse_count
 from shardahead.cluster.exchange import Exchange, Job, joining
 from shardahead.cluster.secret import VARIABLE, secret_in
 from shardahead.command.endings import interruptibly, reason_of
+from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
 from shardahead.command.progress_shown import show_until_done
 from shardahead.command.progress_text import Work
@@ -28,7 +29,7 @@ from shardahead.command.typed_files import shards_of
 from shardahead.command.warm_options import rate_argument
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.options import Options, resolve_options
-from shardahead.prefetch.report import describe_error, describe_limit
+from shardahead.prefetch.report import describe_limit
 from shardahead.replica import replica_folder
 from shardahead.replica.replica_folder import Listed, listed
 from shardahead.replica.replica_lock import take_lock
@@ -122,7 +123,7 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
         run.stop()
         run.wait(_STOP_SECONDS)
     except OSError as error:
-        reason = describe_error(error)
+        reason = interruptibly(partial(failure_text, error))
     if not options.shows:
         return finish("", reason, ended, complains=False)
     if options.json:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from shardahead.checkpoint.shards import Shard
+from shardahead.command.failure_text import failure_text
 from shardahead.command.following import Change, Follower
 from shardahead.command.keeping import Keeper
 from shardahead.command.kept_shards import KeptShards, seen_of
@@ -31,7 +32,7 @@ from shardahead.node.launcher import LocalTopology
 from shardahead.node.memory import budget_in_force
 from shardahead.prefetch.handle import PrefetchHandle
 from shardahead.prefetch.options import PrefetchOptions
-from shardahead.prefetch.report import Report, describe_failure
+from shardahead.prefetch.report import Report
 from shardahead.prefetch.start import start_prefetch
 from shardahead.units import format_bytes, printable, quoted
 
@@ -243,7 +244,7 @@ class Stay:
         try:
             self._kept.hold(shards, fresh)
         except OSError as error:  # it may have gone since: that is tried again with the next look
-            self._not_kept = describe_failure(error)
+            self._not_kept = failure_text(error)
             self._say(self._not_kept)
 
     def _bring_in(self, shards: Sequence[Shard], missing: Mapping[str, int] | None = None) -> None:
@@ -257,9 +258,9 @@ class Stay:
                 shards, self._chosen, self._where, spans=spans, consumer=False, even_disabled=True
             )
         except OSError as error:  # gone, or another by now
-            self._say(describe_failure(error))
+            self._say(failure_text(error))
             for shard in asked:
-                self._shortfalls.note_failure(shard.path, describe_failure(error))
+                self._shortfalls.note_failure(shard.path, failure_text(error))
                 self._try_again(shard.path)
             return
         self._handle = handle

@@ -25,6 +25,7 @@ from shardahead.checkpoint.opening import naming, open_regular
 from shardahead.checkpoint.shard_index import is_index_name
 from shardahead.checkpoint.shards import Shard, resolve_checkpoint, resolve_shards
 from shardahead.command import path_errors
+from shardahead.command.failure_text import denial_of
 from shardahead.command.hub_cache import (
     cache_folder,
     cached_repositories,
@@ -137,6 +138,15 @@ def _names_in(folder: str) -> list[str] | None:
         return None
 
 
+def _why_not_listed(folder: str) -> str:
+    """Who denies it, where it is not for want of a folder."""
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return denial_of(error)
+    return ""
+
+
 def looked_at(paths: Sequence[str]) -> list[Typed]:
     for path in paths:
         if "\0" in path:
@@ -191,6 +201,8 @@ def _of_absent(path: str) -> list[Typed]:
             return [_of_match(match) for match in matches]
         if not os.path.lexists(path):
             names = _names_in(os.path.dirname(path))
+            if names is None and os.path.isdir(folder := os.path.dirname(path) or "."):
+                os.listdir(folder)  # raises why not
             raise FileNotFoundError(path_errors.matches_nothing(path, names))
     if kind is PathKind.REPOSITORY_ID:
         snapshot = find_snapshot(path, os.environ)
@@ -201,7 +213,10 @@ def _of_absent(path: str) -> list[Typed]:
             cache = cache_folder(os.environ)
             cached = cached_repositories(cache)
             beside = _names_in(".") or ()
-            raise FileNotFoundError(path_errors.absent_repository(path, cache, cached, beside))
+            denied = _why_not_listed(cache)
+            raise FileNotFoundError(
+                path_errors.absent_repository(path, cache, cached, beside, denied)
+            )
     raise _absent(path)
 
 

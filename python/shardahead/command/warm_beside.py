@@ -17,6 +17,7 @@ from typing import Any
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.endings import Ended, interruptibly
+from shardahead.command.failure_text import denial_of
 from shardahead.command.metrics_file import MetricsWriter, name_for_rank
 from shardahead.command.standard_streams import complain
 from shardahead.command.staying import Stay
@@ -65,7 +66,8 @@ class WarmBeside:
                 writer.start()
             except OSError as error:
                 typed = quoted(self._options.metrics_file)
-                raise OSError(f"--metrics-file {typed}: {error.strerror}") from error
+                why = denial_of(error, path)
+                raise OSError(f"--metrics-file {typed}: {error.strerror}{why}") from error
             # Not before: where that hangs, a signal's end must not try it again.
             self._metrics = writer
         shards = self._stay.find_shards(where)
