@@ -14,6 +14,7 @@ import pytest
 from conftest import (
     MIB,
     NOBODY,
+    PAGE_BYTES,
     MakeMount,
     finish,
     make_cold,
@@ -212,7 +213,7 @@ def test_a_folder_of_another_user_is_not_measured(open_folder: Path) -> None:
     assert "residency unknown" in found["measurement"]["reason"]
     assert (found["untold"], found["owners"]) == (1, [["root", 1]])
     assert any("sudo -u root" in advice["commands"][0] for advice in document["advice"])
-    assert resident_bytes(path) == 0
+    assert resident_bytes(path) <= 4 * PAGE_BYTES  # its first bytes: may it be loaded at all?
 
 
 def test_two_mounts_at_once(tmp_path: Path, make_mount: MakeMount) -> None:

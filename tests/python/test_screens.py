@@ -229,6 +229,9 @@ RULE
 a.safetensors                0 B    100.0 %   ━━━━━━━━━━━━━━━━━━━━
 ü\\x1b[31m.safetensors       10 B    100.0 %   ━━━━━━━━━━━━━━━━━━━━
 模型-2.safetensors      4.00 KiB      0.0 %
+
+a load will fail: 'FOLDER/a.safetensors' is empty, as a download that did not begin or a full disk \
+leaves it
 """
     same(at_terminal(*words, env={"NO_COLOR": "1"}).text, text, folder)
     plain = run(*words, env={"PYTHONIOENCODING": "ascii"})

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from shardahead.command.damaged_shards import first_of_damages
 from shardahead.command.facts import Facts, MountFacts
 from shardahead.command.learned_facts import learning_advice
 from shardahead.command.piece_of_advice import Advice
@@ -35,7 +36,8 @@ _MOST_BACKGROUND = 1024
 
 def advise(facts: Facts) -> list[Advice]:
     """What to do, the most helpful first. Empty where there is nothing."""
-    found = [*_disabled(facts), *_unread_variables(facts), *_all_resident(facts)]
+    found = [*_disabled(facts), *_unread_variables(facts), *_damaged(facts)]
+    found += _all_resident(facts)
     for mount in facts.mounts:
         found += [*_keeps_pages(mount), *_untold(facts, mount)]
         if mount.measurement.kept:  # else the rates speak of dropped pages
@@ -61,6 +63,11 @@ def _unread_variables(facts: Facts) -> Iterator[Advice]:
             + (f"did you mean {meant}?" if meant else "docs/settings.md has those that are read"),
             (f"unset {shlex.quote(name)}",),
         )
+
+
+def _damaged(facts: Facts) -> Iterator[Advice]:
+    if damage := first_of_damages(facts.damage):
+        yield Advice(f"a load will fail: {damage}. Fetch again what is damaged")
 
 
 def _typed(facts: Facts) -> str:

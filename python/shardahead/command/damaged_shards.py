@@ -28,6 +28,7 @@ from shardahead.checkpoint.shards import (
     Shard,
 )
 from shardahead.command.typed_paths import DISTRIBUTED_PLAN, DISTRIBUTED_SUFFIX
+from shardahead.node.residency import FileResidency
 
 _LENGTH_BYTES, _HEAD_BYTES = 8, 512
 
@@ -36,20 +37,33 @@ def damage_of(shards: Sequence[Shard]) -> str | None:
     """What is wrong with the first of them that no loader would take, and how many more there are;
     None where nothing is. Of what cannot be read others tell.
     """
-    found = [text for shard in shards if (text := _damage(shard.path))]
-    if not found:
-        return None
+    return first_of_damages([text for shard in shards if (text := damage_in(shard.path))])
+
+
+def first_of_damages(found: Sequence[str]) -> str | None:
+    """What is said of them all."""
     more = f"; and {len(found) - 1} more that no loader takes" if len(found) > 1 else ""
-    return found[0] + more
+    return found[0] + more if found else None
 
 
-def _damage(path: str) -> str | None:
+def damages_in_memory(files: Sequence[FileResidency]) -> dict[str, str]:
+    """What is wrong with those of which all is resident, or that are empty, by path: nothing comes
+    from storage for that, but the plan beside an empty one.
+    """
+    there = [file.path for file in files if (file.resident_bytes or 0) >= file.size_bytes]
+    return {path: text for path in there if (text := damage_in(path))}
+
+
+def damage_in(path: str) -> str | None:
+    """What is wrong with it; None where nothing is, it is not judged, or it cannot be read."""
     check = next((c for ends, c in _CHECKS if path.lower().endswith(ends)), None)
     if check is None:
         return None
     try:
         descriptor, status = open_regular(path)
         try:
+            # No more than is asked for: who looks must not change what is resident.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             if status.st_size == 0:
                 _check_empty(path)
             else:

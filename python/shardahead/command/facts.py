@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardahead.checkpoint.shards import Shard
+from shardahead.command.damaged_shards import damage_in, damages_in_memory
 from shardahead.command.learned_facts import LearnedFacts, learned_facts
 from shardahead.command.measure import Measurement, measure
 from shardahead.node.filesystems import filesystem_of
@@ -21,7 +22,7 @@ from shardahead.node.limits import Limits, current_limits, owner_name
 from shardahead.node.memory import MemoryBudget, memory_budget
 from shardahead.node.mounts import Mount, folder_below_mount, mounts_of
 from shardahead.node.proactive_reclaim import ProactiveReclaim, proactive_reclaims
-from shardahead.node.residency import FileResidency, residency
+from shardahead.node.residency import FileResidency, residency, residency_of
 from shardahead.node.stripes import FileStripes, stripes_of
 from shardahead.node.topology import local_topology
 from shardahead.prefetch.fitted_blocks import fit_blocks
@@ -72,7 +73,8 @@ class Facts:
     """All that is known of one checkpoint on this node; `paths` and `selection`, the options that
     choose files, as they were given. `settings` are those in force, with where they come from.
     `reclaims` are the ways by which this kernel takes page cache back although memory is free,
-    `learned` what is known of loads that learn; None where the files are not known.
+    `learned` what is known of loads that learn; None where the files are not known. `damage` says
+    what is wrong with shards that no loader takes.
     """
 
     paths: tuple[str, ...]
@@ -84,6 +86,7 @@ class Facts:
     selection: tuple[str, ...] = ()
     reclaims: tuple[ProactiveReclaim, ...] = ()
     learned: LearnedFacts | None = None
+    damage: tuple[str, ...] = ()
 
     @property
     def files(self) -> int:
@@ -102,7 +105,8 @@ def gather(
     selection: Sequence[str] = (),
 ) -> Facts:
     """Looks at everything, and measures each mount by reading `read_bytes` bytes at most of it, and
-    no more than fits in memory. `found` is given each mount as soon as it is known. Raises OSError
+    no more than fits in memory; then the headers of all shards, or where nothing may be read of
+    those that are in memory. `found` is given each mount as soon as it is known. Raises OSError
     where a file cannot be read, and ValueError for a variable whose value is wrong.
     """
     settings_in_force()  # what is wrong with a variable is said before anything is read
@@ -112,7 +116,7 @@ def gather(
     found = [] if found is None else found
     for mount, on in mounts_of(shards):
         found.append(_mount_facts(mount, on, read_bytes))
-    return facts_of(paths, found, selection, shards)
+    return replace(facts_of(paths, found, selection, shards), damage=_damage(shards, read_bytes))
 
 
 def facts_of(
@@ -175,6 +179,12 @@ def _mount_facts(mount: Mount, shards: Sequence[Shard], read_bytes: int) -> Moun
         fuse_queue=queue,
         below=folder_below_mount(mount, [shard.path for shard in shards]),
     )
+
+
+def _damage(shards: Sequence[Shard], read_bytes: int) -> tuple[str, ...]:
+    if read_bytes and not is_disabled():
+        return tuple(text for shard in shards if (text := damage_in(shard.path)))
+    return tuple(damages_in_memory([residency_of(shard.path) for shard in shards]).values())
 
 
 def _sum(files: Sequence[FileResidency]) -> int | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from shardahead.checkpoint.shards import Shard
+from shardahead.command.damaged_shards import damages_in_memory
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.evict_beside import leave_to_rank_0
 from shardahead.command.json_documents import json_text
@@ -45,9 +46,14 @@ def status(options: argparse.Namespace) -> int:
         reason = why_not_ready(files, required)
     if not options.shows:
         return _finish_silently(reason, ended)
+    damages: dict[str, str] = {}
+    if required is None and ended is None:  # a probe asks often, and for one thing
+        damages = interruptibly(partial(damages_in_memory, files))
     if options.json:
-        return finish(json_text("status", residency_document(files, reason)), reason, ended)
-    lines = [f"status: {status_line(files)}", *shards_shown(files, each=options.each)]
+        document = residency_document(files, reason, damages)
+        return finish(json_text("status", document), reason, ended)
+    lines = [f"status: {status_line(files)}"]
+    lines += shards_shown(files, each=options.each, damages=damages)
     if ended is None:
         lines += interruptibly(partial(forgetting, [file.path for file in files]))
     if options.verbose:

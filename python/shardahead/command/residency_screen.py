@@ -5,9 +5,10 @@ programs all of it. It lays out what it is given, and looks at no file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shardahead.command.damaged_shards import first_of_damages
 from shardahead.command.shard_names import apart
 from shardahead.command.tables import (
     MOST_SHARDS,
@@ -62,11 +63,15 @@ def resident_of(files: Sequence[FileResidency]) -> int | None:
 
 
 def shards_shown(
-    files: Sequence[FileResidency], *, each: bool, most_lines: int | None = None
+    files: Sequence[FileResidency],
+    *,
+    each: bool,
+    most_lines: int | None = None,
+    damages: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The common folder, a row for each shard, and what else is to be said. Of more than
-    MOST_SHARDS, or where they take more than `most_lines` of the terminal, one for all that are
-    alike, unless it is to be `each`.
+    """The common folder, a row for each shard, and what else is to be said: by path, what is known
+    to be wrong with some. Of more than MOST_SHARDS, or where they take more than `most_lines` of
+    the terminal, one row for all that are alike, unless it is to be `each`.
     """
     summed_up = len(files) > MOST_SHARDS and not each
     paths = [printable(file.path) for file in files]
@@ -85,6 +90,8 @@ def shards_shown(
         remarks.append(
             f"not usable: {format_bytes(pending)} more are being read, or could not be read"
         )
+    if damage := first_of_damages([*(damages or {}).values()]):
+        remarks.append(f"a load will fail: {showable(damage)}")
     return [*lines, *([""] if remarks and not summed_up else []), *remarks]
 
 
@@ -104,13 +111,25 @@ def place(paths: Sequence[str]) -> str:
     return f"{count} in {counted(folders, 'folder')}" if folders > 1 else count
 
 
-def residency_document(files: Sequence[FileResidency], reason: str | None) -> dict[str, Any]:
-    """All of it, in types that the json module writes."""
+def residency_document(
+    files: Sequence[FileResidency],
+    reason: str | None,
+    damages: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """All of it, in types that the json module writes. Where there are `damages`, none or some,
+    each file has its own.
+    """
     return {
         "size_bytes": size_of(files),
         "resident_bytes": resident_of(files),
         "reason": reason,
-        "files": [_residency_dict(file) for file in files],
+        "files": [
+            {
+                **_residency_dict(file),
+                **({} if damages is None else {"damage": damages.get(file.path)}),
+            }
+            for file in files
+        ],
     }
 
 

@@ -121,7 +121,7 @@ def _screen(
 
 def _object(files: Look, required: Required | None) -> str:
     reason = None if required is None else why_not_ready(files, required)
-    return json_text("status", residency_document(files, reason))
+    return json_text("status", residency_document(files, reason, {}))
 
 
 def _lines(options: argparse.Namespace, files: Look, grown: str) -> str:
