@@ -62,6 +62,8 @@ def test_a_file_that_may_not_be_read(model: Path, command: str) -> None:
     path.chmod(0o600)
     done = as_user(*words_of(command, model, model.parent / "local"))
     assert done.returncode == 1
+    if command == "stage":
+        assert done.stdout == "stage: 9.77 KiB are left: the same command goes on\n"
     assert done.stderr.endswith(
         f"open '{path}': Permission denied: the file is of {OWNER}:{GROUP}, mode 0600, and this is "
         f"{USER} (uid {USER}, groups {USER}, {GROUP}): run it as {OWNER}, or have its owner type "

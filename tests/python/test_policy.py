@@ -261,6 +261,7 @@ def test_the_text_is_one_line_with_what_there_is_to_say(report: Report) -> None:
         failed_bytes=1,
         left_out_bytes=2,
         waited_seconds=1.5,
+        threads=1,
         seconds=2.0,
         local_rank=1,
         local_size=4,
@@ -272,10 +273,23 @@ def test_the_text_is_one_line_with_what_there_is_to_say(report: Report) -> None:
         "1 B failed",
         "2 B left out",
         "consumer waited 1.50 s",
-        "local rank 1 of 4 (LOCAL_RANK)",
+        "local rank 1 of 4 (LOCAL_RANK), 1 thread,",
     ):
         assert part in changed.text()
     assert "\n" not in changed.text()
+
+
+def test_what_did_not_happen_is_not_in_the_text(report: Report) -> None:
+    beside = "; local rank 0 of 1 (default), 0 threads, 0.00 s of processor time"
+    changed = dataclasses.replace(report, seconds=0.0, cpu_seconds=0.0)
+
+    def text(**changes: Any) -> str:
+        return dataclasses.replace(changed, **changes).text()
+
+    assert text() == "nothing read in 0.00 s" + beside
+    assert text(resident_bytes=MIB) == "1.00 MiB already resident" + beside
+    assert text(shared_bytes=MIB) == "1.00 MiB brought in by others" + beside
+    assert text(read_bytes=MIB, seconds=1.0).startswith("1.00 MiB read in 1.00 s (1.0 MB/s); l")
 
 
 @pytest.mark.parametrize(
@@ -291,9 +305,10 @@ def test_each_strategy_is_told_with_its_own_unit(
     report: Report, strategy: str, method: str
 ) -> None:
     changed = dataclasses.replace(
-        report, strategy_used=strategy, step_bytes=128 * 1024, step_source="measured"
+        report, read_bytes=1, strategy_used=strategy, step_bytes=128 * 1024, step_source="measured"
     )
     assert method in changed.text()
+    assert method not in dataclasses.replace(changed, read_bytes=0).text()
     if strategy == "populate":
         assert method in (REPOSITORY / "docs" / "figures.md").read_text()
 

@@ -23,8 +23,11 @@ from conftest import (
 
 from shardahead import _core
 from shardahead.checkpoint.shards import resolve_shards
+from shardahead.command.cli import _parser
 from shardahead.command.keeping import MOST_INTERVALS, Keeper
 from shardahead.command.kept_shards import KeptShards, require_lockable
+from shardahead.command.staying import StayFigures
+from shardahead.command.warm_beside import WarmBeside
 
 SIZE = 1000
 
@@ -94,6 +97,41 @@ def test_what_does_not_fit_is_not_brought_back() -> None:
     assert keeper.look(SIZE, 300, 0, SIZE - 1).say is None
     # What is locked is not in the way of itself.
     assert keeper.look(SIZE, 300, 1, SIZE - 1).restore
+
+
+# ---- what it says at the end ----
+
+
+@pytest.mark.parametrize(
+    ("words", "figures", "line"),
+    [
+        (["--keep"], {}, "warm: kept 1.00 KiB of 1.00 KiB resident"),
+        (
+            ["--keep", "--lock"],
+            {"locked_bytes": 1024, "restored_bytes": 512},
+            "warm: kept 1.00 KiB of 1.00 KiB resident, 1.00 KiB of it locked; 512 B brought back",
+        ),
+        (["--keep", "--lock"], {}, "warm: kept 1.00 KiB of 1.00 KiB resident, 0 B of it locked"),
+        (["--follow"], {}, "warm: followed 2 shards, 1.00 KiB"),
+        (
+            ["--follow"],
+            {"read_bytes": 100},
+            "warm: followed 2 shards, 1.00 KiB; 100 B read after the first time",
+        ),
+    ],
+)
+def test_what_did_not_happen_is_not_said(
+    words: list[str], figures: dict[str, Any], line: str
+) -> None:
+    beside = WarmBeside(_parser().parse_args(["warm", *words, "/m"]))
+    sizes: dict[str, Any] = {
+        "shards": 2,
+        "size_bytes": 1024,
+        "kept_bytes": 1024,
+        "resident_bytes": 1024,
+    }
+    beside._stay.figures = StayFigures(**{**sizes, **figures})
+    assert beside.text() == line
 
 
 # ---- options ----

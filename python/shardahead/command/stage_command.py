@@ -171,7 +171,7 @@ def _line(run: StageRun, replica: Replica | None, exchanges: Sequence[Exchange])
     copied = progress.node_read_bytes
     kept = progress.done_bytes - copied - received
     parts = []
-    if copied or not kept:
+    if copied:
         rate = format_rate(copied / progress.seconds) if progress.seconds > 0 else "at once"
         report = run.report()
         limit = describe_limit(report.limited_by, "--rate-limit") if report is not None else ""

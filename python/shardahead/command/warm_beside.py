@@ -116,17 +116,20 @@ class WarmBeside:
         parts = []
         if self._options.follow:
             parts.append(
-                f"followed {counted(figures.shards, 'shard')}, {format_bytes(figures.size_bytes)}; "
-                f"{format_bytes(figures.read_bytes)} read after the first time"
+                f"followed {counted(figures.shards, 'shard')}, {format_bytes(figures.size_bytes)}"
             )
+            if figures.read_bytes:
+                parts.append(f"{format_bytes(figures.read_bytes)} read after the first time")
         if self._options.keep:
             resident = figures.resident_bytes
             known = "an unknown part" if resident is None else format_bytes(resident)
+            locked = f", {format_bytes(figures.locked_bytes)} of it locked"
             parts.append(
-                f"kept {known} of {format_bytes(figures.kept_bytes)} resident, "
-                f"{format_bytes(figures.locked_bytes)} of it locked; "
-                f"{format_bytes(figures.restored_bytes)} brought back"
+                f"kept {known} of {format_bytes(figures.kept_bytes)} resident"
+                f"{locked if self._options.lock else ''}"
             )
+            if figures.restored_bytes:
+                parts.append(f"{format_bytes(figures.restored_bytes)} brought back")
         report = self._report
         whose = ""
         if report is not None and report.local_size > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardahead import _core
-from shardahead.units import format_bytes, format_rate
+from shardahead.units import counted, format_bytes, format_rate
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,17 @@ class Report:
         return "; ".join(reasons)
 
     def text(self) -> str:
-        """One line for people and logs."""
-        parts = [
-            f"{format_bytes(self.read_bytes)} read in {self.seconds:.2f} s "
-            f"({format_rate(self.bytes_per_second)}{describe_limit(self.limited_by)})",
-            f"{format_bytes(self.resident_bytes)} already resident",
-        ]
+        """One line for people and logs: of what there was."""
+        parts = []
+        if self.read_bytes:
+            parts.append(
+                f"{format_bytes(self.read_bytes)} read in {self.seconds:.2f} s "
+                f"({format_rate(self.bytes_per_second)}{describe_limit(self.limited_by)})"
+            )
+        elif not self.resident_bytes and not self.shared_bytes:
+            parts.append(f"nothing read in {self.seconds:.2f} s")
+        if self.resident_bytes:
+            parts.append(f"{format_bytes(self.resident_bytes)} already resident")
         if self.shared_bytes:
             parts.append(f"{format_bytes(self.shared_bytes)} brought in by others")
         if self.failed_bytes:
@@ -135,11 +140,13 @@ class Report:
             parts.append(f"{format_bytes(self.refetched_bytes)} fetched twice")
         if self.waited_seconds:
             parts.append(f"consumer waited {self.waited_seconds:.2f} s")
-        method = describe_method(self.strategy_used, self.step_bytes, self.step_source)
-        parts.append(
-            f"local rank {self.local_rank} of {self.local_size} ({self.topology_source}), "
-            f"{self.threads} threads, {method}, {self.cpu_seconds:.2f} s of processor time"
-        )
+        how = [
+            f"local rank {self.local_rank} of {self.local_size} ({self.topology_source})",
+            counted(self.threads, "thread"),
+        ]
+        if self.read_bytes:
+            how.append(describe_method(self.strategy_used, self.step_bytes, self.step_source))
+        parts.append(", ".join([*how, f"{self.cpu_seconds:.2f} s of processor time"]))
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
