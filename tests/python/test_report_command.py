@@ -6,17 +6,19 @@ The files themselves are tested in test_load_record.py, what is none in test_rep
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MIB, make_cold, run_ranks, write_file
+from conftest import MIB, eventually, make_cold, run_ranks, write_file
 from hypothesis import given
 from hypothesis import strategies as st
 from report_support import changed, load_file
 from terminal_support import run
 
+from shardahead import Options, prefetch_files
 from shardahead.command import cli
 from shardahead.command.load_files import LoadFile
 from shardahead.command.load_plot import ASCII, plot
@@ -112,6 +114,28 @@ def test_a_rate_is_written_as_everywhere(file: Path, capsys: Capture) -> None:
 
     assert cli.main(["report", str(changed(file, "slow.json", change))]) == 0
     assert "rate         0.42 MB/s\n" in capsys.readouterr().out
+
+
+def test_of_what_was_resident_there_is_nothing_to_draw(
+    tmp_path: Path, file: Path, capsys: Capture
+) -> None:
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    prefetch_files(shards, options=Options(report=tmp_path / "again")).wait()
+    eventually(lambda: [*tmp_path.glob("again/*.json")], "no report is written")
+    assert cli.main(["report", str(tmp_path / "again")]) == 0
+    page = capsys.readouterr().out
+    assert page.endswith("\n\nnothing to draw: all 3.00 MiB were resident before\n")
+    assert not re.search(r"(?m)^rate|in flight", page)
+    assert cli.main(["report", str(tmp_path / "again"), str(file)]) == 0
+    page = capsys.readouterr().out
+    assert page.count("nothing to draw") == page.count("in flight") == 1
+
+    def cancelled(document: dict[str, Any]) -> None:
+        document["report"]["resident_bytes"] = 0
+
+    (again,) = tmp_path.glob("again/*.json")
+    assert cli.main(["report", str(changed(again, "c.json", cancelled))]) == 0
+    assert "nothing was brought in, and nothing consumed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("encoding", "line"), [("utf-8", "\u2500"), ("ascii", "-")])

@@ -51,6 +51,15 @@ class Load:
         return self.read_bytes / self.seconds if self.seconds > 0 else 0.0
 
     @property
+    def went_on(self) -> bool:
+        """Whether anything came, was on its way, or was consumed."""
+        return any(
+            sample.read_bytes or sample.consumed_bytes or sample.claimed_bytes
+            for each in self.processes
+            for sample in each.samples
+        )
+
+    @property
     def complete(self) -> bool:
         """Whether none of them says why it is not."""
         return all(each.document.get("reason") is None for each in self.processes)

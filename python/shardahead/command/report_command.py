@@ -108,15 +108,25 @@ def as_text(loads: Sequence[Load], width: int, marks: Marks) -> str:
         page = "\n".join(lines)
         if len(load.processes) > 1:
             page += "\n\n" + _rank_table(load)
-        return f"{page}\n\n{plot(load, width, load.seconds, marks)}"
+        return f"{page}\n\n{_drawn(load, width, load.seconds, marks)}"
     parts = []
     at_once = max(2, (width - _LABEL_WIDTH) // _COLUMN_WIDTH)
     for begin in range(0, len(loads), at_once):
         parts.append(_comparison(loads[begin : begin + at_once], begin, width))
     longest_seconds = max(load.seconds for load in loads)
     for number, load in enumerate(loads, 1):
-        parts.append(f"{number}. {_title(load)}\n{plot(load, width, longest_seconds, marks)}")
+        parts.append(f"{number}. {_title(load)}\n{_drawn(load, width, longest_seconds, marks)}")
     return "\n\n".join(parts)
+
+
+def _drawn(load: Load, width: int, seconds: float, marks: Marks) -> str:
+    """How it went on, where it did."""
+    if load.went_on:
+        return plot(load, width, seconds, marks)
+    resident = load.figure("resident_bytes", max) or 0
+    if resident < load.total_bytes:
+        return "nothing to draw: nothing was brought in, and nothing consumed"
+    return f"nothing to draw: all {format_bytes(load.total_bytes)} were resident before"
 
 
 def _title(load: Load) -> str:
@@ -162,7 +172,7 @@ def _figures(load: Load) -> list[Row]:
         ("ranks", str(len(load.processes))),
         ("time", f"{load.seconds:.2f} s"),
         ("brought in", format_bytes(load.read_bytes)),
-        ("rate", format_rate(load.bytes_per_second)),
+        *([("rate", format_rate(load.bytes_per_second))] if load.read_bytes else []),
         ("consumed", format_bytes(load.consumed_bytes)),
         *_limit(load),
     ]
