@@ -22,7 +22,7 @@ from shardahead.command.readiness import parse_share, why_not_ready
 from shardahead.command.residency_screen import place
 from shardahead.command.shard_names import apart, cells_of, shortened
 from shardahead.command.tables import shard_row, table_of
-from shardahead.command.warm_result import result_line, tells_why
+from shardahead.command.warm_result import result_line, round_line, tells_why
 from shardahead.command.watch import Growth
 from shardahead.node.residency import FileResidency
 from shardahead.prefetch.progress import Progress
@@ -353,3 +353,16 @@ def test_names_that_differ_stay_different(
     assert len(set(cut)) == len(names)
     for name, short in zip(names, cut, strict=True):
         assert short == name or cells_of(short) < cells_of(name)
+
+
+@pytest.mark.parametrize(
+    ("read_bytes", "shards", "missing", "line"),
+    [
+        (2048, 2, 3, "2 shards more: 2.00 KiB read; 3 missing"),
+        (1024, 1, 0, "1 shard more: 1.00 KiB read, 1.00 KiB were resident"),
+        (0, 1, 0, "1 shard more: 2.00 KiB were resident"),
+    ],
+)
+def test_a_round_of_a_stay(read_bytes: int, shards: int, missing: int, line: str) -> None:
+    of_a_round = report(planned_bytes=2048, node_read_bytes=read_bytes)
+    assert round_line(of_a_round, shards, missing) == line

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from shard_support import names_of, write, write_index
 
+from shardahead.command.cli import _parser
 from shardahead.command.following import RETRY_SECONDS, Follower, Seen
 from shardahead.command.present_shards import complete_names, present_shards
+from shardahead.command.staying import Stay
 from shardahead.command.typed_paths import Filters
+from shardahead.node.launcher import LocalTopology
 
 A = Seen(100, 1, 7, 1)
 B = Seen(200, 1, 7, 2)
@@ -138,6 +141,46 @@ def test_an_empty_folder_and_one_that_is_not_there(tmp_path: Path) -> None:
         names, problem = there(path)
         assert names == []
         assert problem
+
+
+def test_what_is_missing_is_said_at_once_and_not_with_each_that_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"model-{n:05}-of-00020.safetensors" for n in range(1, 21)]
+    stay = Stay(_parser().parse_args(["warm", "--follow", str(tmp_path)]))
+
+    def said() -> str:
+        stay.find_shards(LocalTopology(0, 1, "test"))
+        return capsys.readouterr().err
+
+    write(tmp_path / names[0])
+    missing = ", ".join(map(repr, names[1:7]))
+    begin = "shardahead: waiting for the rest: "
+    assert said() == (
+        f"{begin}19 more shards missing in {str(tmp_path)!r}: {missing} and 13 more\n"
+    )
+    for name in names[1:18]:
+        write(tmp_path / name)
+        assert said() == ""
+    assert "2 of the 20 shards missing" in str(stay.why_incomplete())
+    (tmp_path / names[3]).unlink()  # that one had come
+    assert said().startswith(f"{begin}3 more shards missing in ")
+    write(tmp_path / names[3])
+    write(tmp_path / names[18])
+    assert said() == ""
+    (tmp_path / names[19]).symlink_to("nowhere")
+    assert "No such file or directory" in said()
+    (tmp_path / names[19]).unlink()
+    assert said() == f"{begin}open '{tmp_path / names[19]}': 1 of the 20 shards missing, this one\n"
+
+
+def test_what_an_index_names_is_waited_for_in_the_same_way(tmp_path: Path) -> None:
+    names = [f"m-{n}.safetensors" for n in range(4)]
+    index = write_index(tmp_path / "m.safetensors.index.json", *names)
+    write(tmp_path / names[1])
+    present = present_shards([str(index)], Filters())
+    assert present.missing == tuple(str(tmp_path / name) for name in (names[0], *names[2:]))
+    assert "3 of the 4 shards that" in str(present.problem)
 
 
 def test_a_numbered_set_with_gaps(tmp_path: Path) -> None:

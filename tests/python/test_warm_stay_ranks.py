@@ -37,7 +37,7 @@ def test_one_rank_says_what_is_of_the_node(tmp_path: Path, number: int) -> None:
     assert "incomplete: " in done.stderr
     if number == 0:
         assert "waiting for the rest: " in done.stderr
-        assert "1 shard more: 2.00 MiB read, 0 B were resident (2 local ranks)\n" in done.stderr
+        assert "1 shard more: 2.00 MiB read; 1 missing (2 local ranks)\n" in done.stderr
         first, last = done.stdout.splitlines()
         assert first.endswith("(2 local ranks)")
         assert last.endswith("2.00 MiB read after the first time (local rank 0 of 2)")

@@ -12,9 +12,11 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from shardahead.checkpoint.shard_index import parts_of_index_name
+from shardahead.units import quoted
 
 SortKey: TypeAlias = tuple[tuple[tuple[str, int, str], ...], str]
 
@@ -60,6 +62,27 @@ class SeveralCheckpointsError(ValueError):
         self.names: tuple[str, ...] = tuple(names)
 
 
+class MissingShardsError(FileNotFoundError):
+    """A checkpoint that says which shards it has lacks some. paths: where they would be, in order,
+    of very many the first.
+    """
+
+    paths: tuple[str, ...] = ()
+
+
+def shards_missing(
+    paths: Sequence[str], count: int, total: int, index: str = ""
+) -> MissingShardsError:
+    """`count` of `total` shards are not there, `paths` first; `index`: which one names them."""
+    which = "the first of them" if count > 1 else "this one"
+    text = f"{count} of the {total} shards missing, {which}"
+    if index:
+        text = f"{count} of the {total} shards that {quoted(index)} names missing, {which}"
+    error = MissingShardsError(errno.ENOENT, text, paths[0])
+    error.paths = tuple(paths)
+    return error
+
+
 _OF_SET = re.compile(r"(.*?)-([0-9]+)-of-([0-9]+)(.*)", re.DOTALL)
 _VARIANT = re.compile(
     r"(?:fp|bf|float|bfloat|int|uint|nf|mxfp|nvfp)[0-9][0-9a-z_]*|[0-9]bit|(?:non_)?ema",
@@ -67,6 +90,7 @@ _VARIANT = re.compile(
 )
 _TEXT_THEN_DIGITS = re.compile(r"([^0-9]*)([0-9]*)")
 _MOST_NAMED = 6
+_MOST_MISSING = 10_000  # of a set, whose name may say any number
 
 
 @dataclass(frozen=True)
@@ -234,13 +258,12 @@ def _one_set(folder: str, kind: Kind, sets: list[_Group]) -> list[str]:
     (chosen,) = sets
     first = 0 if 0 in chosen.numbers else 1  # both are in use
     if len(chosen.numbers) < chosen.total:
-        missing = next(n for n in range(first, first + chosen.total) if n not in chosen.numbers)
-        count = chosen.total - len(chosen.numbers)
-        path = os.path.join(folder, _name_in_set(chosen.names[0], missing, kind))
-        which = "the first of them" if count > 1 else "this one"
-        raise FileNotFoundError(
-            errno.ENOENT, f"{count} of the {chosen.total} shards missing, {which}", path
-        )
+        numbers = (n for n in range(first, first + chosen.total) if n not in chosen.numbers)
+        paths = [
+            os.path.join(folder, _name_in_set(chosen.names[0], number, kind))
+            for number in islice(numbers, _MOST_MISSING)
+        ]
+        raise shards_missing(paths, chosen.total - len(chosen.numbers), chosen.total)
     return chosen.names
 
 

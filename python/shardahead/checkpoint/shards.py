@@ -18,7 +18,13 @@ from typing import TypeAlias
 
 from shardahead import _core
 from shardahead.checkpoint.file_identity import Status, first_of_same
-from shardahead.checkpoint.folder_rule import KINDS, choose, natural_sort_key, some_of
+from shardahead.checkpoint.folder_rule import (
+    KINDS,
+    choose,
+    natural_sort_key,
+    shards_missing,
+    some_of,
+)
 from shardahead.checkpoint.opening import refuse_irregular
 from shardahead.checkpoint.shard_index import is_index_name, read_index
 from shardahead.units import quoted
@@ -249,12 +255,10 @@ def _of_index(path: str) -> Checkpoint:
     try:
         shards, positions = _looked_at(paths, compare_contents=False)
     except FileNotFoundError as error:
-        count = sum(not os.path.lexists(each) for each in paths)
-        if not count:  # a link that leads nowhere
+        missing = [each for each in paths if not os.path.lexists(each)]
+        if not missing:  # a link that leads nowhere
             raise
-        which = "the first of them" if count > 1 else "this one"
-        text = f"{count} of the {len(paths)} shards that {quoted(path)} names missing, {which}"
-        raise FileNotFoundError(errno.ENOENT, text, error.filename) from error
+        raise shards_missing(missing, len(missing), len(paths), path) from error
     position_of = dict(zip(names, positions, strict=True))
     owners = {tensor: position_of[name] for tensor, name in files.items()}
     return Checkpoint(tuple(shards), path, owners)

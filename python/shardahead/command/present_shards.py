@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shardahead.checkpoint.folder_rule import choose, shards_and_indexes
+from shardahead.checkpoint.folder_rule import MissingShardsError, choose, shards_and_indexes
 from shardahead.checkpoint.shard_index import is_index_name, read_index
 from shardahead.checkpoint.shards import MAX_INDEX_BYTES, Shard, resolve_shards
 from shardahead.command.failure_text import failure_text
@@ -32,12 +32,13 @@ _MOST_OF_SET = 100_000
 @dataclass(frozen=True)
 class Present:
     """The shards that are there, why they are not all, and what is to be said of files that were
-    passed over.
+    passed over. missing: the paths of those that are known to be missing.
     """
 
     shards: list[Shard]
     problem: str | None = None
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def present_shards(paths: Sequence[str], filters: Filters) -> Present:
@@ -48,16 +49,23 @@ def present_shards(paths: Sequence[str], filters: Filters) -> Present:
         shards, notes = resolve_typed(paths, filters)
         return Present(shards, None, tuple(notes))
     except (OSError, ValueError) as error:
-        problem = failure_text(error)
+        problem, missing = failure_text(error), _missing_of(error)
     found: list[str] = []
     for path in paths:
         with suppress(OSError, ValueError):  # nothing of it is there
             for typed in looked_at([path]):
                 found += [name for name in _present(typed, filters) if os.path.isfile(name)]
     try:
-        return Present(_in_order(found), problem)
+        return Present(_in_order(found), problem, missing=missing)
     except (OSError, ValueError) as error:  # one has gone meanwhile
         return Present([], failure_text(error))
+
+
+def _missing_of(error: BaseException | None) -> tuple[str, ...]:
+    """Of the error, or of one that it came from."""
+    if isinstance(error, MissingShardsError):
+        return error.paths
+    return _missing_of(error.__cause__) if error is not None else ()
 
 
 def complete_names(names: Collection[str]) -> list[str]:

@@ -8,12 +8,14 @@ keeping.py. The main thread reads figures that the loop replaces.
 from __future__ import annotations
 
 import argparse
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from shardahead.checkpoint.folder_rule import some_of
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.failure_text import failure_text
 from shardahead.command.following import Change, Follower
@@ -84,6 +86,7 @@ class Stay:
         self._said: set[str] = set()
         # Why not all is warm: of the checkpoint, of the last rounds, of what is kept.
         self._absent: str | None = None
+        self._said_missing: set[str] = set()
         self._shortfalls = Shortfalls()
         self._replaced: list[str] = []
         self._not_kept: str | None = None
@@ -205,9 +208,11 @@ class Stay:
         shards, problem = present.shards, present.problem
         for note in present.notes:
             self._say_of_node(note)
-        if problem and problem != self._absent and self._says and self._tells:
-            complain(f"waiting for the rest: {problem}")
-        self._absent = problem
+        # What has come is told with its round.
+        is_said = bool(present.missing) and self._said_missing.issuperset(present.missing)
+        if problem and problem != self._absent and not is_said:
+            self._say_waiting(problem, present.missing)
+        self._absent, self._said_missing = problem, set(present.missing)
         now = time.monotonic()
         if shards:
             self._seen_at = now
@@ -217,6 +222,15 @@ class Stay:
         change = self._follower.look(listing, now)
         self._replace(growing=len(change.growing))
         return self._Looked(shards, change)
+
+    def _say_waiting(self, problem: str, missing: Sequence[str]) -> None:
+        if not (self._says and self._tells):
+            return
+        if len(missing) > 1:
+            folder = os.path.dirname(missing[0])
+            names = some_of([os.path.basename(path) for path in missing])
+            problem = f"{len(missing)} more shards missing in {quoted(folder)}: {names}"
+        complain(f"waiting for the rest: {problem}")
 
     def _follow(self) -> bool:
         """Whether there is nothing more to follow."""
@@ -281,7 +295,7 @@ class Stay:
                 rounds=figures.rounds + 1, read_bytes=figures.read_bytes + report.read_bytes
             )
             if not stopped and self._says and self._tells:
-                complain(round_line(report, len(shards)))
+                complain(round_line(report, len(shards), len(self._said_missing)))
         else:
             self._keeper.restored(report.read_bytes)
             self._replace(restored_bytes=figures.restored_bytes + report.read_bytes)

@@ -16,13 +16,14 @@ def result_line(report: Report, note: str = "", *, rate_limit: str = "--rate-lim
     return f"warm: {came}{_what_did_not(report)}{note}{_whose(report)}"
 
 
-def round_line(report: Report, shards: int) -> str:
-    """Of what came after the first time."""
+def round_line(report: Report, shards: int, missing: int = 0) -> str:
+    """Of what came after the first time. `missing`: how many shards are waited for."""
     here_bytes, read_bytes = _here_and_read(report)
-    return (
-        f"{counted(shards, 'shard')} more: {format_bytes(read_bytes)} read, "
-        f"{format_bytes(here_bytes - read_bytes)} were resident{_whose(report)}"
-    )
+    came = [f"{format_bytes(read_bytes)} read"] if read_bytes or not here_bytes else []
+    if here_bytes > read_bytes:
+        came.append(f"{format_bytes(here_bytes - read_bytes)} were resident")
+    more = f"; {missing} missing" if missing else ""
+    return f"{counted(shards, 'shard')} more: {', '.join(came)}{more}{_whose(report)}"
 
 
 def tells_for_the_node(report: Report) -> bool:
