@@ -22,7 +22,7 @@ COMP_LINE="$1" COMP_POINT=${#1} COMP_TYPE=9
 read -r -a COMP_WORDS <<< "$1"
 [[ "$1" == *" " ]] && COMP_WORDS+=("")
 COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-_python_argcomplete shardahead "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$((COMP_CWORD - 1))]}"
+_shardahead shardahead "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$((COMP_CWORD - 1))]}"
 printf '%s\n' "${COMPREPLY[@]}"
 """
 FISH = """
@@ -108,6 +108,44 @@ def test_paths_and_repositories_are_completed(home: Path, shell: str) -> None:
     found = asked(home, shell, script, "shardahead warm models/ll")
     assert sorted(found) == ["models/llama-1.safetensors", "models/llama/"]
     assert asked(home, shell, script, "shardahead status Qwen/") == ["Qwen/Qwen2-0.5B"]
+
+
+NUMBERS = [
+    *("warm --threads", "warm --inflight", "warm --rate-limit", "warm --keep-interval"),
+    *("warm --follow-idle", "warm --block-size", "warm --local-rank", "status --require"),
+    *("stage --nodes", "stage --node-rank", "stage --rendezvous", "plan --include"),
+    *("doctor --read-bytes", "bench --repeats", "bench --limit", "bench --threads"),
+]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_for_a_number_no_file_is_offered(home: Path, shell: str) -> None:
+    script = SHELLS[shell]
+    for words in NUMBERS if shell == "bash" else NUMBERS[:1]:
+        assert asked(home, shell, script, f"shardahead {words} ") == [], words
+    for words in ("warm --metrics-file", "stage --to", "plan --learned", "status --watch"):
+        assert "models/" in asked(home, shell, script, f"shardahead {words} ")
+    listed = asked(home, shell, script, "shardahead bench --strategies auto,p")
+    assert sorted(listed) == ["auto,populate", "auto,pread"]
+
+
+def test_every_option_takes_a_file_or_is_known_not_to() -> None:
+    """A new metavar is either a path, or named here."""
+    (commands,) = (a.choices for a in cli._parser()._actions if isinstance(a.choices, dict))
+    taken = {
+        str(action.metavar)
+        for parser in commands.values()
+        for action in parser._actions
+        if action.metavar and action.option_strings
+    }
+    others = {"N", "M", "I", "BYTES", "RATE", "SECONDS", "SHARE", "GLOB", "LIST", "HOST:PORT"}
+    assert taken == others | set(completion._PATHS)
+
+
+def test_bash_completes_no_files_of_its_own(home: Path) -> None:
+    told = BASH.partition("COMP_LINE")[0] + "complete -p shardahead"
+    (line,) = asked(home, "bash", told, "")
+    assert line == "complete -o nospace -F _shardahead shardahead"
 
 
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

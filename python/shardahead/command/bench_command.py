@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shardahead.command.completion import in_list
 from shardahead.command.endings import interruptibly
 from shardahead.command.results import DONE
 from shardahead.command.standard_streams import flush_standard_streams
 from shardahead.command.typed_files import selection_of, shards_of
+from shardahead.prefetch.options import STRATEGIES
 
 _BENCH = "shardahead-bench"
 # Options of `warm` that mean nothing here, and what is to be typed.
@@ -28,6 +30,7 @@ _OF_WARM = {
     "--rate-limit": "bench reads as fast as it can; "
     "for less of it there are --limit, --repeats and --states",
 }
+_IN_LISTS = {"--strategy": STRATEGIES, "--states": ("cold", "warm")}
 
 
 class _Version(argparse.Action):
@@ -60,7 +63,9 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         ),
         (("--output",), "FILE", "write the JSON object to FILE too"),
     ):
-        parser.add_argument(*names, metavar=metavar, help=does)
+        option: Any = parser.add_argument(*names, metavar=metavar, help=does)
+        if names[0] in _IN_LISTS:
+            option.completer = in_list(_IN_LISTS[names[0]])
     parser.add_argument(
         "--verbose",
         "-v",

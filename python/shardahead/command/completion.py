@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +23,19 @@ bash  eval "$(shardahead completion bash)" in ~/.bashrc, or
       shardahead completion bash > ~/.local/share/bash-completion/completions/shardahead
 zsh   eval "$(shardahead completion zsh)" in ~/.zshrc, after compinit
 fish  shardahead completion fish > ~/.config/fish/completions/shardahead.fish"""
+# Without bash's own completion of files, which stands in for each answer that is empty: of a number
+# say. But words with a variable bash alone can complete.
+_OF_BASH = """
+_shardahead() {
+    if [[ "${COMP_WORDS[COMP_CWORD]}" == *'$'* ]]; then
+        compopt -o default -o bashdefault
+    else
+        _python_argcomplete "$@"
+    fi
+}
+complete -o nospace -F _shardahead shardahead
+"""
+_PATHS = ("FILE", "FOLDER", "PATH")
 _MISSING = "completion needs argcomplete ({}); install with: pip install argcomplete"
 
 
@@ -44,7 +58,8 @@ def completion(options: argparse.Namespace) -> int:
         from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise ValueError(_MISSING.format(error)) from error
-    show(shellcode(["shardahead"], shell=options.shell).rstrip("\n"))
+    script = shellcode(["shardahead"], use_defaults=False, shell=options.shell)
+    show((script + (_OF_BASH if options.shell == "bash" else "")).rstrip("\n"))
     return 0
 
 
@@ -57,7 +72,22 @@ def answer_shell(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         os._exit(1)
     answer: Any = argcomplete.autocomplete  # typed for subclasses of its own completers
-    answer(parser, default_completer=names_of_files)
+    answer(parser, default_completer=values_of)
+
+
+def values_of(prefix: str, action: argparse.Action, **_: Any) -> list[str]:
+    """Files and folders where an option takes one; of a number or a name there is none to offer."""
+    return names_of_files(prefix) if action.metavar in _PATHS else []
+
+
+def in_list(values: Sequence[str]) -> Callable[..., list[str]]:
+    """Completes the last of several, separated by commas."""
+
+    def complete(prefix: str, **_: Any) -> list[str]:
+        before, comma = prefix.rpartition(",")[:2]
+        return [f"{before}{comma}{value}" for value in values if value not in before.split(",")]
+
+    return complete
 
 
 def names_of_files(prefix: str, **_: Any) -> list[str]:
