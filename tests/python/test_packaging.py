@@ -155,3 +155,17 @@ def test_only_a_tag_is_published_and_only_that_job_may() -> None:
     assert jobs["publish"]["if"] == "github.ref_type == 'tag'"
     assert jobs["publish"]["needs"] == "check"
     assert jobs["check"]["needs"] == ["source", "wheels"]
+
+
+def test_a_release_is_tried_with_what_it_says_that_it_needs(project: Any) -> None:
+    """A list of them beside the package's own would grow old."""
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load((REPOSITORY / ".github/workflows/release.yml").read_text())["jobs"]
+    commands = "\n".join(step.get("run", "") for step in jobs["check"]["steps"])
+    installed = re.findall(r"(?m)^fresh/bin/python -m pip install (.*)$", commands)
+    assert [words.split()[-1] for words in installed] == ["shardahead"] * 2
+    assert "--no-deps" not in installed[-1]
+    for needed in project["project"]["dependencies"]:
+        assert re.split(r"[<>=]", needed)[0] not in commands
+    assert "pip check" in commands
+    assert "completion bash" in commands  # which asks for more than --version does
