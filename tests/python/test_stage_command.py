@@ -176,7 +176,10 @@ def test_an_unreadable_shard_is_said_once_with_file_and_offset(
         (["--to", ""], "--to FOLDER"),
         (["--to", "a\0b"], "NUL"),
         (["--to", "/tmp", "--list", "--remove"], "not allowed with"),
-        (["--to", "/tmp", "--threads", "0"], "threads must be between 1"),
+        (["--to", "/tmp", "--threads", "0"], "--threads: must be between 1 and 256, not 0"),
+        (["--to", "/tmp", "--threads", "x"], "--threads: not a whole number: 'x' (1 to 256)"),
+        (["--to", "/tmp", "--nodes", "65"], "--nodes: must be between 1 and 64, not 65"),
+        (["--to", "/tmp", "--node-rank", "x"], "--node-rank: not a whole number: 'x' (0 to 63)"),
     ],
 )
 def test_what_is_mistyped_is_said(

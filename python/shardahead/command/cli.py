@@ -19,8 +19,8 @@ from typing import Any
 
 from shardahead import _core
 from shardahead.about import version_text
-from shardahead.arguments import parse_count
 from shardahead.command import commands, residency_commands
+from shardahead.command.argument_types import bytes_argument, count_argument
 from shardahead.command.bench_command import add_bench_options, bench
 from shardahead.command.completion import (
     add_completion_parser,
@@ -52,7 +52,6 @@ from shardahead.command.standard_streams import (
 from shardahead.command.warm_options import add_warm_options
 from shardahead.environment import new_warning
 from shardahead.prefetch.options import PARTITIONS, STRATEGIES
-from shardahead.units import format_bytes, parse_bytes
 
 _MOST_BYTES = 2**63 - 1
 _EXAMPLES = """\
@@ -148,13 +147,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_sharing(warm)
     warm.add_argument(
         "--threads",
-        type=_count_argument(1, _core.MAX_THREADS),
+        type=count_argument(1, _core.MAX_THREADS),
         metavar="N",
         help=f"worker threads of this process (default: {_core.DEFAULT_THREADS})",
     )
     warm.add_argument(
         "--inflight",
-        type=_bytes_argument(0, _MOST_BYTES),
+        type=bytes_argument(0, _MOST_BYTES),
         metavar="BYTES",
         help="what the node may have in flight (default: found by measuring)",
     )
@@ -196,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     examine.add_argument(
         "--read-bytes",
-        type=_bytes_argument(0, _MOST_BYTES),
+        type=bytes_argument(0, _MOST_BYTES),
         metavar="BYTES",
         default=DEFAULT_READ_BYTES,
         help="what may be read of each mount to measure it (default: 256MiB)",
@@ -262,7 +261,7 @@ def _command(
 def _add_sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block-size",
-        type=_bytes_argument(_core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES),
+        type=bytes_argument(_core.MIN_BLOCK_BYTES, _core.MAX_BLOCK_BYTES),
         metavar="BYTES",
         help="e.g. 16MiB (the default)",
     )
@@ -272,34 +271,7 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
     for name, least in (("--local-rank", 0), ("--local-size", 1)):
         parser.add_argument(
             name,
-            type=_count_argument(least, 2**31 - 1),
+            type=count_argument(least, 2**31 - 1),
             metavar="N",
             help="default: from the launcher",
         )
-
-
-def _count_argument(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            count = parse_count(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{error} ({least} to {most})") from None
-        if not least <= count <= most:
-            raise argparse.ArgumentTypeError(f"must be between {least} and {most}, not {count}")
-        return count
-
-    return parse
-
-
-def _bytes_argument(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            count = parse_bytes(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        if not least <= count <= most:
-            between = f"{format_bytes(least)} and {format_bytes(most)}"
-            raise argparse.ArgumentTypeError(f"must be between {between}, not {text}")
-        return count
-
-    return parse

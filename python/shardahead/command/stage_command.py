@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from shardahead.arguments import parse_count
-from shardahead.cluster.exchange import Exchange, Job, joining
+from shardahead import _core
+from shardahead.cluster.exchange import MOST_NODES, Exchange, Job, joining
 from shardahead.cluster.secret import VARIABLE, secret_in
+from shardahead.command.argument_types import count_argument
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
@@ -64,11 +65,18 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
     nodes.add_argument(
         "--rendezvous", metavar="HOST:PORT", help="where they meet: an address of one of them"
     )
-    nodes.add_argument("--nodes", type=_threads, metavar="M", help="how many there are")
     nodes.add_argument(
-        "--node-rank", type=parse_count, metavar="I", help="this one's number (default: by arrival)"
+        "--nodes", type=count_argument(1, MOST_NODES), metavar="M", help="how many there are"
     )
-    parser.add_argument("--threads", type=_threads, metavar="N", help="as of warm")
+    nodes.add_argument(
+        "--node-rank",
+        type=count_argument(0, MOST_NODES - 1),
+        metavar="I",
+        help="this one's number (default: by arrival)",
+    )
+    parser.add_argument(
+        "--threads", type=count_argument(1, _core.MAX_THREADS), metavar="N", help="as of warm"
+    )
     parser.add_argument(
         "--rate-limit",
         type=rate_argument,
@@ -361,10 +369,3 @@ def _remove(options: argparse.Namespace, folder: str) -> int:
     total = format_bytes(sum(each.bytes_on_disk for each in removed))
     names = ", ".join(quoted(each.place.name) for each in removed) or "nothing"
     return finish(f"stage: removed {names}, {total}", reason)
-
-
-def _threads(text: str) -> int:
-    try:
-        return parse_count(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
