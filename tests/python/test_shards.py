@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from shard_support import names_of, write, write_index
 
-from shardahead.checkpoint.shards import Shard, resolve_shards
+from shardahead.checkpoint.shards import Shard, resolve_checkpoint, resolve_shards
 
 # ---- one path ----
 
@@ -68,6 +68,16 @@ def test_the_folder_counts_in_a_list(tmp_path: Path) -> None:
     late = write(tmp_path / "10" / "a.bin")
     early = write(tmp_path / "2" / "b.bin")
     assert names_of(resolve_shards([late, early])) == ["b.bin", "a.bin"]
+
+
+def test_what_a_message_calls_a_checkpoint(tmp_path: Path) -> None:
+    names = [f"m-{i}.safetensors" for i in range(8)]
+    for name in names:
+        write(tmp_path / name)
+    shown = ", ".join(map(repr, names[:6]))
+    assert resolve_checkpoint(tmp_path).called == f"{shown} and 2 more"
+    write_index(tmp_path / "m.safetensors.index.json", *names)
+    assert resolve_checkpoint(tmp_path).called == "'m.safetensors.index.json'"
 
 
 @pytest.mark.parametrize("empty", [[], (), iter(())])

@@ -95,6 +95,12 @@ class Checkpoint:
     owners: Mapping[str, int] | None = None
     left_out: tuple[str, ...] = ()
 
+    @property
+    def called(self) -> str:
+        """As a message calls it: by the name of its index, or by those of its shards."""
+        whole = [self.index] if self.index else [shard.path for shard in self.shards]
+        return some_of([os.path.basename(path) for path in whole])
+
 
 def resolve_shards(
     files: PathLike | Iterable[PathLike], suffixes: Sequence[str] | None = None
@@ -232,10 +238,8 @@ def _of_folder(folder: str, suffixes: Sequence[str] | None, names: Sequence[str]
 
 def _tell_left_out(found: Checkpoint, folder: str) -> None:
     if found.left_out:
-        whole = [found.index] if found.index else [shard.path for shard in found.shards]
-        taken = some_of([os.path.basename(path) for path in whole])
         others = some_of([os.path.basename(path) for path in found.left_out])
-        _say_once(f"{folder!r}: {taken} is the checkpoint; left out: {others}")
+        _say_once(f"{folder!r}: {found.called} is the checkpoint; left out: {others}")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

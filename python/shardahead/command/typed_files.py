@@ -289,9 +289,7 @@ def _of_folder(folder: str, listing: Listing, filters: Filters, notes: list[str]
     taken = {os.path.basename(path) for path in (found.index, *(s.path for s in found.shards))}
     others = [name for name in [*candidates, *of_plan] if name not in taken]
     if others:
-        whole = [found.index] if found.index else [shard.path for shard in found.shards]
-        names_taken = some_of([os.path.basename(path) for path in whole])
-        notes.append(_left_out(folder, f"{names_taken} is", others))
+        notes.append(_left_out(folder, f"{found.called} is", others))
     return list(found.shards)
 
 
