@@ -21,6 +21,7 @@ from shardahead.command.advice import advise
 from shardahead.command.doctor import as_dict, as_text
 from shardahead.node.limits import UNSEEN_OWNER, PidsLimit
 from shardahead.node.stripes import FileStripes
+from shardahead.prefetch.options import settings_in_force
 
 # ---- what to change ----
 
@@ -291,3 +292,20 @@ def test_the_page() -> None:
         999e6
     )
     assert document["advice"][0]["root"] is True
+
+
+def test_a_budget_that_somebody_has_set_is_what_ends_a_warm() -> None:
+    settings = settings_in_force({"SHARDAHEAD_MEMORY_BUDGET_BYTES": "1GiB"})
+    advice = only(facts(settings=settings))
+    assert "4.00 GiB are not resident and SHARDAHEAD_MEMORY_BUDGET_BYTES allows 1.00 GiB" in (
+        advice.problem
+    )
+    assert advice.commands == ("unset SHARDAHEAD_MEMORY_BUDGET_BYTES",)
+    enough = settings_in_force({"SHARDAHEAD_MEMORY_BUDGET_BYTES": "8GiB"})
+    assert advise(facts(settings=enough)) == []
+
+
+def test_what_cannot_be_read_is_to_be_named_by_warm() -> None:
+    advice = only(facts(on(NFS, pending_bytes=4096)))
+    assert advice.problem.startswith("4.00 KiB are being read, or could not be read: ")
+    assert advice.commands == ("shardahead warm '/mnt/my models/m'",)

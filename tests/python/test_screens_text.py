@@ -19,7 +19,7 @@ from shardahead.command.progress_text import (
     running_line,
 )
 from shardahead.command.readiness import parse_share, why_not_ready
-from shardahead.command.residency_screen import place
+from shardahead.command.residency_screen import place, shards_shown
 from shardahead.command.shard_names import apart, cells_of, shortened
 from shardahead.command.tables import shard_row, table_of
 from shardahead.command.warm_result import result_line, round_line, tells_why
@@ -27,7 +27,7 @@ from shardahead.command.watch import Growth
 from shardahead.node.residency import FileResidency
 from shardahead.prefetch.progress import Progress
 from shardahead.prefetch.report import Report
-from shardahead.units import counted, format_seconds, format_share
+from shardahead.units import counted, format_bytes, format_seconds, format_share
 
 MB = 10**6
 
@@ -366,3 +366,16 @@ def test_names_that_differ_stay_different(
 def test_a_round_of_a_stay(read_bytes: int, shards: int, missing: int, line: str) -> None:
     of_a_round = report(planned_bytes=2048, node_read_bytes=read_bytes)
     assert round_line(of_a_round, shards, missing) == line
+
+
+@pytest.mark.parametrize(
+    ("names", "whose"), [(["b"], "b.safetensors"), (["b", "c"], "b.safetensors and 1 more")]
+)
+def test_the_shards_of_pages_that_cannot_be_used(names: list[str], whose: str) -> None:
+    files = [
+        FileResidency(f"/m/{name}.safetensors", 8192, 4096, "cachestat", "", 4096 * (name in names))
+        for name in "abc"
+    ]
+    said = shards_shown(files, each=False)[-1]
+    size = format_bytes(4096 * len(names))
+    assert said == f"not usable: {size} more are being read, or could not be read: {whose}"

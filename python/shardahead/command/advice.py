@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from shardahead.command.damaged_shards import first_of_damages
 from shardahead.command.facts import Facts, MountFacts
 from shardahead.command.learned_facts import learning_advice
+from shardahead.command.memory_advice import memory_advice
 from shardahead.command.piece_of_advice import Advice
 from shardahead.environment import meant_by
 from shardahead.node.filesystems import filesystem_of, remedy_of
@@ -37,13 +38,13 @@ _MOST_BACKGROUND = 1024
 def advise(facts: Facts) -> list[Advice]:
     """What to do, the most helpful first. Empty where there is nothing."""
     found = [*_disabled(facts), *_unread_variables(facts), *_damaged(facts)]
-    found += _all_resident(facts)
+    found += [*_not_usable(facts), *_all_resident(facts)]
     for mount in facts.mounts:
         found += [*_keeps_pages(mount), *_untold(facts, mount)]
         if mount.measurement.kept:  # else the rates speak of dropped pages
             found += [*_streams(mount), *_read_ahead(mount)]
         found += [*_queue(mount), *_nfs_options(mount), *_stripes(mount), *_cachestat(facts, mount)]
-    found += [*_memory(facts), *_paged_out(facts), *_board(facts)]
+    found += [*memory_advice(facts), *_paged_out(facts), *_board(facts)]
     found += learning_advice(facts.learned, facts.topology.size)
     return [*found, *_open_files(facts), *_processes(facts)]
 
@@ -90,6 +91,16 @@ def _all_resident(facts: Facts) -> Iterator[Advice]:
         "again, or look at files there that have not been loaded",
         (f"shardahead evict {_typed(facts)}", f"shardahead doctor {_typed(facts)}"),
     )
+
+
+def _not_usable(facts: Facts) -> Iterator[Advice]:
+    pending = sum(each.pending_bytes for each in facts.mounts)
+    if pending:
+        yield Advice(
+            f"{format_bytes(pending)} are being read, or could not be read: where nothing reads "
+            "them now, a load will fail there, and `shardahead warm` names the file and the place",
+            (f"shardahead warm {_typed(facts)}",),
+        )
 
 
 def _keeps_pages(found: MountFacts) -> Iterator[Advice]:
@@ -294,37 +305,6 @@ def _cachestat(facts: Facts, found: MountFacts) -> Iterator[Advice]:
         yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2): {unseen}. Linux 6.5 has it")
     else:
         yield Advice(f"Linux {facts.limits.kernel} has no cachestat(2) here: {unseen}")
-
-
-def _memory(facts: Facts) -> Iterator[Advice]:
-    budget, tightest = facts.memory.budget_bytes, facts.memory.tightest
-    missing = sum(
-        found.size_bytes - (found.resident_bytes or 0)
-        for found in facts.mounts
-        if found.mount.mount_class != "memory"
-    )
-    if budget is None or tightest is None or missing <= budget:
-        return
-    problem = (
-        f"{format_bytes(missing)} are not resident and {format_bytes(budget)} fit in memory: the "
-        "prefetch keeps to a window, and `shardahead warm` ends there"
-    )
-    if not tightest.source.startswith("/sys/fs/cgroup"):
-        yield Advice(problem)
-        return
-    # The reserve is an eighth of what is free, 256 MiB at least.
-    wanted_free = max(missing * 8 // 7, missing + 256 * MIB)
-    wanted = tightest.limit_bytes - tightest.free_bytes + wanted_free
-    wanted = -(-wanted // MIB) * MIB
-    old = f"{tightest.source}/".startswith("/sys/fs/cgroup/memory/")
-    names = ["memory.limit_in_bytes"] if old else ["memory.max", "memory.high"]
-    files = shlex.join(f"{tightest.source}/{name}" for name in names)
-    yield Advice(
-        f"{problem}. The limit is that of the cgroup {tightest.source}",
-        (f"echo {wanted} | tee {files}",),
-        ("where the container or job gets its limit of memory, e.g. docker run --memory",),
-        root=True,
-    )
 
 
 def _paged_out(facts: Facts) -> Iterator[Advice]:

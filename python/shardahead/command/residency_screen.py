@@ -87,8 +87,11 @@ def shards_shown(
     reasons = {file.reason for file in files if file.resident_bytes is None}
     remarks += [f"unknown: {reason}" for reason in sorted(reasons)]
     if pending := sum(file.pending_bytes or 0 for file in files):
+        whose = [name for name, file in zip(names, files, strict=True) if file.pending_bytes]
+        more = f" and {len(whose) - 1} more" if len(whose) > 1 else ""
         remarks.append(
-            f"not usable: {format_bytes(pending)} more are being read, or could not be read"
+            f"not usable: {format_bytes(pending)} more are being read, or could not be read: "
+            f"{showable(whose[0])}{more}"
         )
     if damage := first_of_damages([*(damages or {}).values()]):
         remarks.append(f"a load will fail: {showable(damage)}")
