@@ -127,6 +127,7 @@ def test_an_empty_shard_among_others_is_named(tmp_path: Path) -> None:
     assert "m-1" not in said
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_rank_that_had_nothing_to_save_leaves_an_empty_file(tmp_path: Path) -> None:
     checkpoint = pytest.importorskip("torch.distributed.checkpoint")
     checkpoint.save(TENSORS, checkpoint_id=tmp_path, no_dist=True)
