@@ -195,7 +195,8 @@ def test_nothing_in_a_checkpoint_is_unpickled(tmp_path: Path, suffix: str) -> No
     handle.wait()
     assert handle.report().complete
     for command in COMMANDS:
-        assert run(command, path).returncode == 0
+        refused = command == "warm" and suffix == ".gguf"  # as what it is: no GGUF file
+        assert run(command, path).returncode == int(refused)
     assert not marker.exists()
 
 
