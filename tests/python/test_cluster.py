@@ -18,8 +18,6 @@ import pytest
 from conftest import MIB, MakeMount, clean_environment, eventually, finish
 from replica_support import check_same, make_model, place
 
-pytest.importorskip("torch")
-
 SIZES = (70 * MIB + 123, 0, 33 * MIB, 4096)
 TOTAL = sum(SIZES)
 HANG_SECONDS = 200.0
@@ -46,7 +44,12 @@ class Nodes:
         return self.folder / f"local-{node}"
 
     def start(
-        self, node: int, *, secret: str = "a secret of the job", words: tuple[str, ...] = ()
+        self,
+        node: int,
+        *,
+        secret: str = "a secret of the job",
+        words: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [
@@ -55,7 +58,7 @@ class Nodes:
                 *("--rendezvous", f"127.0.0.1:{self.port}", "--nodes", str(self.count)),
                 *(words or ("--node-rank", str(node))),
             ],
-            env={**clean_environment(), "SHARDAHEAD_SECRET": secret},
+            env={**clean_environment(), "SHARDAHEAD_SECRET": secret, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -104,6 +107,16 @@ def test_the_storage_is_read_once(
         assert each["exchange"]["alone"] == ""
         assert each["received_bytes"] > 0.5 * TOTAL
         assert each["exchange"]["wrong_blocks"] == each["exchange"]["refused"] == 0
+
+
+def test_nodes_send_each_other_blocks_without_torch(tmp_path: Path, make_mount: MakeMount) -> None:
+    """Its import takes longer than much that is loaded, on each node."""
+    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch')")
+    nodes = Nodes(tmp_path, make_mount, 2, rate=40)
+    env = {"PYTHONPATH": str(tmp_path)}
+    said = [nodes.end(n, run) for n, run in enumerate([nodes.start(n, env=env) for n in (0, 1)])]
+    assert nodes.served() <= 1.05
+    assert all(each["received_bytes"] > 0 and not each["exchange"]["alone"] for each in said)
 
 
 @pytest.mark.parametrize("fate", ["killed", "stopped"])
@@ -180,12 +193,12 @@ def test_who_differs_reads_alone(tmp_path: Path, make_mount: MakeMount, differs:
 # ---- a peer that lies ----
 
 LIAR = """
-import os, sys, time
-import torch
-from torch.distributed import ProcessGroupGloo
+import os, sys, tempfile, time
 from shardahead.checkpoint.shards import resolve_shards
-from shardahead.cluster.link import connect
-from shardahead.cluster.rendezvous import Roll, open_store, parse_address, store_of_its_own
+from shardahead.cluster.link import Party
+from shardahead.cluster.rendezvous import Address, listening_socket, parse_address
+from shardahead.cluster.roll_keeper import RollKeeper
+from shardahead.cluster.roll_watch import Entrant, join_roll
 from shardahead.cluster.wire import ALIVE, BLOCK, Header, bits_of
 from shardahead.replica.layout import Layout
 from shardahead.replica.original import look_at
@@ -194,27 +207,34 @@ model, address, lie = sys.argv[1:]
 original = look_at(resolve_shards(model))
 layout = Layout([file.size_bytes for file in original.files])
 address = parse_address(address)
-Roll(open_store(address, 60), 2).arrive(1, original.contents)
-device = ProcessGroupGloo.create_device(hostname="127.0.0.1")
-link = connect(store_of_its_own(address, 60), device, 1, 0, 2, original.contents, 60)
-link.greet(os.environ["SHARDAHEAD_SECRET"].encode(), 30)
-link.tell_absent(bits_of(range(len(layout)), len(layout)), 30)
+secret = os.environ["SHARDAHEAD_SECRET"].encode()
+kept = listening_socket(address)
+keeper = RollKeeper(kept, 2, secret) if kept else None
+entrant = Entrant(1, 2, original.contents, Address("127.0.0.1", 9), secret)
+_, roll = join_roll(address, entrant, 60, lambda: None)
+while not (here := [place for node, place in roll.newly_here() if node == 0]):
+    time.sleep(0.01)
+link = Party(1, 2, original.contents, secret).reach(0, here[0], 30)
+link.tell_absent(bits_of(range(len(layout)), len(layout)))
+link.set_timeout(None)
 print("met", flush=True)
 block = layout.block(1)
-bytes_of_it = torch.full((block.length,), 7, dtype=torch.uint8)
+wrong = tempfile.TemporaryFile()
+wrong.write(bytes([7]) * (64 << 20))
+wrong.flush()
 if lie == "wrong bytes":
     for number in range(1, len(layout), 2):
         length = layout.block(number).length
-        link.send(Header(BLOCK, number, length, 12345), bytes_of_it[:length])
+        link.send(Header(BLOCK, number, length, 12345), wrong.fileno())
 elif lie == "wrong length":
-    link.send(Header(BLOCK, 1, block.length - 1, 0), bytes_of_it[:-1])
+    link.send(Header(BLOCK, 1, block.length - 1, 0), wrong.fileno())
 elif lie == "no such block":
-    link.send(Header(BLOCK, 10**9, block.length, 0), bytes_of_it)
-elif lie == "too much":  # more than was said: gloo ends the process that waits for it
-    link.send(Header(BLOCK, 1, block.length, 0))
-    link._group.send([torch.zeros(64 << 20, dtype=torch.uint8)], 0, 2)
+    link.send(Header(BLOCK, 10**9, block.length, 0), wrong.fileno())
+elif lie == "too much":  # more than was said
+    link.send(Header(BLOCK, 1, block.length, 0), wrong.fileno())
+    link._channel.send(bytes(64 << 20))
 elif lie == "garbage":
-    link._put(b"x" * 64, 1)
+    link._channel.send(b"x" * 64)
 elif lie == "silent":
     pass
 for _ in range(1000):  # reads nothing
@@ -251,5 +271,5 @@ def test_whatever_a_peer_says_the_replica_is_right(
     assert said["received_bytes"] == 0
     if lie == "wrong bytes":
         assert said["exchange"]["wrong_blocks"] >= 1
-    elif lie in ("wrong length", "no such block", "garbage"):
+    elif lie in ("wrong length", "no such block", "garbage", "too much"):
         assert said["exchange"]["refused"] == 1

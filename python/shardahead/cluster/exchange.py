@@ -87,6 +87,7 @@ class Exchange:
         self._assignment = Assignment(len(layout), job.nodes)
         self._mine: set[int] = set()  # that another was to send, and cannot
         self._changed = threading.Condition()
+        self._saying = threading.Lock()
         self._over = False
         self._left = False
         self._said_read_all: bool | None = None
@@ -110,7 +111,6 @@ class Exchange:
             [sys.executable, "-m", "shardahead.cluster.exchanger"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # torch and gloo tell there, at length, of every node that leaves.
             stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
             text=True,
             env={**os.environ, "SHARDAHEAD_SECRET": ""},
@@ -154,7 +154,7 @@ class Exchange:
             self._changed.wait(seconds)
 
     def finish(self) -> None:
-        """This node has all blocks: waits until it has sent its own to those that take them."""
+        """This node has all blocks: waits until those that take its own have them."""
         self._say({"finish": True})
         sent, since = -1, time.monotonic()
         with self._changed:
@@ -176,7 +176,7 @@ class Exchange:
     def _say(self, told: dict[str, Any]) -> None:
         stream = self._process.stdin
         assert stream is not None
-        with suppress(OSError, ValueError):
+        with self._saying, suppress(OSError, ValueError):
             stream.write(json.dumps(told) + "\n")
             stream.flush()
 
@@ -210,7 +210,8 @@ class Exchange:
         elif event == "not_here":
             self._mine.add(told["block"])
         elif event == "refused":
-            logger.warning("node %s of this job is refused: %s", told["node"], told["reason"])
+            node = "?" if told["node"] is None else told["node"]
+            logger.warning("node %s of this job is refused: %s", node, told["reason"])
         elif event == "unmet":
             logger.info("node %s was not met: %s", told["node"], told["reason"])
         elif event == "alone":

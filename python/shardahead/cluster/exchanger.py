@@ -5,57 +5,54 @@ read, and writes what they send into the replica that is being made.
 
 It is told what to do by one line of JSON on standard input, and tells of what happens by lines on
 standard output (exchange.py has both). Nothing depends on it: where it ends, the node reads the
-rest by itself. It reads no storage. Threads: one that reads standard input, one that watches, two
-for each other node.
+rest by itself. It reads no storage. Threads: one that reads standard input, one that watches, one
+that waits for other nodes, two for each of them; more where the roll is kept.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import socket
 import sys
 import threading
 import time
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from shardahead import _core
 from shardahead.cluster.assignment import Assignment
+from shardahead.cluster.blocks_sent import BlocksSent, WrongBlockError
+from shardahead.cluster.channel import Channel, ChannelError
 from shardahead.cluster.lateness import BEAT_SECONDS, Silence
-from shardahead.cluster.link import Link, connect
-from shardahead.cluster.rendezvous import (
-    Address,
-    Roll,
-    VersionError,
-    open_store,
-    own_address,
-    store_of_its_own,
-)
-from shardahead.cluster.roll_watch import ASK_SECONDS, RollWatch
+from shardahead.cluster.link import Link, Party
+from shardahead.cluster.outgoing import Outgoing
+from shardahead.cluster.rendezvous import Address, listening_socket, own_address
+from shardahead.cluster.roll import RollError
+from shardahead.cluster.roll_keeper import RollKeeper
+from shardahead.cluster.roll_watch import Entrant, RollWatch, join_roll
 from shardahead.cluster.wire import (
     ALIVE,
     BLOCK,
     END,
     NOT_HERE,
+    TAKEN,
     WANT,
     Header,
     WireError,
     bits_of,
     has_bit,
 )
-from shardahead.replica.blocks_there import ABSENT, BlocksThere, open_blocks
 from shardahead.replica.layout import Layout
 
 _WATCH_SECONDS = 0.1
 _JOIN_SECONDS = 60.0
 _GREET_SECONDS = 10.0
 _BREAK_SECONDS = 1.0  # between two looks of one's own: this process was stopped
+_LEAVE_SECONDS = 1.0  # for the roll to say that this node has left
 _MOST_WRONG = 3
-#: Ahead of the first block that is not there yet, one that is there may be sent.
-_REACH = 16
+_MOST_ADMITTED = 128  # at once that have not greeted: of these anybody may be one
 
 
 class Exchanger:
@@ -63,49 +60,55 @@ class Exchanger:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._layout = Layout(config["sizes_bytes"], config["block_bytes"])
-        self._targets: list[str] = config["targets"]
         self._nodes: int = config["nodes"]
         self._node: int | None = config["node"]
         self._contents: str = config["contents"]
         self._secret = bytes.fromhex(config["secret"])
         self._address = Address(config["host"], config["port"])
-        found = open_blocks(config["folder"], self._layout, config["version"], write=True)
-        if found is None:
-            raise ValueError("there are no blocks to exchange")
-        self._blocks: BlocksThere = found
-        self._descriptors: dict[int, int] = {}
-        self._mapped: dict[int, mmap.mmap] = {}
+        self._blocks = BlocksSent(
+            config["folder"], config["targets"], self._layout, config["version"]
+        )
         self._changed = threading.Condition()
         self._assignment = Assignment(len(self._layout), self._nodes)
         self._silence = Silence(time.monotonic())
         self._ended: set[int] = set()  # they have left, or their link is broken
-        self._sending: set[int] = set()  # to them not all is sent
+        self._links: dict[int, Link] = {}
+        self._outgoing: dict[int, Outgoing] = {}  # to those that are met, and here
+        self._admitted = 0
         self._read_all = False  # all that this node is to read
         self._finishing = False
-        self._asks: dict[int, deque[int]] = {}  # by whom is asked
-        self._wanted: dict[int, deque[int]] = {}  # by who asks
         self._wrong: dict[int, int] = {}
         self._figures = {"received_bytes": 0, "sent_bytes": 0, "wrong_blocks": 0, "refused": 0}
         self._say_lock = threading.Lock()
+        self._keeper: RollKeeper | None = None
+        self._watched: RollWatch
 
     def run(self) -> None:
         """Until standard input ends, or there is nobody left to talk to."""
         threading.Thread(target=self._listen, name="shardahead-told", daemon=True).start()
         try:
-            store = open_store(self._address, _JOIN_SECONDS)
-            roll = Roll(store, self._nodes)
-            self._node = roll.arrive(self._node, self._contents)
-        except (RuntimeError, OSError, ValueError, VersionError) as error:
+            self._join()
+        except (OSError, ValueError, RollError, ChannelError, WireError) as error:
             self._say(event="alone", reason=_first_line(error))
             return
         self._say(event="arrived", node=self._node)
-        for peer in range(self._nodes):
-            if peer != self._node:
-                threading.Thread(
-                    target=self._meet, args=(peer,), name=f"peer-{peer}", daemon=True
-                ).start()
-        self._watched = RollWatch(roll)
         self._watch()
+
+    def _join(self) -> None:
+        if (kept := listening_socket(self._address)) is not None:
+            self._keeper = RollKeeper(kept, self._nodes, self._secret)
+        own = Address(own_address(self._address), 0)
+        if (listening := listening_socket(own)) is None:
+            raise ChannelError(f"there is no port to be had at {own.host}")
+        own = Address(own.host, listening.getsockname()[1])
+        entrant = Entrant(self._node, self._nodes, self._contents, own, self._secret)
+        self._node, self._watched = join_roll(self._address, entrant, _JOIN_SECONDS, self._wake)
+        self._party = Party(self._node, self._nodes, self._contents, self._secret)
+        threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     # ---- what this node's other process says, and is told ----
 
@@ -117,7 +120,7 @@ class Exchanger:
                     self._read_all = told["read_all"]
                 if told.get("finish"):
                     self._finishing = True
-                self._changed.notify_all()
+                self._changed.notify_all()  # also of a block that is there now
         os._exit(0)  # whoever started this is gone
 
     def _say(self, **told: Any) -> None:
@@ -130,24 +133,34 @@ class Exchanger:
         looked = woke = time.monotonic()
         told: dict[str, int] = {}
         while True:
-            with self._changed:
-                self._changed.wait(_WATCH_SECONDS)
-                finished = self._finishing and not self._sending
             now = time.monotonic()
             if now - looked > _BREAK_SECONDS:
                 woke = now
             looked = now
-            if finished:
-                self._leave()
-                return
+            self._meet_those_here()
             if not self._look_at_others(now, woke):
                 return
             if told != self._figures:
                 told = dict(self._figures)
                 self._say(event="figures", **told)
+            with self._changed:
+                finished = self._finishing and all(o.taken for o in self._outgoing.values())
+                if not finished:
+                    self._changed.wait(_WATCH_SECONDS)
+            if finished:
+                self._leave(woke)
+                return
+
+    def _meet_those_here(self) -> None:
+        """Of two nodes the one with the higher number goes to the other."""
+        assert self._node is not None
+        for peer, address in self._watched.newly_here():
+            if peer < self._node:
+                reach = partial(self._party.reach, peer, address, _GREET_SECONDS)
+                threading.Thread(target=self._meet, args=(peer, reach), daemon=True).start()
 
     def _look_at_others(self, now: float, woke: float) -> bool:
-        for node in self._watched.newly_gone():
+        for node in self._watched.newly_gone(now, woke):
             if node == self._node:
                 self._say(event="alone", reason="the other nodes took this one for gone")
                 return False
@@ -156,8 +169,7 @@ class Exchanger:
                 if self._assignment.lose(node):
                     self._say(event="gone", node=node)
                     self._ask_others(before)
-                self._sending.discard(node)
-                self._changed.notify_all()
+                self._part_from(node)
         self._silence.set_idle(now, idle=self._read_all)
         for peer in self._assignment.left():
             known = peer == self._node or peer in self._ended
@@ -171,151 +183,137 @@ class Exchanger:
     def _ask_others(self, blocks: list[int]) -> None:
         """For what a node that is gone has not sent. What it has, most have."""
         for block in blocks:
-            owner = self._assignment.owner(block)
-            if owner != self._node:
-                self._asks.setdefault(owner, deque()).append(block)
+            if (peer := self._outgoing.get(self._assignment.owner(block))) is not None:
+                peer.ask(block)
 
     def _lose(self, peer: int) -> None:
         self._ended.add(peer)
         self._watched.note(peer)
 
-    def _leave(self) -> None:
+    def _part_from(self, peer: int) -> None:
+        """The caller has the lock."""
+        self._outgoing.pop(peer, None)
+        self._changed.notify_all()
+
+    def _leave(self, woke: float) -> None:
         assert self._node is not None
         self._watched.note(self._node)
-        time.sleep(2 * ASK_SECONDS)  # it is on the roll then
+        until = time.monotonic() + _LEAVE_SECONDS
+        while (now := time.monotonic()) < until and not self._watched.without_roll:
+            if self._node in self._watched.newly_gone(now, woke):
+                break
+            time.sleep(0.005)
+        if self._keeper is not None:  # which ends with this process
+            self._keeper.wait_until_told(_LEAVE_SECONDS)
         self._say(event="figures", **self._figures)
         self._say(event="left")
 
     # ---- one other node ----
 
-    def _meet(self, peer: int) -> None:
-        from torch.distributed import ProcessGroupGloo
+    def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                connected, _ = listening.accept()
+            except OSError:  # of that connection, or too many descriptors
+                time.sleep(BEAT_SECONDS)
+                continue
+            with self._changed:
+                full = self._admitted >= _MOST_ADMITTED
+                self._admitted += not full
+            if full:
+                connected.close()
+                continue
+            threading.Thread(target=self._admit, args=(Channel(connected),), daemon=True).start()
 
-        assert self._node is not None
+    def _admit(self, channel: Channel) -> None:
+        def greeted() -> Link:
+            try:
+                return self._party.admit(channel, _GREET_SECONDS)
+            finally:
+                with self._changed:
+                    self._admitted -= 1
+
+        self._meet(None, greeted)
+
+    def _meet(self, peer: int | None, greeted: Callable[[], Link]) -> None:
+        """`peer`: None where it has come, and may be anybody."""
         try:
-            store = store_of_its_own(self._address, _JOIN_SECONDS)
-            device = ProcessGroupGloo.create_device(hostname=own_address(self._address))
-            link = connect(
-                store, device, self._node, peer, self._nodes, self._contents, _JOIN_SECONDS
-            )
-            link.greet(self._secret, _GREET_SECONDS)
-            absent = bits_of(self._blocks.absent(), len(self._layout))
-            lacks = link.tell_absent(absent, _GREET_SECONDS)
-        except (RuntimeError, OSError) as error:
-            self._say(event="unmet", node=peer, reason=_first_line(error))
+            link = greeted()
+            lacks = link.tell_absent(bits_of(self._blocks.absent(), len(self._layout)))
+            link.set_timeout(None)
+        except ChannelError as error:
+            if peer is not None:
+                self._say(event="unmet", node=peer, reason=_first_line(error))
             return
         except WireError as error:
             self._figures["refused"] += 1
             self._say(event="refused", node=peer, reason=str(error))
-            self._lose(peer)
+            if peer is not None:
+                self._lose(peer)
             return
+        own = self._assignment.was_of(self._party.node)
+        lacking = [block for block in own if has_bit(lacks, block)]
         with self._changed:
-            self._silence.hear(peer, time.monotonic())
-            self._sending.add(peer)
-        self._say(event="met", node=peer)
-        threading.Thread(
-            target=self._guarded, args=(peer, self._receive, link), daemon=True
-        ).start()
-        self._guarded(peer, partial(self._send, lacks), link)
+            if link.peer in self._links or link.peer in self._ended:
+                link.close()
+                return
+            self._links[link.peer] = link
+            self._silence.hear(link.peer, time.monotonic())
+            self._outgoing[link.peer] = Outgoing(lacking, self._blocks.is_there)
+        self._say(event="met", node=link.peer)
+        threading.Thread(target=self._guarded, args=(self._receive, link), daemon=True).start()
+        self._guarded(self._send, link)
 
-    def _guarded(self, peer: int, work: Any, link: Link) -> None:
+    def _guarded(self, work: Callable[[Link], None], link: Link) -> None:
         try:
             work(link)
-        except RuntimeError:  # gloo's: the connection is broken
-            self._broken(peer)
+        except ChannelError:
+            self._broken(link)
         except WireError as error:
             self._figures["refused"] += 1
-            self._say(event="refused", node=peer, reason=str(error))
-            self._broken(peer)
+            self._say(event="refused", node=link.peer, reason=str(error))
+            self._broken(link)
         except (OSError, ValueError) as error:  # of this node's own disk
             self._say(event="alone", reason=str(error))
             os._exit(1)
 
-    def _broken(self, peer: int) -> None:
-        if peer not in self._ended:
-            self._lose(peer)
+    def _broken(self, link: Link) -> None:
+        link.close()
+        if link.peer not in self._ended:
+            self._lose(link.peer)
         with self._changed:
-            self._sending.discard(peer)
-            self._changed.notify_all()
+            self._part_from(link.peer)
 
-    # ---- to it ----
-
-    def _send(self, lacks: bytes, link: Link) -> None:
-        """`lacks`: which blocks the peer had not when it was met."""
-        assert self._node is not None
-        own = self._assignment.was_of(self._node)
-        waiting = deque(block for block in own if has_bit(lacks, block))
-        said = time.monotonic()
+    def _send(self, link: Link) -> None:
+        said_at = time.monotonic()
         while True:
-            ask = None
             with self._changed:
-                if link.peer not in self._sending:
-                    return
-                if self._asks.get(link.peer):
-                    ask = self._asks[link.peer].popleft()
-                while self._wanted.get(link.peer):
-                    waiting.append(self._wanted[link.peer].popleft())
-                number = self._next(waiting)
-                if number is None and not waiting and self._finishing:
-                    break
-                given_up = number is None and bool(waiting) and self._read_all
-                if number is None and not given_up and ask is None:
+                said = self._next(link.peer)
+                if said is None:
                     self._changed.wait(BEAT_SECONDS)
-            if ask is not None:
-                link.send(Header(WANT, ask, 0, 0))
-            if number is not None:
-                self._send_block(link, number)
-            elif given_up:
-                link.send(Header(NOT_HERE, waiting.popleft(), 0, 0))
-            elif ask is None and time.monotonic() - said >= BEAT_SECONDS:
+                    said = self._next(link.peer)
+                if link.peer not in self._outgoing:
+                    return
+            if said is None:
+                if time.monotonic() - said_at < BEAT_SECONDS:
+                    continue
                 link.send(Header(ALIVE, 0, 0, 0))
-            elif ask is None:
-                continue
-            said = time.monotonic()
-        link.send(Header(END, 0, 0, 0))
-        with self._changed:
-            self._sending.discard(link.peer)
-            self._changed.notify_all()
+            elif said.kind == BLOCK:
+                header, *where = self._blocks.to_send(said.block)
+                link.send(header, *where)
+                with self._changed:
+                    self._figures["sent_bytes"] += header.length
+            else:
+                link.send(Header(said.kind, said.block, 0, 0))
+            said_at = time.monotonic()
 
-    def _next(self, waiting: deque[int]) -> int | None:
-        for place in range(min(_REACH, len(waiting))):
-            number = waiting[place]
-            if self._blocks.state(number) != ABSENT:
-                del waiting[place]
-                return number
-        return None
-
-    def _send_block(self, link: Link, number: int) -> None:
-        import torch
-
-        block = self._layout.block(number)
-        view = memoryview(self._mapping(block.file))[block.offset : block.offset + block.length]
-        bytes_of_it = torch.frombuffer(view, dtype=torch.uint8)
-        header = Header(BLOCK, number, block.length, self._blocks.digest(number))
-        link.send(header, bytes_of_it)
-        with self._changed:
-            self._figures["sent_bytes"] += block.length
-
-    def _mapping(self, file: int) -> mmap.mmap:
-        with self._changed:
-            if file not in self._mapped:
-                # Writable, for torch has no tensors that are not; nobody writes to it.
-                size = self._layout.sizes_bytes[file]
-                self._mapped[file] = mmap.mmap(self._descriptor(file), size)
-            return self._mapped[file]
-
-    def _descriptor(self, file: int) -> int:
-        if file not in self._descriptors:
-            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._descriptors[file] = os.open(self._targets[file], flags)
-        return self._descriptors[file]
-
-    # ---- from it ----
+    def _next(self, peer: int) -> Any:
+        if (outgoing := self._outgoing.get(peer)) is None:
+            return None
+        return outgoing.next(read_all=self._read_all, finishing=self._finishing)
 
     def _receive(self, link: Link) -> None:
-        import torch
-
-        buffer = torch.empty(self._layout.block_bytes, dtype=torch.uint8)
+        buffer = memoryview(bytearray(self._layout.block_bytes))
 
         def heard() -> None:
             self._silence.hear(link.peer, time.monotonic())
@@ -325,53 +323,48 @@ class Exchanger:
             self._silence.listen(link.peer, listens=True)
             header = link.receive()
             heard()
-            if header.kind == END:
-                self._ended.add(link.peer)
-                return
-            if header.kind == ALIVE:
+            if header.kind != BLOCK:
+                self._hear(link.peer, header)
                 continue
-            if not 0 <= header.block < len(self._layout):
-                raise WireError(f"there is no block {header.block}")
-            if header.kind == WANT:
-                with self._changed:
-                    self._wanted.setdefault(link.peer, deque()).append(header.block)
-                    self._changed.notify_all()
-                continue
-            if header.kind == NOT_HERE:
-                self._say(event="not_here", block=header.block)
-                continue
-            block = self._layout.block(header.block)
-            if header.length != block.length:
-                raise WireError(f"block {block.number} has {block.length} bytes")
-            into = buffer[: block.length]
-            link.receive_block(into, heard)
+            length = self._blocks.length(header)
+            link.receive_block(buffer[:length], heard)
             self._silence.listen(link.peer, listens=False)
-            self._keep(link.peer, header, into.numpy())
+            self._keep(link.peer, header, buffer[:length])
 
-    def _keep(self, peer: int, header: Header, content: Any) -> None:
-        """What came of a block, where it is not there already. Not before it is known to be right:
-        others load from the replica.
-        """
-        block = self._layout.block(header.block)
-        if self._blocks.state(block.number) != ABSENT:
+    def _hear(self, peer: int, header: Header) -> None:
+        if header.kind in (WANT, NOT_HERE):
+            self._blocks.require(header.block)
+        if header.kind == NOT_HERE:
+            self._say(event="not_here", block=header.block)
             return
-        if _core.digest_of(content) != header.digest:
+        with self._changed:
+            outgoing = self._outgoing.get(peer)
+            if header.kind == END:
+                self._ended.add(peer)
+            if outgoing is None:
+                return
+            if header.kind == WANT:
+                outgoing.want(header.block)
+            elif header.kind == END:
+                outgoing.take()
+            elif header.kind == TAKEN:
+                outgoing.taken = True
+            self._changed.notify_all()
+
+    def _keep(self, peer: int, header: Header, content: memoryview) -> None:
+        try:
+            kept = self._blocks.keep(header, content)
+        except WrongBlockError:
             self._figures["wrong_blocks"] += 1
             self._wrong[peer] = self._wrong.get(peer, 0) + 1
-            self._say(event="not_here", block=block.number)
+            self._say(event="not_here", block=header.block)
             if self._wrong[peer] >= _MOST_WRONG:
-                raise WireError(f"{_MOST_WRONG} blocks of it were wrong")
+                raise WireError(f"{_MOST_WRONG} blocks of it were wrong") from None
             return
         with self._changed:
-            descriptor = self._descriptor(block.file)
-        left = memoryview(content)
-        at = block.offset
-        while left:
-            written = os.pwrite(descriptor, left, at)
-            left, at = left[written:], at + written
-        self._blocks.note(block.number, header.digest)
-        with self._changed:
-            self._figures["received_bytes"] += block.length
+            self._figures["received_bytes"] += kept
+        if kept and not self._blocks.absent():
+            self._say(event="all_there")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 NONCE_BYTES = 32
 #: What a message says: here is a block, whose bytes follow; it could not be read; the sender has
-#: sent all, and leaves; it is there, and has nothing to say; it wants a block that another node was
-#: to send, which is gone.
-BLOCK, NOT_HERE, END, ALIVE, WANT = 1, 2, 3, 4, 5
-_KINDS = (BLOCK, NOT_HERE, END, ALIVE, WANT)
+#: sent all; it is there, and has nothing to say; it wants a block that another node was to send,
+#: which is gone; it has kept all up to the other's END, who may leave.
+BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN = 1, 2, 3, 4, 5, 6
+_KINDS = (BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN)
+#: In place of a node's number: the keeper of the roll, and a node that has no number yet.
+ROLL, UNNUMBERED = 2**32 - 1, 2**32 - 2
 
 _MAGIC = b"SHNX"
 _FORMAT = 1
@@ -27,6 +31,8 @@ _MAC_BYTES = 32
 HELLO_BYTES = _HELLO.size
 PROOF_BYTES = _MAC_BYTES
 HEADER_BYTES = _HEADER.size + _MAC_BYTES
+#: Of what is said to the roll and by it.
+MOST_SAID_BYTES = 4096
 
 
 class WireError(Exception):
@@ -105,6 +111,26 @@ def unpack_header(key: bytes, sender: int, turn: int, message: bytes) -> Header:
     if magic != _MAGIC or kind not in _KINDS:
         raise WireError(f"a message of an unknown kind, {kind}")
     return Header(kind, block, length, digest)
+
+
+def pack_said(key: bytes, sender: int, turn: int, said: dict[str, Any]) -> bytes:
+    """Words to the roll, or of it; `turn` as of a header."""
+    body = json.dumps(said).encode()
+    return body + _mac(key, sender, turn, body)
+
+
+def unpack_said(key: bytes, sender: int, turn: int, message: bytes) -> dict[str, Any]:
+    """Raises WireError where it is not of this sender, for this turn."""
+    body, mac = message[:-_MAC_BYTES], message[-_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(key, sender, turn, body)):
+        raise WireError("words that are not of a node of this job")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise WireError("words that mean nothing")
+    return said
 
 
 def bits_of(blocks: Iterable[int], count: int) -> bytes:

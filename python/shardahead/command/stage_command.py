@@ -7,7 +7,6 @@ One thread, which signals interrupt (endings.py): what may wait for storage is d
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -153,8 +152,6 @@ def _joining(
         return None
     if options.nodes is None:
         raise ValueError("--rendezvous takes --nodes M: how many there are")
-    if importlib.util.find_spec("torch") is None:
-        raise ValueError("--rendezvous needs torch: pip install torch")
     secret = secret_in(os.environ)
     if secret is None and options.shows:
         complain(
