@@ -1,5 +1,5 @@
-"""What the nodes of a job say to each other, and when they may leave: the roll, and what is
-said next.
+"""What the nodes of a job say to each other, and when they may leave: the roll, what is said next,
+and staging with others that are played here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from conftest import eventually
+from replica_support import check_same
 
+from shardahead.checkpoint.shards import resolve_shards
 from shardahead.cluster.channel import Channel, ChannelError
 from shardahead.cluster.link import Party
 from shardahead.cluster.outgoing import Outgoing, Said
@@ -21,6 +25,10 @@ from shardahead.cluster.roll import Roll, RollError
 from shardahead.cluster.roll_keeper import BEAT_SECONDS, RollKeeper
 from shardahead.cluster.roll_watch import Entrant, RollWatch, join_roll
 from shardahead.cluster.wire import BLOCK, END, NOT_HERE, TAKEN, WANT, WireError
+from shardahead.node.topology import local_topology
+from shardahead.prefetch.options import resolve_options
+from shardahead.replica.stage import StageRun
+from shardahead.replica.staging import Staging
 
 # ---- what is said next ----
 
@@ -219,3 +227,49 @@ class _Plain(Channel):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._maps = True
+
+
+# ---- a staging with others that are played here ----
+
+
+class Others:
+    """Read nothing, and take note of what they are told."""
+
+    def __init__(self, staging: Staging, whole: Path) -> None:
+        self.copied: set[int] = set()
+        self.blocks = len(staging.layout)
+        self.whole = whole
+        self.whole_at_the_end: list[bool] = []
+
+    def to_read(self, absent: Sequence[int]) -> list[int]:
+        return list(absent)
+
+    def has_read_all(self, read_all: bool) -> None:
+        pass
+
+    def has_copied(self, block: int) -> None:
+        self.copied.add(block)
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+    def finish(self) -> None:
+        self.whole_at_the_end.append(self.whole.is_dir())
+
+    def stop(self) -> None:
+        pass
+
+
+def test_each_block_is_told_as_it_is_there(model: Path, local: Path) -> None:
+    played: list[Others] = []
+
+    def join(staging: Staging) -> Others:
+        played.append(Others(staging, local / "model"))
+        return played[0]
+
+    shards = resolve_shards(model)
+    run = StageRun(shards, str(local), resolve_options(), local_topology(), join=join)
+    run.start()
+    assert run.wait(60)
+    check_same(model, run.result().path)
+    assert played[0].copied == set(range(played[0].blocks))

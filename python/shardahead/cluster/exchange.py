@@ -148,6 +148,10 @@ class Exchange:
             self._said_read_all = read_all
             self._say({"read_all": read_all})
 
+    def has_copied(self, block: int) -> None:
+        """It is there, and can be sent. Any thread."""
+        self._say({"there": block})
+
     def wait(self, seconds: float) -> None:
         """For anything to change."""
         with self._changed:

@@ -77,11 +77,14 @@ class OtherNodes(Protocol):
     def has_read_all(self, read_all: bool) -> None:
         """Whether this node has, for now, read all that it is to read."""
 
+    def has_copied(self, block: int) -> None:
+        """It is there, and can be sent. Any thread."""
+
     def wait(self, seconds: float) -> None:
         """For anything to change."""
 
     def finish(self) -> None:
-        """This node has all blocks: waits until it has sent its own to those that take them."""
+        """This node has all blocks: waits until those that take its own have them."""
 
     def stop(self) -> None:
         """Takes no part any more."""
@@ -309,6 +312,8 @@ class Staging:
 
     def _copied(self, blocks: BlocksThere, block: Block, digest: int) -> None:
         blocks.note(block.number, digest)
+        if self._others is not None:
+            self._others.has_copied(block.number)
         with self._noting:
             self.figures.copied_bytes += block.length
             self._copied_since_sync.append(block)
