@@ -260,7 +260,9 @@ class Others:
         pass
 
 
-def test_each_block_is_told_as_it_is_there(model: Path, local: Path) -> None:
+def test_a_replica_is_whole_while_others_are_still_sent_its_blocks(
+    model: Path, local: Path
+) -> None:
     played: list[Others] = []
 
     def join(staging: Staging) -> Others:
@@ -273,3 +275,4 @@ def test_each_block_is_told_as_it_is_there(model: Path, local: Path) -> None:
     assert run.wait(60)
     check_same(model, run.result().path)
     assert played[0].copied == set(range(played[0].blocks))
+    assert played[0].whole_at_the_end == [True]

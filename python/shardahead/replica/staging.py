@@ -153,9 +153,10 @@ class Staging:
             if self._join is not None and blocks.absent():
                 self._others = self._join(self)
             self._copy_all(blocks)
+            replica = self._finish(blocks)
             if self._others is not None:
                 self._others.finish()
-            return self._finish(blocks)
+            return replica
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 # Nobody is helped by a disk that is full of a half.
