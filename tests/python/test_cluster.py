@@ -150,6 +150,20 @@ def test_a_node_that_comes_late_takes_part(tmp_path: Path, make_mount: MakeMount
     assert said[1]["received_bytes"] > 0
 
 
+def test_who_comes_after_a_node_is_gone_is_asked_for_what_is_dealt_to_it(
+    tmp_path: Path, make_mount: MakeMount
+) -> None:
+    nodes = Nodes(tmp_path, make_mount, 3, rate=8)
+    first, dies = nodes.start(0), nodes.start(2)
+    eventually(lambda: nodes.staged(2) > 20 * MIB, "nothing is staged", seconds=60)
+    kill_all(dies, signal.SIGKILL)
+    finish(dies)
+    second = nodes.start(1)
+    said = [nodes.end(0, first), nodes.end(1, second)]
+    assert [each["exchange"]["alone"] for each in said] == ["", ""]
+    assert sum(each["copied_bytes"] for each in said) <= TOTAL  # neither reads what the other has
+
+
 def test_a_node_that_has_most_is_sent_the_rest(tmp_path: Path, make_mount: MakeMount) -> None:
     nodes = Nodes(tmp_path, make_mount, 2, rate=30)
     begun = nodes.start(1)  # alone, for the other never comes

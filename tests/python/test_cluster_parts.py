@@ -60,6 +60,17 @@ def test_each_block_is_of_one_node_that_is_left(
         assert list(here.owned(node)) == [b for b in range(blocks) if here.owner(b) == node]
 
 
+def test_what_is_dealt_to_a_node_is_what_it_has_of_nodes_that_are_gone() -> None:
+    assignment = Assignment(100, 4)
+    assert assignment.dealt_to(1, iter(range(100))) == []
+    assignment.lose(3)
+    assignment.lose(0)
+    for node in (1, 2):
+        dealt = assignment.dealt_to(node, iter(range(100)))
+        assert sorted([*dealt, *assignment.was_of(node)]) == list(assignment.owned(node))
+        assert 10 < len(dealt) < 40
+
+
 def test_the_last_node_is_never_lost() -> None:
     assignment = Assignment(10, 2)
     assert assignment.lose(0)

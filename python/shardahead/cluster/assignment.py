@@ -52,6 +52,10 @@ class Assignment:
         """The blocks that belonged to it before any node was gone."""
         return range(node, self.blocks, self.nodes)
 
+    def dealt_to(self, node: int, blocks: Iterator[int]) -> list[int]:
+        """Of these blocks those that are its own because others are gone."""
+        return [block for block in blocks if block % self.nodes != node == self.owner(block)]
+
     def owned(self, node: int, blocks: Iterator[int] | None = None) -> Iterator[int]:
         """Its blocks in the order in which they are consumed; of `blocks`, where they are given."""
         for block in range(self.blocks) if blocks is None else blocks:

@@ -72,7 +72,7 @@ class Exchanger:
         self._assignment = Assignment(len(self._layout), self._nodes)
         self._silence = Silence(time.monotonic())
         self._ended: set[int] = set()  # they have left, or their link is broken
-        self._links: dict[int, Link] = {}
+        self._met: set[int] = set()
         self._outgoing: dict[int, Outgoing] = {}  # to those that are met, and here
         self._admitted = 0
         self._read_all = False  # all that this node is to read
@@ -165,7 +165,7 @@ class Exchanger:
                 self._say(event="alone", reason="the other nodes took this one for gone")
                 return False
             with self._changed:
-                before = [block for block in self._blocks.absent() if self._is_of(block, node)]
+                before = list(self._assignment.owned(node, iter(self._blocks.absent())))
                 if self._assignment.lose(node):
                     self._say(event="gone", node=node)
                     self._ask_others(before)
@@ -176,9 +176,6 @@ class Exchanger:
             if not known and self._silence.is_lost(peer, now, woke):
                 self._lose(peer)
         return True
-
-    def _is_of(self, block: int, node: int) -> bool:
-        return self._assignment.owner(block) == node
 
     def _ask_others(self, blocks: list[int]) -> None:
         """For what a node that is gone has not sent. What it has, most have."""
@@ -252,14 +249,16 @@ class Exchanger:
                 self._lose(peer)
             return
         own = self._assignment.was_of(self._party.node)
-        lacking = [block for block in own if has_bit(lacks, block)]
+        outgoing = Outgoing([n for n in own if has_bit(lacks, n)], self._blocks.is_there)
         with self._changed:
-            if link.peer in self._links or link.peer in self._ended:
+            if link.peer in self._met or link.peer in self._ended:
                 link.close()
                 return
-            self._links[link.peer] = link
+            self._met.add(link.peer)
             self._silence.hear(link.peer, time.monotonic())
-            self._outgoing[link.peer] = Outgoing(lacking, self._blocks.is_there)
+            self._outgoing[link.peer] = outgoing
+            for block in self._assignment.dealt_to(link.peer, iter(self._blocks.absent())):
+                outgoing.ask(block)
         self._say(event="met", node=link.peer)
         threading.Thread(target=self._guarded, args=(self._receive, link), daemon=True).start()
         self._guarded(self._send, link)
