@@ -108,7 +108,7 @@ def test_doctor_says_that_what_was_warmed_may_go() -> None:
     found = facts(reclaims=(always,))
     (advice,) = [each for each in advise(found) if "DAMON" in each.problem]
     assert "has used for 60 s although memory is free" in advice.problem
-    assert "shardahead warm --keep --lock '/mnt/my models/m'" in advice.instead[0]
+    assert "shardahead warm --keep --lock '/mnt/my models/m'" in advice.commands[0]
     page = " ".join(as_text(found, [advice]).split())
     assert "paged out what nothing has used for 60 s, 67 MB/s at most (/sys/kernel" in page
     in_memory = on(replace(NFS, mount_class="memory"), size_bytes=0)
