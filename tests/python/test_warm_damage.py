@@ -53,14 +53,18 @@ def test_the_first_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
     assert "2 more that no loader takes" in said
 
 
-@pytest.mark.parametrize("name", WHOLE)
+IN_PLACE = [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs"),
+    (b"<!DOCTYPE html><html>", "web page"),
+    (bytes(5000), "zeros"),
+]
+
+
 @pytest.mark.parametrize(
-    ("content", "looks_like"),
+    ("name", "content", "looks_like"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs"),
-        (b"<!DOCTYPE html><html>", "web page"),
-        (b'{"error": "no access"}', "JSON"),
-        (bytes(5000), "zeros"),
+        *((name, *each) for name in (*WHOLE, "m.gguf", "m.distcp") for each in IN_PLACE),
+        *((name, b'{"error": "no access"}', "JSON") for name in WHOLE),
     ],
 )
 def test_what_came_in_place_of_a_shard_is_told(
@@ -76,25 +80,6 @@ def test_what_came_in_place_of_a_shard_is_told(
 def test_a_shard_of_the_other_kind_is_told(tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes(WHOLE["m.safetensors"])
     assert "safetensors file" in run("warm", "-q", tmp_path)[2]
-
-
-@pytest.mark.parametrize("name", ["m.gguf", "m.distcp"])
-@pytest.mark.parametrize(
-    ("content", "looks_like"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs"),
-        (b"<!DOCTYPE html><html>", "web page"),
-        (bytes(5000), "zeros"),
-    ],
-)
-def test_formats_without_a_reader_of_their_own_are_told_from_these(
-    tmp_path: Path, name: str, content: bytes, looks_like: str
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    status, _, said = run("warm", "-q", tmp_path)
-    assert status == 1
-    assert str(tmp_path / name) in said
-    assert looks_like in said
 
 
 @pytest.mark.parametrize("content", [b"GGUF" + bytes(600), b"x" * 600])
