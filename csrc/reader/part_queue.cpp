@@ -21,23 +21,35 @@ PartState* PartQueue::next_part() {
   return part.allotted || part.header || fits ? &part : nullptr;
 }
 
-std::optional<Piece> PartQueue::next_piece(bool& failed) {
+std::optional<Piece> PartQueue::next_piece(Runtime::Time now, bool& failed) {
   failed = false;
   for (PartState* part = next_part(); part != nullptr; part = next_part()) {
+    const std::uint64_t length_bytes = part->header ? 0 : next_bytes(*part);
+    const bool tells = tells_of_readers(*part, length_bytes);
+    if (tells && !trial_.may_begin()) return std::nullopt;
     const Allotted allotted = allot(*part);
     if (allotted == Allotted::not_now) return std::nullopt;
     if (allotted == Allotted::failed) {
       failed = true;
       continue;
     }
-    Piece piece{part, part->result.memory, {part->begun_bytes, 0}};
+    Piece piece{part, part->result.memory, {part->begun_bytes, length_bytes}};
     ++part->running;
     if (part->header) return piece;
-    piece.range.length = next_bytes(*part);
-    part->begun_bytes += piece.range.length;
+    part->begun_bytes += length_bytes;
+    if (tells) {
+      piece.advises = trial_.advises();
+      trial_.begun(now);
+    }
     return piece;
   }
   return std::nullopt;
+}
+
+// What jumps, from file to file for headers, from run to run for parts of tensors, and what is
+// little takes a round trip, and as many at once as there are threads.
+bool PartQueue::tells_of_readers(const PartState& part, std::uint64_t length_bytes) {
+  return !part.header && !part.runs && length_bytes >= kLeastTellingBytes;
 }
 
 std::uint64_t PartQueue::next_bytes(const PartState& part) const {
@@ -46,7 +58,7 @@ std::uint64_t PartQueue::next_bytes(const PartState& part) const {
   if (part.lengths_bytes.size() > 1) return left;
   // Runs that are far from each other are several reads, which threads share.
   const std::uint64_t share =
-      part.runs ? part.runs->share_bytes(piece_bytes_, reader_.gap_bytes()) : piece_bytes_;
+      part.runs ? part.runs->share_bytes(piece_bytes_, reader_.gap_bytes()) : trial_.piece_bytes();
   return std::min(left, share);
 }
 
@@ -69,9 +81,10 @@ PartQueue::Allotted PartQueue::allot(PartState& part) {
   return part.length_bytes > 0 ? Allotted::yes : Allotted::failed;
 }
 
-void PartQueue::settle(const Piece& piece, PieceResult result) {
+void PartQueue::settle(const Piece& piece, PieceResult result, Runtime::Time now) {
   PartState& part = *piece.part;
   --part.running;
+  if (tells_of_readers(part, piece.range.length)) trial_.ended(result.read_bytes, now);
   read_bytes_ += result.read_bytes;
   if (result.file_bytes > 0) part.result.file_bytes = result.file_bytes;
   if (part.header) {

@@ -94,9 +94,31 @@ std::shared_ptr<const File> PieceReader::acquire(std::size_t index) {
   OpenFile& entry = files_[index];
   std::shared_ptr<const File> closed;  // outlives the locks: a close, too, may wait for a server
   const MutexLock opening(entry.opening);
-  if (auto file = entry.file.lock()) return file;
+  return acquire_as(entry.file, index, entry, closed);
+}
+
+// A FUSE mount that has enough under way drops advice, without a word, where it is no longer than
+// what the kernel reads ahead by itself for the descriptor; for one that was never read that is
+// nothing.
+std::shared_ptr<const File> PieceReader::acquire_to_advise(std::size_t index,
+                                                           std::shared_ptr<const File> read) {
+  OpenFile& entry = files_[index];
+  if (!entry.read_in_order.load(std::memory_order_relaxed)) return read;
+  std::shared_ptr<const File> closed;
+  const MutexLock opening(entry.opening);
+  try {
+    return acquire_as(entry.advised, index, entry, closed);
+  } catch (const IoException&) {
+    return read;
+  }
+}
+
+std::shared_ptr<const File> PieceReader::acquire_as(std::weak_ptr<const File>& slot,
+                                                    std::size_t index, OpenFile& entry,
+                                                    std::shared_ptr<const File>& closed) {
+  if (auto file = slot.lock()) return file;
   auto file = open(index, entry);
-  entry.file = file;
+  slot = file;
   const MutexLock lock(mutex_);
   kept_.push_back(file);
   if (kept_.size() > kKeptFiles) {
@@ -125,12 +147,17 @@ void PieceReader::map(std::size_t index) noexcept {
 
 // A read goes through the page cache in windows of read_ahead_kb, two of them in flight; advised,
 // all of it is.
-void PieceReader::advise(const File& file, ByteRange range) {
+void PieceReader::advise(std::size_t index, const std::shared_ptr<const File>& file,
+                         ByteRange range) {
   if (caches_.load(std::memory_order_relaxed) != Caches::yes) return;
   if (range.length <= kDefaultStepBytes) return;
-  if (residency(io_, file, range).resident_bytes == range.length) return;
-  for_each_step(range, kDefaultStepBytes,
-                [&](ByteRange step) { return io_.fadvise_willneed(file.descriptor(), step) == 0; });
+  if (residency(io_, *file, range).resident_bytes == range.length) return;
+  const auto advised = acquire_to_advise(index, file);
+  // Of a step that begins within a page the kernel would leave out the last one.
+  range = grow_to_units(range, page_bytes(), file->status().size_bytes);
+  for_each_step(range, kDefaultStepBytes, [&](ByteRange step) {
+    return io_.fadvise_willneed(advised->descriptor(), step) == 0;
+  });
 }
 
 void PieceReader::look_at_cache(const File& file, ByteRange range) {
@@ -164,11 +191,11 @@ std::uint64_t PieceReader::read_plainly(const File& file, ByteRange range, std::
   return done;
 }
 
-PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to) {
+PieceResult PieceReader::read(std::size_t index, ByteRange range, std::byte* to, bool advises) {
   PieceResult result;
   if (through_mappings_) result = copy_mapped(index, range, to);
   if (const std::uint64_t done = result.read_bytes; done < range.length || !through_mappings_) {
-    result = read_file(index, {range.offset + done, range.length - done}, to + done);
+    result = read_file(index, {range.offset + done, range.length - done}, to + done, advises);
     result.read_bytes += done;
   }
   files_[index].samples.add(range.offset, to, result.read_bytes);
@@ -188,13 +215,18 @@ PieceResult PieceReader::copy_mapped(std::size_t index, ByteRange range, std::by
   }
 }
 
-PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte* to) {
+PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte* to,
+                                   bool advises) {
   PieceResult result;
   try {
     const auto file = acquire(index);
     result.file_bytes = file->status().size_bytes;
     const auto began = runtime_.now();
-    advise(*file, range);
+    if (advises) {
+      advise(index, file, range);
+    } else {
+      files_[index].read_in_order.store(true, std::memory_order_relaxed);
+    }
     result.read_bytes = read_plainly(*file, range, to, result.error);
     if (!result.error) note(result.read_bytes, began);
     look_at_cache(*file, {range.offset, result.read_bytes});
@@ -206,10 +238,11 @@ PieceResult PieceReader::read_file(std::size_t index, ByteRange range, std::byte
 }
 
 PieceResult PieceReader::read_each(std::size_t index, std::uint64_t offset,
-                                   const std::vector<std::uint64_t>& lengths_bytes, std::byte* to) {
+                                   const std::vector<std::uint64_t>& lengths_bytes, std::byte* to,
+                                   bool advises) {
   std::uint64_t total_bytes = 0;
   for (const std::uint64_t length : lengths_bytes) total_bytes += length;
-  PieceResult together = read(index, {offset, total_bytes}, to);
+  PieceResult together = read(index, {offset, total_bytes}, to, advises);
   if (!together.error || lengths_bytes.size() == 1) return together;
   // Where the page cache is bypassed, a bad page spoils the whole request.
   std::uint64_t at = 0;

@@ -55,11 +55,14 @@ class PieceReader {
   // while others use it. What fails is told by read().
   void map(std::size_t file) noexcept;
 
-  PieceResult read(std::size_t file, ByteRange range, std::byte* to);
+  // `advises`: the kernel is told of all of the range before it is read, where the page cache is
+  // used. For one who reads in order it reads ahead by itself.
+  PieceResult read(std::size_t file, ByteRange range, std::byte* to, bool advises = true);
   // Tensors that adjoin, as one; one by one where that fails, so that the error is that of the
   // first that cannot be read, whatever lies behind it.
   PieceResult read_each(std::size_t file, std::uint64_t offset,
-                        const std::vector<std::uint64_t>& lengths_bytes, std::byte* to);
+                        const std::vector<std::uint64_t>& lengths_bytes, std::byte* to,
+                        bool advises = true);
   // Of runs whose first byte is at `offset`, the packed bytes. The gaps between them are of no
   // account: what cannot be read there is no error.
   PieceResult read_runs(std::size_t file, std::uint64_t offset, const ByteRuns& runs,
@@ -96,6 +99,9 @@ class PieceReader {
   struct OpenFile {
     Mutex opening;  // held while it is opened: FUSE may drop pages at every open()
     std::weak_ptr<const File> file GUARDED_BY(opening);
+    // Where that one was read in order, advice is given by another, that is never read.
+    std::weak_ptr<const File> advised GUARDED_BY(opening);
+    std::atomic<bool> read_in_order{false};
     std::shared_ptr<const MappedSource> mapped GUARDED_BY(opening);  // never replaced
     // As it was found: what is opened again must be the same.
     std::optional<FileStatus> first GUARDED_BY(opening);
@@ -104,6 +110,10 @@ class PieceReader {
 
   std::shared_ptr<const File> open(std::size_t file, OpenFile& entry) REQUIRES(entry.opening);
   std::shared_ptr<const File> acquire(std::size_t file);
+  std::shared_ptr<const File> acquire_to_advise(std::size_t file, std::shared_ptr<const File> read);
+  std::shared_ptr<const File> acquire_as(std::weak_ptr<const File>& slot, std::size_t file,
+                                         OpenFile& entry, std::shared_ptr<const File>& closed)
+      REQUIRES(entry.opening);
   std::shared_ptr<const MappedSource> mapped(std::size_t file);
   // Throws IoException.
   std::uint64_t file_bytes(std::size_t file);
@@ -113,8 +123,8 @@ class PieceReader {
   void note(std::uint64_t read_bytes, Runtime::Time began);
   PieceResult read_whole_header(std::size_t file);
   PieceResult copy_mapped(std::size_t file, ByteRange range, std::byte* to);
-  PieceResult read_file(std::size_t file, ByteRange range, std::byte* to);
-  void advise(const File& file, ByteRange range);
+  PieceResult read_file(std::size_t file, ByteRange range, std::byte* to, bool advises);
+  void advise(std::size_t file, const std::shared_ptr<const File>& read, ByteRange range);
   // Up to the first error or the end of the file.
   std::uint64_t read_plainly(const File& file, ByteRange range, std::byte* to,
                              std::optional<IoError>& error);

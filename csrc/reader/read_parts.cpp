@@ -12,9 +12,11 @@ PieceResult try_read(PieceReader& reader, const Piece& piece) {
   std::byte* const to = piece.memory->landing() + piece.range.offset;
   if (part.runs) return reader.read_runs(part.file, part.offset, *part.runs, piece.range, to);
   if (part.lengths_bytes.size() == 1) {
-    return reader.read(part.file, {part.offset + piece.range.offset, piece.range.length}, to);
+    return reader.read(part.file, {part.offset + piece.range.offset, piece.range.length}, to,
+                       piece.advises);
   }
-  PieceResult result = reader.read_each(part.file, part.offset, part.lengths_bytes, to);
+  PieceResult result =
+      reader.read_each(part.file, part.offset, part.lengths_bytes, to, piece.advises);
   piece.memory->spread();
   return result;
 }

@@ -43,7 +43,8 @@ struct PartState : AddedPart {
 struct Piece {
   PartState* part = nullptr;
   std::shared_ptr<TensorMemory> memory;
-  ByteRange range;  // of the part's bytes, without gaps
+  ByteRange range;      // of the part's bytes, without gaps
+  bool advises = true;  // see PieceReader::read
 };
 
 // Whatever it meets, there is a result: someone may wait for it.

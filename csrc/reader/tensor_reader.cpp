@@ -47,12 +47,14 @@ class FilesToMap {
 struct TensorReader::State {
   State(FileIo& io, std::vector<std::string> paths, const TensorReaderOptions& options,
         Runtime& runtime)
-      : reader(io, std::move(paths), options.through_mappings, options.found, runtime),
+      : clock(runtime),
+        reader(io, std::move(paths), options.through_mappings, options.found, runtime),
         to_map(reader),
         more_work(runtime),
         settled(runtime),
         queue(reader, options) {}
 
+  Runtime& clock;
   const ProcessMark process;
   PieceReader reader;
   FilesToMap to_map;
@@ -221,7 +223,7 @@ void TensorReader::State::work() {
   MutexLock lock(mutex);
   while (!closed) {
     bool failed = false;
-    const auto piece = queue.next_piece(failed);
+    const auto piece = queue.next_piece(clock.now(), failed);
     if (failed) settled.notify_all(mutex);
     if (!piece) {
       more_work.wait(mutex, kUntilRung);
@@ -231,7 +233,7 @@ void TensorReader::State::work() {
     PieceResult result = read_piece(reader, *piece);
     lock.lock();
     if (!closed) {
-      queue.settle(*piece, std::move(result));
+      queue.settle(*piece, std::move(result), clock.now());
       more_work.notify_all(mutex);  // an error may have left the part nothing to begin
     }
     settled.notify_all(mutex);

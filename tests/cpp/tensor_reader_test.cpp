@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <deque>
 #include <fstream>
 #include <numeric>
 #include <stdexcept>
@@ -45,6 +46,12 @@ bool has(const TakenPart& part, std::size_t tensor, std::size_t file, std::uint6
     if (part.memory->tensor(tensor)[i] != SimulatedFileIo::content(path, offset + i)) return false;
   }
   return true;
+}
+
+// For threads that outlive a test, one for each run of it.
+FaultyFileIo& kept_io() {
+  static auto& kept = *new std::deque<FaultyFileIo>;
+  return kept.emplace_back(system_file_io());
 }
 
 }  // namespace
@@ -96,6 +103,19 @@ TEST_CASE("no more is ahead than the bound says, and the next part at least") {
   }
   CHECK(reading.checkpoint.kernel.wait_until_requested("0.shard", 16 * kMiB, kHangBound));
   CHECK(reading.reader->take(large).readable_bytes == 20 * kMiB);
+}
+
+TEST_CASE("it begins as one reader, in order, and what is little does not wait for that") {
+  Reading reading({8 * kMiB, 1 * kMiB}, {4, 8 * kMiB, 1 * kMiB});
+  FaultyFileIo& io = reading.checkpoint.io;
+  io.add({.kind = FaultKind::stall, .path_suffix = "0.shard", .from_offset = 0, .to_offset = 1});
+  const auto large = reading.reader->add(0, 0, {8 * kMiB});
+  const auto little = reading.reader->add(1, 0, {1000});
+  CHECK(has(reading.reader->take(little), 0, 1, 0));
+  CHECK(io.calls(Operation::pread) <= 2);
+  CHECK(io.calls(Operation::fadvise_willneed) == 0);
+  io.release_stalled();
+  CHECK(has(reading.reader->take(large), 0, 0, 0));
 }
 
 TEST_CASE("what is waited for comes first, however much is ahead of it") {
@@ -337,7 +357,7 @@ TEST_CASE("through mappings all files are opened before the first part, once") {
     paths.push_back(folder.path(std::to_string(i)));
     if (i != 7) std::ofstream(paths.back()) << "0123456789";
   }
-  static auto& io = *new FaultyFileIo(system_file_io());  // a thread unmaps after this
+  FaultyFileIo& io = kept_io();
   TensorReader reader(io, paths, {.threads = 3, .through_mappings = true});
   reader.wait_opened();
   CHECK(io.calls(Operation::open) == 19);
@@ -350,7 +370,7 @@ TEST_CASE("through mappings all files are opened before the first part, once") {
 TEST_CASE("a wait for files that do not open can be interrupted") {
   const TemporaryFolder folder;
   std::ofstream(folder.path("a")) << "0123456789";
-  static auto& io = *new FaultyFileIo(system_file_io());  // the thread uses it for longer than this
+  FaultyFileIo& io = kept_io();
   io.add({.operation = Operation::open, .kind = FaultKind::stall});
   TensorReader reader(io, {folder.path("a")}, {.threads = 1, .through_mappings = true});
   CHECK_THROWS_AS(reader.wait_opened([] { throw std::runtime_error("interrupted"); }),
