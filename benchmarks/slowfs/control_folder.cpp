@@ -73,7 +73,8 @@ std::string ControlFolder::counters_text() const {
   out.precision(15);
   out << std::boolalpha << "{\"bytes_served\": " << now.bytes_served
       << ", \"requests\": " << now.requests << ", \"failed_requests\": " << now.failed_requests
-      << ", \"in_flight\": " << now.in_flight << ", \"peak_in_flight\": " << now.peak_in_flight
+      << ", \"seeks\": " << now.seeks << ", \"in_flight\": " << now.in_flight
+      << ", \"peak_in_flight\": " << now.peak_in_flight
       << ", \"seconds_since_reset\": " << now.seconds_since_reset
       << ", \"rate_mb_per_s\": " << static_cast<double>(filer_.link.bytes_per_s()) / 1e6
       << ", \"round_trip_ms\": " << static_cast<double>(filer_.link.round_trip().count()) / 1e6

@@ -4,8 +4,9 @@
 
 namespace slowfs {
 
-void Counters::request_arrived() {
+void Counters::request_arrived(bool seeks) {
   const std::lock_guard lock(mutex_);
+  if (seeks) ++counts_.seeks;
   ++counts_.requests;
   ++counts_.in_flight;
   counts_.peak_in_flight = std::max(counts_.peak_in_flight, counts_.in_flight);

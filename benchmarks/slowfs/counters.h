@@ -14,12 +14,13 @@ class Counters {
     std::uint64_t bytes_served = 0;
     std::uint64_t requests = 0;
     std::uint64_t failed_requests = 0;
+    std::uint64_t seeks = 0;  // of requests: did not begin where the one before ended
     std::uint64_t in_flight = 0;
     std::uint64_t peak_in_flight = 0;
     double seconds_since_reset = 0;
   };
 
-  void request_arrived();
+  void request_arrived(bool seeks);
   // Just before a reply is handed over: whoever has the bytes finds them counted.
   void request_succeeded(std::uint64_t bytes);
   void request_failed();

@@ -205,11 +205,12 @@ void Filesystem::read_file(fuse_req_t request, fuse_ino_t inode, std::uint64_t o
   const std::uint64_t end = std::min(offset + size, faults.size_seen(bytes.size()));
   const bool fails = faults.fails(offset, end);
   const std::uint64_t n_bytes = fails || end <= offset ? 0 : end - offset;
+  const bool seeks = !filer_.link.continues_at({inode, offset});
   const Instant deadline = filer_.link.admit(now(), n_bytes, {inode, offset}) + faults.delay(end);
   // A source that fell out of memory is read while the reply waits for its turn.
   if (n_bytes > 0) file.will_need(offset, n_bytes);
   Counters& counters = filer_.counters;
-  counters.request_arrived();
+  counters.request_arrived(seeks);
   queue_->push(deadline, [=, &counters](ReplyQueue::Fate fate) {
     if (fails || fate == ReplyQueue::Fate::abandon) {
       counters.request_failed();

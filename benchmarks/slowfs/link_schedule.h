@@ -41,7 +41,7 @@ class LinkSchedule {
   [[nodiscard]] Instant admit(Instant arrival, std::uint64_t reply_bytes,
                               Place place = {}) noexcept {
     const Nanoseconds taken =
-        (place == next_place_ ? Nanoseconds{0} : seek_) + transfer_time(reply_bytes);
+        (continues_at(place) ? Nanoseconds{0} : seek_) + transfer_time(reply_bytes);
     next_place_ = {place.file, place.offset + reply_bytes};
     FreeFrom& free_from = shared_ != nullptr ? *shared_ : own_;
     std::int64_t before = free_from.load();
@@ -51,6 +51,9 @@ class LinkSchedule {
     } while (!free_from.compare_exchange_weak(before, end.time_since_epoch().count()));
     return end;
   }
+
+  // Whether a request at that place begins where the last one ended.
+  [[nodiscard]] bool continues_at(Place place) const noexcept { return place == next_place_; }
 
   // Both hold for requests admitted from now on; what was admitted keeps its place.
   void set_rate(std::uint64_t bytes_per_s) noexcept {

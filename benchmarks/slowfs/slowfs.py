@@ -37,6 +37,7 @@ class Counters:
     bytes_served: int
     requests: int
     failed_requests: int
+    seeks: int
     in_flight: int
     peak_in_flight: int
     seconds_since_reset: float
