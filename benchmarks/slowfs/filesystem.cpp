@@ -178,6 +178,7 @@ void Filesystem::open(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info
   // Close-to-open consistency, as a filer has it: who opens a file sees the size that it has now.
   // Attributes alone take no lock of the inode or of its pages, so this cannot wait for us.
   if (filer_.faults.knows(path)) fuse_lowlevel_notify_inval_inode(session_, inode, -1, 0);
+  if (options_.empty_after_close) opens_.opened(inode);
   const fuse_file_info answer = *info;
   reply_metadata(request, inode, [=] { fuse_reply_open(request, &answer); });
 }
@@ -240,10 +241,20 @@ void Filesystem::flush(fuse_req_t request, fuse_ino_t inode, fuse_file_info*) {
   });
 }
 
-void Filesystem::release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
+void Filesystem::release(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info) {
   // The kernel sends this only after the last READ of the handle was answered.
   handles_.erase(info->fh);
   fuse_reply_err(request, 0);
+  const bool counted = options_.empty_after_close && !ControlFolder::holds(inode);
+  if (counted && opens_.closed(inode)) empty_after_close(inode);
+}
+
+// No READ is on its way then, whose page the kernel would wait for here, and we for this.
+void Filesystem::empty_after_close(fuse_ino_t inode) {
+  queue_->push(now() + *options_.empty_after_close, [this, inode](ReplyQueue::Fate fate) {
+    if (fate == ReplyQueue::Fate::abandon || opens_.is_open(inode)) return;
+    fuse_lowlevel_notify_inval_inode(session_, inode, 0, 0);
+  });
 }
 
 void Filesystem::fail(fuse_req_t request, int error) noexcept { fuse_reply_err(request, error); }

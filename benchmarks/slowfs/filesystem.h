@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "control_folder.h"
+#include "open_counts.h"
 #include "options.h"
 #include "reply_queue.h"
 #include "source_tree.h"
@@ -50,7 +51,7 @@ class Filesystem {
   void write(fuse_req_t request, fuse_ino_t inode, const char* text, size_t size, off_t,
              fuse_file_info*);
   void flush(fuse_req_t request, fuse_ino_t inode, fuse_file_info*);
-  void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info);
+  void release(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info);
   // The answer to any handler above that throws.
   void fail(fuse_req_t request, int error) noexcept;
 
@@ -61,6 +62,7 @@ class Filesystem {
   std::uint64_t keep(Handle handle);
   void open_control(fuse_req_t request, fuse_ino_t inode, fuse_file_info* info);
   void read_file(fuse_req_t request, fuse_ino_t inode, std::uint64_t offset, std::uint64_t size);
+  void empty_after_close(fuse_ino_t inode);
   struct stat attributes(fuse_ino_t inode) const;
   void reply_metadata(fuse_req_t request, fuse_ino_t inode, const std::function<void()>& send);
 
@@ -72,6 +74,7 @@ class Filesystem {
   bool is_initialized_ = false;
   std::uint64_t next_handle_ = 1;
   std::unordered_map<std::uint64_t, Handle> handles_;
+  OpenCounts opens_;
   std::unique_ptr<ReplyQueue> queue_;
 };
 

@@ -18,6 +18,7 @@ Mounts the folder SOURCE read-only, as slow as a remote filer.
   --round-trip-ms X           time from a READ to the start of its transfer [1]
   --metadata-round-trip-ms X  the same for lookup, getattr and open [0]
   --close-ms X                the same for close(); 0: it is not told to the filer [0]
+  --empty-after-close-ms X    its pages go so long after the last close() of a file [they stay]
   --seek-ms X                 for a READ that does not begin where the last one ended [0]
   --request-kib N             largest READ, a multiple of 4 up to 1024 [1024]
   --readahead-kib N           read_ahead_kb of the mount, a multiple of 4; above 128 needs
@@ -49,6 +50,7 @@ enum LongOption : int {
   kRoundTrip,
   kMetadataRoundTrip,
   kClose,
+  kEmptyAfterClose,
   kSeek,
   kRequestKib,
   kReadaheadKib,
@@ -62,12 +64,13 @@ enum LongOption : int {
   kFault,
 };
 
-constexpr std::array<option, 20> kLongOptions{{
+constexpr std::array<option, 21> kLongOptions{{
     {"rate-mb-per-s", required_argument, nullptr, kRate},
     {"link", required_argument, nullptr, kLink},
     {"round-trip-ms", required_argument, nullptr, kRoundTrip},
     {"metadata-round-trip-ms", required_argument, nullptr, kMetadataRoundTrip},
     {"close-ms", required_argument, nullptr, kClose},
+    {"empty-after-close-ms", required_argument, nullptr, kEmptyAfterClose},
     {"seek-ms", required_argument, nullptr, kSeek},
     {"request-kib", required_argument, nullptr, kRequestKib},
     {"readahead-kib", required_argument, nullptr, kReadaheadKib},
@@ -149,6 +152,7 @@ void apply(Options& options, int code, const char* name) {
     case kRoundTrip: options.round_trip = milliseconds_argument(name); break;
     case kMetadataRoundTrip: options.metadata_round_trip = milliseconds_argument(name); break;
     case kClose: options.close = milliseconds_argument(name); break;
+    case kEmptyAfterClose: options.empty_after_close = milliseconds_argument(name); break;
     case kSeek: options.seek = milliseconds_argument(name); break;
     case kRequestKib: options.request_kib = count_argument(name, {4, 1024, 4}); break;
     case kReadaheadKib: options.readahead_kib = count_argument(name, {0, 1 << 20, 4}); break;

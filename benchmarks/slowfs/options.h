@@ -19,6 +19,8 @@ struct Options {
   Nanoseconds metadata_round_trip{0};
   Nanoseconds seek{0};
   Nanoseconds close{0};  // 0: the kernel does not ask at all
+  // So long after the last close() of a file its pages go; empty: they stay.
+  std::optional<Nanoseconds> empty_after_close;
   unsigned request_kib = 1024;
   unsigned readahead_kib = 128;
   unsigned max_background = 64;

@@ -102,6 +102,7 @@ class SlowFs:
         metadata_round_trip_ms: float = 0,
         seek_ms: float = 0,
         close_ms: float = 0,
+        empty_after_close_ms: float | None = None,
         request_kib: int = 1024,
         readahead_kib: int = 128,
         max_background: int = 64,
@@ -125,6 +126,8 @@ class SlowFs:
             "--keep-cache" if keep_cache else "--no-keep-cache",
             f"--subtype={subtype}",
         ]
+        if empty_after_close_ms is not None:
+            self._options.append(f"--empty-after-close-ms={empty_after_close_ms}")
         if link is not None:
             self._options.append(f"--link={link}")
         if congestion_threshold is not None:

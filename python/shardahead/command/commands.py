@@ -13,6 +13,7 @@ from functools import partial
 from shardahead import _core
 from shardahead.checkpoint.shards import Shard
 from shardahead.command.advice import advise
+from shardahead.command.after_close import lost_by_close
 from shardahead.command.damaged_shards import damage_of
 from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
@@ -70,6 +71,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
     note = ""
     damage: str | None = None
     unusable: OSError | None = None
+    lost: str | None = None
     try:
         handle = interruptibly(partial(_start, options, beside))
         beside.started(handle)
@@ -92,6 +94,11 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
                 complain(damage)
             handle = None  # and so are its files closed
             beside.stay(report, unusable, _too_few(report, after))
+        elif after is not None and unusable is None and _too_few(report, after) is None:
+            shards = handle.shards
+            handle = None
+            beside.over(report)
+            lost = interruptibly(partial(lost_by_close, shards))
     except KeyboardInterrupt as error:
         ended = beside.ended_by(error)
         if handle is not None:
@@ -99,7 +106,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
             report = handle.report()
         elif report is None:
             raise  # nothing was begun
-    reason = reason_of(ended) if ended else _why_incomplete(report, after) or damage
+    reason = reason_of(ended) if ended else _why_incomplete(report, after) or damage or lost
     if unusable is not None and reason is None:
         reason = interruptibly(partial(failure_text, unusable))
     if beside.stayed and ended is None:
@@ -107,6 +114,7 @@ def _warm(options: argparse.Namespace, beside: WarmBeside) -> int:
     if options.json:
         document = {
             **report.to_dict(),
+            "complete": report.complete and lost is None,
             **beside.fields(),
             "resident_after_bytes": after,
             "reason": reason,

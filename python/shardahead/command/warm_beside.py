@@ -79,6 +79,10 @@ class WarmBeside:
     def started(self, handle: PrefetchHandle) -> None:
         self._handle = handle
 
+    def over(self, report: Report) -> None:
+        """The first prefetch has ended, and nothing follows; its files are no longer held open."""
+        self._report, self._handle = report, None
+
     def wants_to_stay(self, report: Report) -> bool:
         """After the first prefetch, which ended by itself. Where the mount keeps no pages there is
         nothing to stay for.

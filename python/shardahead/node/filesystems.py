@@ -13,6 +13,8 @@ from typing import Literal
 
 #: What the core finds of a mount: csrc/node/keeping.h.
 EMPTIED, UNCACHED = "emptied_by_open", "uncached"
+#: The same remedies as for EMPTIED; the core does not find this out, `warm` does.
+CLOSED = "emptied_by_close"
 
 PREAD = 'load with mode="pread", as the weight iterators do by themselves'
 _COPY = "copy the checkpoint to a local disk and load it from there"

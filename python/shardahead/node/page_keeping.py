@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from shardahead.node.filesystems import EMPTIED, UNCACHED, filesystem_of, remedy_of
+from shardahead.node.filesystems import CLOSED, EMPTIED, UNCACHED, filesystem_of, remedy_of
 from shardahead.node.mounts import folder_below_mount, mount_of, mounts_below
 from shardahead.units import printable
 
-#: What is the matter, by what the core found.
+#: What is the matter, by what the core found, or `warm` at its end.
 HOW = {
     EMPTIED: "every open() of a file empties its page cache",
     UNCACHED: "reads bypass the page cache",
+    CLOSED: "the last close() of a file empties its page cache",
 }
 
 
