@@ -93,7 +93,7 @@ wheels: build/packaging/.ready ## in build/dist a wheel for each Python that is 
 
 # Each in an environment of its own, whose wheel comes from the source distribution. BUILT=build/cmake-wheel
 # spares them the compiling of the core, once there is a wheel.
-interpreters: build/packaging/.ready ## Python tests in other Pythons: PYTHONS="3.10 3.14t newest" TESTS=smoke|all
+interpreters: build/packaging/.ready ## Python tests in other Pythons: PYTHONS="3.10 newest /path/to/python3.14t" TESTS=smoke|all
 	$(PACKAGING)/python tests/interpreters.py --pythons $(PYTHONS) --tests $(or $(TESTS),smoke) \
 	  $(if $(BUILT),--built $(BUILT))
 

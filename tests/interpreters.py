@@ -4,7 +4,8 @@ Builds the source distribution, and from what it unpacks to, without anything el
 repository, a wheel per interpreter. With --repair each wheel gets the platform tag that auditwheel
 finds it to deserve. Interpreters are looked for under the names of --pythons on PATH, in pyenv's
 folder, and in the folders of $PYTHON_FOLDERS (":" between them); which were not found is said,
-and is no failure unless nothing was. Installs no interpreter.
+and is no failure unless nothing was. What has a "/" is an interpreter itself, of any version, and
+must be one. Installs no interpreter.
 """
 
 from __future__ import annotations
@@ -91,16 +92,32 @@ def find(versions: Sequence[str]) -> list[Interpreter]:
     return found
 
 
+def at(path: str) -> Interpreter:
+    """The one that was named by its path. Ends the process where there is none."""
+    version = version_of(Path(path))
+    if version is None:
+        raise SystemExit(f"{path}: no Python, or one without venv and ensurepip")
+    # Not resolved: that of a virtual environment is a link to one that knows nothing of it.
+    return Interpreter(version, Path(path).absolute())
+
+
 def chosen(pythons: Sequence[str]) -> list[Interpreter]:
     """Those that are wanted and found. "oldest" and "newest" are of those that are found."""
-    everything = find(SUPPORTED)
     if not pythons:
-        return everything
+        return find(SUPPORTED)
+    everything = find(SUPPORTED) if {"oldest", "newest"} & {*pythons} else []
     places = {"oldest": everything[:1], "newest": everything[-1:]}
     picked: list[Interpreter] = []
     for name in pythons:
-        picked += places[name] if name in places else find([name])
+        if is_path(name):
+            picked.append(at(name))
+        else:
+            picked += places[name] if name in places else find([name])
     return list(dict.fromkeys(picked))
+
+
+def is_path(name: str) -> bool:
+    return "/" in name
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY, env: dict[str, str] | None = None) -> None:
@@ -188,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="*",
         default=[],
         metavar="VERSION",
-        help="3.10, 3.14t, oldest, newest, ...; all that are supported and found, if none",
+        help="3.10, 3.14t, oldest, newest, /path/to/python3.14t, ...; all that are supported and "
+        "found, if none",
     )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "build" / "dist")
     parser.add_argument("--tests", choices=["none", "smoke", "all"], default="smoke")

@@ -34,6 +34,7 @@ NOT_CODE = {"text"}  # what something printed, or a drawing
 #: What a block may need. One that needs something else says so here first.
 KNOWN_NEEDS = {
     "a GPU",
+    "a Python's source",
     "a mount like this",
     "a script of yours",
     "a shell of yours",
