@@ -20,6 +20,7 @@ _ALIKE = 0.6
 _MOST_CLOSE = 3
 # Of the hub: with the repository as its second group.
 _ADDRESS = re.compile("(?:hf://|[a-z][a-z0-9+.-]*://(?:huggingface[.]co/)?)([^/?#@]+/[^/?#@]+)?")
+_UNMOUNTED = "; a filesystem that is not mounted there?"
 _OF_HUB = re.compile("hf://|https?://huggingface[.]co/")
 _NUMBER_OF_SET = re.compile(r"-[0-9]+(-of-[0-9]+)")
 
@@ -28,9 +29,10 @@ class NoShardsError(ValueError):
     """A folder, or what a PATH stands for, has none."""
 
 
-def absent(path: str, missing: str, beside: Collection[str], link: str | None = None) -> str:
+def absent(path: str, missing: str, beside: Collection[str] | None, link: str | None = None) -> str:
     """Of a path of which `missing` is the part, from the beginning, that is not there first.
-    `beside`: the names that are in its folder. `link`: where it leads to, if it is a link.
+    `beside`: the names that are in its folder, None where they are not known. `link`: where it
+    leads to, if it is a link.
     """
     text = f"{quoted(path)}: No such file or directory"
     if not path:
@@ -48,11 +50,14 @@ def absent(path: str, missing: str, beside: Collection[str], link: str | None = 
         return f"{text}: it is a link to {quoted(link)}, which is not there"
     folder, name = os.path.split(missing)
     # Without its ending, mostly: what is near by letters has another length.
-    close = sorted(other for other in beside if name and other.startswith(f"{name}."))[:_MOST_CLOSE]
-    close = close or difflib.get_close_matches(name, beside, _MOST_CLOSE, _ALIKE)
+    others = beside or ()
+    close = sorted(other for other in others if name and other.startswith(f"{name}."))[:_MOST_CLOSE]
+    close = close or difflib.get_close_matches(name, others, _MOST_CLOSE, _ALIKE)
     if close:
         meant = [quoted(os.path.join(folder, other)) for other in close]
         return f"{text}; did you mean {' or '.join(meant)}?"
+    if beside is not None and not beside:
+        return f"{text}: {quoted(folder or '.')} is empty{_UNMOUNTED}"
     if missing.rstrip("/") != path.rstrip("/"):
         return f"{text}: there is no folder {quoted(missing)}"
     return f"{text}; {quoted(folder or '.')} has nothing of a name like that"
@@ -166,7 +171,7 @@ def no_shards(folder: str, listing: Listing, holding: Sequence[str]) -> str:
             f"type the one that is meant, {first} say"
         )
     if not listing.files and not listing.folders:
-        return f"no shards in the folder {where}: it is empty"
+        return f"no shards in the folder {where}: it is empty{_UNMOUNTED}"
     text = f"no shards in the folder {where} (*.safetensors, *.bin, *.pt, *.pth, *.gguf, *.distcp)"
     names = listing.seen or listing.folders
     if "config.json" in names or PIPELINE_INDEX in names:

@@ -236,7 +236,7 @@ def _absent(path: str) -> FileNotFoundError:
     cached = path_errors.meant_repositories(path, cached_repositories(cache_folder(os.environ)))
     if cached:
         return FileNotFoundError(path_errors.not_by_its_id(path, cached))
-    beside = _names_in(os.path.dirname(missing)) or ()
+    beside = _names_in(os.path.dirname(missing))
     return FileNotFoundError(path_errors.absent(path, missing, beside))
 
 
