@@ -170,4 +170,6 @@ def test_what_is_not_denied_is_not_explained(tmp_path: Path) -> None:
     assert why_denied(str(tmp_path / "loop" / "a")) == ""
     assert why_denied("/\0") == ""
     error = OSError(errno.EIO, "Input/output error", path)
-    assert failure_text(error) == f"open {path!r}: Input/output error"
+    assert failure_text(error).startswith(f"open {path!r}: Input/output error; ")
+    error = OSError(errno.EISDIR, "Is a directory", path)
+    assert failure_text(error) == f"open {path!r}: Is a directory"

@@ -30,7 +30,8 @@ def test_a_page_that_cannot_be_read(source: Path, make_mount: MakeMount) -> None
         assert done.returncode == 1
         (line,) = complaints(done.stderr)
         assert line.startswith("shardahead: incomplete: ")
-        assert line.endswith("Input/output error")
+        assert f"a-2.safetensors' at offset {MIB}: Input/output error; " in line
+        assert line.count("dmesg") == 1
         assert "[Errno" not in line
         mount.evict_all()
 

@@ -38,12 +38,16 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """OSErrors of what is done with an open descriptor name its file: of themselves they do not."""
+def naming(path: str, offset: int | None = None) -> Iterator[None]:
+    """OSErrors of what is done with an open descriptor name its file, that it was read, and where:
+    of themselves they do not.
+    """
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or path
+        if not error.filename:
+            error.filename = path
+            vars(error).update(operation="read", offset=offset)
         raise
 
 

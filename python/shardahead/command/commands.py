@@ -17,7 +17,8 @@ from shardahead.command.after_close import lost_by_close
 from shardahead.command.damaged_shards import damage_of
 from shardahead.command.doctor import as_dict, as_text, examine_shards
 from shardahead.command.endings import interruptibly, reason_of
-from shardahead.command.facts import MountFacts, facts_of
+from shardahead.command.error_meanings import why_incomplete
+from shardahead.command.facts import Facts, MountFacts, facts_of
 from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
 from shardahead.command.learned_picture import draw
@@ -190,7 +191,7 @@ def _forgetting(handle: PrefetchHandle) -> str:
 
 
 def _why_incomplete(report: Report, resident_after_bytes: int | None) -> str | None:
-    reason = report.incomplete_reason()
+    reason = why_incomplete(report)
     if reason and report.left_out_bytes and report.window_source == "memory":
         reason += "; --force reads on"
     return _too_few(report, resident_after_bytes) or reason
@@ -318,8 +319,13 @@ def doctor(options: argparse.Namespace) -> int:
         ended = error
         facts = facts_of(options.path, found, selection)
         advice = advise(facts)
-    reason = reason_of(ended) if ended else None
+    reason = reason_of(ended) if ended else _why_not_measured(facts)
     if options.json:
         document = {**as_dict(facts, advice), "reason": reason}
         return finish(json_text("doctor", document), reason, ended)
     return finish(showable(as_text(facts, advice)), reason, ended)
+
+
+def _why_not_measured(facts: Facts) -> str | None:
+    failed = (each.measurement for each in facts.mounts if each.measurement.outcome == "failed")
+    return next((measurement.reason for measurement in failed), None)

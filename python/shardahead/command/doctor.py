@@ -187,7 +187,9 @@ def _measurement_rows(measured: Measurement) -> Iterator[Row]:
     ):
         if rate is not None:
             yield label, _rate(rate)
-    if measured.reason:
+    if measured.outcome == "failed":  # of which more is said beside the page
+        yield "measured", "not all of what was asked for could be read"
+    elif measured.reason:
         yield "measured", f"not measured: {measured.reason}"
     if measured.read_bytes:
         yield (
@@ -199,7 +201,7 @@ def _measurement_rows(measured: Measurement) -> Iterator[Row]:
 
 def _rate(rate: Rate) -> str:
     how = "one reader, pread" if rate.strategy == "pread" else f"Shardahead, {rate.strategy_used}"
-    error = f"; {rate.error}" if rate.error else ""
+    error = "; not all of it came" if rate.error else ""
     return (
         f"{format_rate(rate.bytes_per_second)}, {format_bytes(rate.read_bytes)} in "
         f"{rate.seconds:.2f} s ({how}){error}"

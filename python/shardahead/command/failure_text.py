@@ -1,4 +1,5 @@
-"""What a command says of an error: the error itself, and of what may not be read who denies it.
+"""What a command says of an error: the error itself, of what may not be read who denies it, and of
+others what they mean.
 
 May wait for storage; any thread.
 """
@@ -8,13 +9,15 @@ from __future__ import annotations
 import errno
 import os
 
+from shardahead.command.error_meanings import with_meaning
 from shardahead.node.access import why_denied
 from shardahead.prefetch.report import describe_failure
 
 
 def failure_text(error: Exception) -> str:
     """In one line."""
-    return f"{describe_failure(error)}{denial_of(error)}"
+    denial = denial_of(error)
+    return f"{describe_failure(error)}{denial}" if denial else with_meaning(error)
 
 
 def denial_of(error: Exception, path: str = "") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from shardahead.command.load_files import LoadFile
 from shardahead.prefetch.series import Sample
+from shardahead.units import format_bytes
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,15 @@ class Load:
             for each in self.processes
             for sample in each.samples
         )
+
+    @property
+    def why_not_drawn(self) -> str | None:
+        """What there is to say instead of a plot where it did not go on; None where it did."""
+        if self.went_on:
+            return None
+        if (self.figure("resident_bytes", max) or 0) < self.total_bytes:
+            return "nothing to draw: nothing was brought in, and nothing consumed"
+        return f"nothing to draw: all {format_bytes(self.total_bytes)} were resident before"
 
     @property
     def complete(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from shardahead import _core
 from shardahead.checkpoint.shards import PathLike, Shard, resolve_shards
+from shardahead.command.error_meanings import with_meaning
 from shardahead.node.page_keeping import keeps_pages
 from shardahead.node.residency import residency
 from shardahead.node.topology import local_topology
@@ -38,6 +39,7 @@ Outcome: TypeAlias = Literal[
     "all_resident",
     "mostly_resident",  # what is not is too little for rates
     "being_read",  # or it could not be read
+    "failed",  # some of it could not be read
     "residency_unknown",
     "in_memory",
     "not_allowed",
@@ -100,8 +102,19 @@ def measure(
     shards: Sequence[Shard], read_bytes: int, waiting: Callable[[], int | None] = lambda: None
 ) -> Measurement:
     """Reads up to `read_bytes` bytes of `shards`, files of one mount. `waiting` tells how many
-    requests wait. Raises OSError where a file cannot be opened or a page not be read.
+    requests wait. Raises OSError where a file cannot be opened.
     """
+    try:
+        return _measured(shards, read_bytes, waiting)
+    except OSError as error:
+        if getattr(error, "operation", "open") == "open":
+            raise
+        return Measurement(reason=with_meaning(error), outcome="failed")
+
+
+def _measured(
+    shards: Sequence[Shard], read_bytes: int, waiting: Callable[[], int | None]
+) -> Measurement:
     if read_bytes <= 0:
         return Measurement(reason="0 bytes were allowed for it", outcome="not_allowed")
     if is_disabled():
@@ -122,7 +135,7 @@ def measure(
         found = _too_little(found, left, shards, read_bytes)
     else:
         found = _with_rates(found, shards, left // 3, before, waiting)
-    if found.outcome != "measured" or not found.kept:
+    if found.outcome not in ("measured", "failed") or not found.kept:
         found = replace(found, keeping=_keeping(_absent(shards, read_bytes)))
     return found
 
@@ -134,10 +147,13 @@ def _with_rates(
     before_bytes: int,
     waiting: Callable[[], int | None],
 ) -> Measurement:
-    one_stream, _ = _rate(_absent(shards, each_bytes), "auto", 1, lambda: None)
-    streams, peak = _rate(_absent(shards, each_bytes), "auto", STREAMS, waiting)
+    errors: list[OSError] = []
+    one_stream, _ = _rate(_absent(shards, each_bytes), "auto", 1, lambda: None, errors)
+    streams, peak = _rate(_absent(shards, each_bytes), "auto", STREAMS, waiting, errors)
     # The plain reader last: its readahead brings in bytes that nobody counts.
-    plain, _ = _rate(_absent(shards, each_bytes), "pread", 1, lambda: None)
+    plain, _ = _rate(_absent(shards, each_bytes), "pread", 1, lambda: None, errors)
+    if errors:
+        found = replace(found, reason=with_meaning(errors[0]), outcome="failed")
     return replace(
         found,
         one_stream=one_stream,
@@ -243,9 +259,13 @@ def _latencies(absent: Ranges) -> list[float]:
 
 
 def _rate(
-    ranges: Ranges, strategy: Strategy, threads: int, waiting: Callable[[], int | None]
+    ranges: Ranges,
+    strategy: Strategy,
+    threads: int,
+    waiting: Callable[[], int | None],
+    errors: list[OSError],
 ) -> tuple[Rate | None, int | None]:
-    """The rate, and the most that `waiting` told meanwhile."""
+    """The rate, and the most that `waiting` told meanwhile; what failed is added to `errors`."""
     if not ranges:  # others read them meanwhile
         return None, None
     share = _sum(ranges) // (4 * threads)  # some blocks for each thread
@@ -259,6 +279,7 @@ def _rate(
             with suppress(TimeoutError):
                 handle.wait(_ASK_SECONDS)
         report = handle.report()
+        errors += report.errors
         # The kernel's own readahead may have asked for some of it, which then counts as resident
         # while it is on its way. None of it was before, so all of it came, once it is here.
         if report.complete:

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from shardahead.command.endings import interruptibly
+from shardahead.command.error_meanings import meaning_in_document
 from shardahead.command.json_documents import json_text
-from shardahead.command.load_files import read_load_files
+from shardahead.command.load_files import LoadFile, read_load_files
 from shardahead.command.load_picture import draw
 from shardahead.command.load_plot import Marks, marks_for, plot
 from shardahead.command.loads import Load, group
@@ -121,12 +122,7 @@ def as_text(loads: Sequence[Load], width: int, marks: Marks) -> str:
 
 def _drawn(load: Load, width: int, seconds: float, marks: Marks) -> str:
     """How it went on, where it did."""
-    if load.went_on:
-        return plot(load, width, seconds, marks)
-    resident = load.figure("resident_bytes", max) or 0
-    if resident < load.total_bytes:
-        return "nothing to draw: nothing was brought in, and nothing consumed"
-    return f"nothing to draw: all {format_bytes(load.total_bytes)} were resident before"
+    return load.why_not_drawn or plot(load, width, seconds, marks)
 
 
 def _title(load: Load) -> str:
@@ -162,8 +158,14 @@ def _rows(load: Load) -> list[Row]:
         ("files", f"{files} of {format_bytes(load.total_bytes)} in {_folder(load)}"),
         *_figures(load),
     ]
-    reasons = {each.document["reason"] for each in load.processes if each.document["reason"]}
+    reasons = {_why(each) for each in load.processes if each.document["reason"]}
     return [*rows, *(("incomplete", reason) for reason in sorted(reasons))]
+
+
+def _why(file: LoadFile) -> str:
+    """With what its first error means, which the load did not say."""
+    meaning = meaning_in_document(file.report.get("errors"))
+    return f"{file.document['reason']}{f'; {meaning}' if meaning else ''}"
 
 
 def _figures(load: Load) -> list[Row]:

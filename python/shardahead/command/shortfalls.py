@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from shardahead.prefetch.report import Report, describe_error, describe_failure
+from shardahead.command.error_meanings import with_meaning
+from shardahead.prefetch.report import Report
 from shardahead.units import format_bytes
 
 
@@ -43,10 +44,10 @@ class Shortfalls:
         failed: dict[str, str] = {}
         for error in report.errors:
             for path in _whose(error, paths):
-                failed.setdefault(path, describe_error(error))
+                failed.setdefault(path, with_meaning(error))
         if report.error_count > len(report.errors):
             for path in paths:
-                failed.setdefault(path, describe_error(report.errors[-1]))
+                failed.setdefault(path, with_meaning(report.errors[-1]))
         if report.failed_bytes and not report.error_count:
             text = f"{format_bytes(report.failed_bytes)} could not be read by others"
             failed = dict.fromkeys(paths, text)
@@ -65,7 +66,7 @@ class Shortfalls:
 
     def note_unusable(self, error: OSError, paths: Sequence[str]) -> None:
         """They came, and something of one of them cannot be read all the same."""
-        self._unusable |= dict.fromkeys(_whose(error, paths), describe_failure(error))
+        self._unusable |= dict.fromkeys(_whose(error, paths), with_meaning(error))
 
     def note_left_out(self, paths: Sequence[str], text: str) -> None:
         """They came, and too little of them stayed."""

@@ -104,7 +104,9 @@ def _look_at(root: str, shard: Shard) -> OriginalFile:
             # Else the kernel reads on, by as much as its readahead of this mount.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             head = os.pread(descriptor, HEAD_BYTES, 0)
-            tail = os.pread(descriptor, TAIL_BYTES, max(0, status.st_size - TAIL_BYTES))
+        tail_offset = max(0, status.st_size - TAIL_BYTES)
+        with naming(shard.path, tail_offset):
+            tail = os.pread(descriptor, TAIL_BYTES, tail_offset)
     finally:
         os.close(descriptor)
     return OriginalFile(
