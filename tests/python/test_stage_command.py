@@ -10,13 +10,20 @@ from typing import Any
 
 import pytest
 from conftest import MIB, MakeMount, eventually, finish, make_cold, start_python
-from replica_support import SHARDS, make_model, place, staged_bytes, visible
+from replica_support import make_model, place, staged_bytes, visible
 
 import shardahead
 from shardahead.command import cli
 from shardahead.replica.replica_lock import take_lock
 
+SIZES = (40 * MIB + 123, 17 * MIB, 4096)
 COMMAND = "import sys, shardahead.command.cli; sys.exit(shardahead.command.cli.main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of one that nothing is wrong with: no shard of it is empty."""
+    return make_model(tmp_path / "source" / "model", SIZES)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
@@ -149,9 +156,7 @@ def test_a_signal_leaves_what_the_next_run_goes_on_with(
     done = finish(start_python(COMMAND, *words, "--json"))
     document = json.loads(done.stdout)
     assert document["kept_bytes"] >= 16 * MIB
-    assert (
-        document["kept_bytes"] + document["copied_bytes"] == document["size_bytes"] == sum(SHARDS)
-    )
+    assert document["kept_bytes"] + document["copied_bytes"] == document["size_bytes"] == sum(SIZES)
     assert document["path"] == str(local / "model")
 
 
@@ -165,8 +170,53 @@ def test_an_unreadable_shard_is_said_once_with_file_and_offset(
     status, out, err = run(capsys, "stage", mount.mountpoint / "model", "--to", local, "-q")
     assert status == 1
     assert err.count(shard.name) == 1
-    assert "Input/output error" in err
+    assert f"at offset {20 * MIB}: Input/output error; " in err
     assert "are left" in out
+
+
+def test_a_damaged_original_is_staged_as_it_is_and_said(
+    tmp_path: Path, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the same judgement as of `warm`."""
+    folder = tmp_path / "source" / "model"
+    make_model(folder, (MIB, 4096))
+    status, _, told = run(capsys, "stage", folder, "--to", local, "-q")
+    assert status == 0
+    assert told.endswith("is the checkpoint; left out: 'pytorch_model.bin'\n")
+    cut, pointer = sorted(folder.glob("*.safetensors"))
+    header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (MIB, MIB)
+    cut.write_bytes(len(header).to_bytes(8, "little") + header + bytes(MIB // 2))
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    fetch = f"; that is how it is in '{folder}': fetch it there again"
+    for _ in range(2):  # that it is there already changes nothing
+        status, out, err = run(capsys, "stage", folder, "--to", local, "-q")
+        assert status == 1
+        assert f"{str(local / 'model')!r}" in out
+        (line,) = err.removeprefix(told).splitlines()
+        assert line.startswith(f"shardahead: incomplete: '{local}/model/{cut.name}': ")
+        assert line.endswith(f"; and 1 more that no loader takes{fetch}")
+    warmed = run(capsys, "warm", folder, "-q")[2].removeprefix(told)
+    assert warmed.replace(str(folder), str(local / "model")) == f"{line.removesuffix(fetch)}\n"
+    status, out, _ = run(capsys, "stage", folder, "--to", local, "--json")
+    document = json.loads(out)
+    assert (status, document["path"]) == (1, str(local / "model"))
+    assert line.endswith(document["reason"])
+
+
+def test_of_a_distributed_checkpoint_a_rank_may_have_had_nothing_to_save(
+    tmp_path: Path, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is beside the shards decides whether an empty one is damaged: it is staged as well."""
+    folder = tmp_path / "source" / "step-1"
+    folder.mkdir(parents=True)
+    (folder / "__0_0.distcp").write_bytes(bytes([7]) * 4096)
+    (folder / "__1_0.distcp").touch()
+    (folder / ".metadata").write_bytes(b"\x80\x04__0_0.distcp")
+    assert run(capsys, "stage", folder, "--to", local, "-q")[::2] == (0, "")
+    (folder / ".metadata").write_bytes(b"\x80\x04__0_0.distcp__1_0.distcp")
+    status, _, err = run(capsys, "stage", folder, "--to", local, "-q")
+    assert status == 1
+    assert "__1_0.distcp' is empty" in err
 
 
 @pytest.mark.parametrize(

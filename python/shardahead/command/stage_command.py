@@ -17,6 +17,7 @@ from shardahead import _core
 from shardahead.cluster.exchange import MOST_NODES, Exchange, Job, joining
 from shardahead.cluster.secret import VARIABLE, secret_in
 from shardahead.command.argument_types import count_argument
+from shardahead.command.damaged_shards import damage_in, first_of_damages
 from shardahead.command.endings import interruptibly, reason_of
 from shardahead.command.failure_text import failure_text
 from shardahead.command.json_documents import json_text
@@ -125,6 +126,8 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
                 run, Work(len(shards), where.rank, where.size, False, "stage"), run.wait
             )
         replica = run.result()
+        if options.shows:
+            reason = interruptibly(partial(_damage_in, replica))
     except KeyboardInterrupt as error:
         ended, reason = error, reason_of(error)
         run.stop()
@@ -138,6 +141,15 @@ def _stage(options: argparse.Namespace, folder: str) -> int:
     else:
         text = _line(run, replica, exchanges)
     return finish(text, reason, ended)
+
+
+def _damage_in(replica: Replica) -> str | None:
+    """Why no loader takes it, for it was copied as it is. By the copies, which are near."""
+    found = [text for path in replica.paths if (text := damage_in(path))]
+    damage = first_of_damages(found)
+    if damage is None:
+        return None
+    return f"{damage}; that is how it is in {quoted(replica.source)}: fetch it there again"
 
 
 def _joining(
