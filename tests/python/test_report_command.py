@@ -101,6 +101,24 @@ def test_a_picture_is_drawn(file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_says_of_what_was_resident_that_there_is_nothing_to_draw(
+    tmp_path: Path, file: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    prefetch_files(shards, options=Options(report=tmp_path / "again")).wait()
+    eventually(lambda: [*tmp_path.glob("again/*.json")], "no report is written")
+    pictures = tmp_path / "resident.svg", tmp_path / "both.svg"
+    assert cli.main(["report", str(tmp_path / "again"), "--picture", str(pictures[0])]) == 0
+    both = ["report", str(tmp_path / "again"), str(file), "--picture", str(pictures[1])]
+    assert cli.main(both) == 0
+    # Letters are paths in an SVG; matplotlib says before each text what it is.
+    said = "<!-- nothing to draw: all 3.00 MiB were resident before -->"
+    drawn = ["<!-- MiB -->" in picture.read_text() for picture in pictures]
+    assert drawn == [False, True]
+    assert [picture.read_text().count(said) for picture in pictures] == [1, 1]
+
+
 def test_a_picture_without_a_name_is_refused(file: Path, capsys: Capture) -> None:
     assert cli.main(["report", str(file), "--picture", ""]) == 2
     shown = capsys.readouterr()

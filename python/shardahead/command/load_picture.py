@@ -23,6 +23,11 @@ def draw(loads: Sequence[Load], path: str) -> None:
     longest_seconds = max(load.seconds for load in loads)
     for number, load in enumerate(loads, 1):
         axes = figure.add_subplot(len(loads), 1, number)
+        axes.set_title(f"{number}. {plain(load.first.document['entry'])}")
+        if (instead := load.why_not_drawn) is not None:
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, instead, ha="center", va="center", transform=axes.transAxes)
+            continue
         times = [longest_seconds * i / _POINTS for i in range(_POINTS + 1)]
         moments = [moment(load, seconds) for seconds in times]
         for label, values in (
@@ -34,7 +39,6 @@ def draw(loads: Sequence[Load], path: str) -> None:
         windows = [each.consumed_bytes + each.window_bytes for each in moments]
         if any(each.window_bytes for each in moments):
             axes.plot(times, [w / _MIB for w in windows], ":", label="end of the window")
-        axes.set_title(f"{number}. {plain(load.first.document['entry'])}")
         axes.set_xlabel("seconds")
         axes.set_ylabel("MiB")
         axes.legend()
