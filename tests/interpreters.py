@@ -37,6 +37,8 @@ SMOKE = (
     *("launcher", "options", "plan", "prefetch", "residency", "screens_text", "subinterpreter"),
     *("typed_paths", "wrong_paths"),
 )
+#: Of tests/requirements.txt, and of what it names.
+NOT_IMPORTED = "basedpyright|clang-|cmake|mkdocs(-material)?=|mypy|ninja|pybind11|ruff"
 TELL = """
 import ensurepip, sys, sysconfig, venv
 without_gil = sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -178,21 +180,47 @@ def compilers_for(glibc: str) -> dict[str, str]:
     return compile_elsewhere.as_compilers(command, target, folder / target)
 
 
-def test_requirements() -> list[str]:
-    """What pytest needs, in the versions that the project is tested with."""
-    lines = (REPOSITORY / "tests" / "requirements.txt").read_text().splitlines()
-    return [line for line in lines if re.match("pytest|hypothesis", line)]
+def requirements_in(file: Path) -> Iterator[str]:
+    """In the versions that the project is tested with, those of files that it names among them."""
+    for line in file.read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement.startswith("-r "):
+            yield from requirements_in(file.parent / requirement[3:])
+        elif requirement:
+            yield requirement
+
+
+def test_requirements(kind: str) -> list[str]:
+    """What the tests of that kind import: of all but what only builds and lints, if all."""
+    found = requirements_in(REPOSITORY / "tests" / "requirements.txt")
+    pattern = rf"(?!{NOT_IMPORTED})" if kind == "all" else "pytest|hypothesis"
+    return [requirement for requirement in found if re.match(pattern, requirement)]
+
+
+def install(python: Path, wanted: Sequence[str]) -> None:
+    """Older ones where the newest have none for this Python: nothing is compiled for tests. Where
+    there is none at all, says so: tests that need it are skipped, with the reason.
+    """
+    pip = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+    try:
+        run(*pip, *wanted)
+        return
+    except subprocess.CalledProcessError:
+        print("not all at once: one by one", flush=True)
+    missing = []
+    for requirement in wanted:
+        try:
+            run(*pip, requirement)
+        except subprocess.CalledProcessError:
+            missing.append(requirement)
+    print(f"no wheel for this Python: {', '.join(missing)}", flush=True)
 
 
 def test(python: Path, kind: str) -> None:
     run(python, "tests/wheel_check.py")
     if kind == "none":
         return
-    wanted = test_requirements()
-    if kind == "all":
-        wanted += ["--requirement", str(REPOSITORY / "benchmarks/demo/requirements.txt")]
-    # Older ones where the newest have none for this Python: nothing is compiled for tests.
-    run(python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *wanted)
+    install(python, test_requirements(kind))
     files = [f"tests/python/test_{name}.py" for name in SMOKE] if kind == "smoke" else []
     processes = ["--numprocesses", "2", "--dist", "worksteal"]
     run(python, "-m", "pytest", *processes, "-p", "no:cacheprovider", *files)

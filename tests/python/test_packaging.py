@@ -96,6 +96,48 @@ def test_an_interpreter_is_named_by_its_path(interpreters: ModuleType, tmp_path:
             interpreters.chosen([str(path)])
 
 
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split("[=<>]", each)[0] for each in requirements}
+
+
+def test_all_tests_get_all_that_they_import(interpreters: ModuleType) -> None:
+    smoke = names_of(interpreters.test_requirements("smoke"))
+    everything = names_of(interpreters.test_requirements("all"))
+    assert smoke == {
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",
+        "pytest-rerunfailures",
+        "hypothesis",
+    }
+    assert everything > smoke | {"torch", "safetensors", "pyyaml", "jsonschema", "transformers"}
+    assert not everything & {
+        "ruff",
+        "mypy",
+        "clang-tidy",
+        "clang-format",
+        "mkdocs",
+        "ninja",
+        "cmake",
+    }
+
+
+def test_what_has_no_wheel_for_a_python_is_said_and_the_rest_is_installed(
+    interpreters: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pip = tmp_path / "python"
+    pip.write_text(
+        f'#!/bin/sh\ncase "$*" in *torch*) exit 1;; esac\necho "$*" >> {tmp_path}/done\n'
+    )
+    pip.chmod(0o755)
+    interpreters.install(pip, ["numpy", "torch==1", "rich"])
+    assert capfd.readouterr().out.endswith("no wheel for this Python: torch==1\n")
+    installed = [line.split()[-1] for line in (tmp_path / "done").read_text().splitlines()]
+    assert installed == ["numpy", "rich"]
+    interpreters.install(pip, ["numpy", "rich"])
+    assert capfd.readouterr().out == ""
+
+
 def test_where_none_is_found_it_fails(
     interpreters: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
