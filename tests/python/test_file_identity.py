@@ -114,8 +114,9 @@ def test_a_file_is_opened_once_for_all_of_its_pages(
         opened.append(path)
         return really_open(path, flags)
 
-    monkeypatch.setattr("shardahead.checkpoint.opening.os.open", noted)
-    assert names_of(resolve_shards(paths)) == ["a.bin"]
+    with monkeypatch.context() as patched:  # pytest itself opens folders otherwise
+        patched.setattr("shardahead.checkpoint.opening.os.open", noted)
+        assert names_of(resolve_shards(paths)) == ["a.bin"]
     # The second of them while it is compared with the first, which is opened for that once more.
     assert opened == [paths[0], paths[1], paths[0]]
     assert not {os.readlink(f"/proc/self/fd/{n}") for n in _descriptors()} & {*paths}
