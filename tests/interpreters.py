@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     interpreters = chosen(options.pythons)
-    wanted = [name for name in options.pythons if name[0].isdigit()] or SUPPORTED
+    wanted = [name for name in options.pythons or SUPPORTED if name[0].isdigit()]
     missing = [name for name in wanted if name not in {one.version for one in interpreters}]
     for interpreter in interpreters:
         print(f"found: {interpreter.version}: {interpreter.path}", flush=True)

@@ -48,7 +48,7 @@ def parse_bytes(text: str) -> int:
 def format_bytes(count: float) -> str:
     """`count` bytes in binary units, three significant digits: "1.50 GiB", "512 B"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
+        if abs(count) < (1024 if unit == "B" else 1023.5):  # what is shown, not 1024 MiB
             # Not "g": it turns 1000 KiB into 1e+03 KiB.
             decimals = 0 if unit == "B" or abs(count) >= 99.95 else 1 if abs(count) >= 9.995 else 2
             return f"{count:.{decimals}f} {unit}"

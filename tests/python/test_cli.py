@@ -230,6 +230,10 @@ def test_no_command_and_an_unknown_one() -> None:
     [
         ([], "(warm, status, evict, stage, plan, doctor, bench, report, completion)"),
         (["wram", "m"], "; did you mean warm?"),
+        (["help"], "; did you mean --help?"),
+        (["version"], "; did you mean --version?"),
+        (["/no/model"], "; a COMMAND goes before the PATH, warm say"),
+        (["."], "; a COMMAND goes before the PATH, warm say"),
         (["warm", "--thread", "abc", "m"], "--threads: not a whole number: 'abc' (1 to 256)"),
         (["warm", "--rate-limits", "1MB", "m"], "; did you mean --rate-limit?"),
         (["status", "--req", "2", "--ecah", "m"], "must be a share from 0% to 100%"),

@@ -86,11 +86,20 @@ def test_interpreters_are_found_by_what_they_say(
     ]
 
 
-def test_an_interpreter_is_named_by_its_path(interpreters: ModuleType, tmp_path: Path) -> None:
+def test_an_interpreter_is_named_by_its_path(
+    interpreters: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """One that was built from source, say, of whatever version."""
     own = python(tmp_path / "built" / "bin", "python3.99t", "3.99t")
     broken = python(tmp_path / "broken", "python3", "no ensurepip", status=1)
     assert interpreters.chosen([str(own)]) == [interpreters.Interpreter("3.99t", own)]
+    monkeypatch.setattr(interpreters, "unpacked_sdist", lambda *_: sys.exit("far enough"))
+    with pytest.raises(SystemExit, match="far enough"):
+        interpreters.main(["--pythons", str(own), "--output", str(tmp_path)])
+    assert capsys.readouterr().out == f"found: 3.99t: {own}\n"
     for path in (broken, tmp_path / "none" / "python3"):
         with pytest.raises(SystemExit, match=f"{path}: no Python"):
             interpreters.chosen([str(path)])

@@ -172,6 +172,27 @@ def test_a_folder_whose_subfolders_hold_shards(hub_cache: Path, tmp_path: Path) 
     assert "'models--org--model'" in wrong(2, hub_cache)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("$HOME/m", "in single quotes"),
+        ("${MODELS}/m", "in single quotes"),
+        ("'/models/m'", "the quotes are a part of it"),
+        ('"/models/m"', "the quotes are a part of it"),
+        ("/models/{a,b}", "quoted braces"),
+        ("m-{1..3}.safetensors", "quoted braces"),
+    ],
+)
+def test_what_a_shell_was_kept_from_is_said(typed: str, said: str) -> None:
+    assert said in wrong(1, typed)
+
+
+def test_a_price_is_no_variable(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert "quotes" not in wrong(1, tmp_path / "5$")
+    assert "quotes" not in wrong(1, tmp_path / "{a}")
+
+
 def test_folders_without_shards(tmp_path: Path) -> None:
     good = make(tmp_path / "good", "a.safetensors")
     empty = tmp_path / "empty"
@@ -183,7 +204,9 @@ def test_folders_without_shards(tmp_path: Path) -> None:
     make(tmp_path / "text", "a.txt")
     said = wrong(2, tmp_path / "text")
     assert "*.safetensors" in said
-    assert "but 'a.txt'" in said
+    assert "but 'a.txt': what is to be read of them goes by its own PATH" in said
+    (tmp_path / "folders" / "a").mkdir(parents=True)
+    assert wrong(2, tmp_path / "folders").endswith("but 'a'\n")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 10**5, '{"a": 1}', " " * (2 << 20)])

@@ -140,7 +140,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--version", action=_Version, nargs=0, help="and what this kernel has of what is used"
+        *("--version", "-V"),
+        action=_Version,
+        nargs=0,
+        help="and what this kernel has of what is used",
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     warm = _command(subparsers, "warm", commands.warm, "bring a checkpoint into the page cache")

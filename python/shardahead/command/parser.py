@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -47,7 +48,18 @@ def _meant(message: str, page: str) -> str:
     if option := re.match("unrecognized arguments: (--[^ =]+)", message):
         return _near(option[1], sorted(set(re.findall("--[a-z][a-z-]*", page))))
     if command := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
-        return _near(command[1], _commands_in(page))
+        return _instead_of(command[1], _commands_in(page))
+    return ""
+
+
+def _instead_of(word: str, commands: Sequence[str]) -> str:
+    """What to type in place of a word that is no command."""
+    if near := _near(word, commands):
+        return near
+    if word in ("help", "version"):
+        return f"; did you mean --{word}?"
+    if "/" in word or os.path.lexists(word):
+        return "; a COMMAND goes before the PATH, warm say"
     return ""
 
 

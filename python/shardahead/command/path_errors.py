@@ -22,6 +22,8 @@ _MOST_CLOSE = 3
 _ADDRESS = re.compile("(?:hf://|[a-z][a-z0-9+.-]*://(?:huggingface[.]co/)?)([^/?#@]+/[^/?#@]+)?")
 _UNMOUNTED = "; a filesystem that is not mounted there?"
 _OF_HUB = re.compile("hf://|https?://huggingface[.]co/")
+_VARIABLE = re.compile("[$]([A-Za-z_]|[{(])")
+_BRACES = re.compile("[{][^{}]*(,|[.][.])[^{}]*[}]")
 _NUMBER_OF_SET = re.compile(r"-[0-9]+(-of-[0-9]+)")
 
 
@@ -46,6 +48,8 @@ def absent(path: str, missing: str, beside: Collection[str] | None, link: str | 
         )
     if path.startswith("~"):
         return f"{text}: the shell leaves a quoted ~ as it is: type {_with_home(path)}"
+    if unexpanded := _left_by_shell(path):
+        return f"{text}: {unexpanded}"
     if link is not None:
         return f"{text}: it is a link to {quoted(link)}, which is not there"
     folder, name = os.path.split(missing)
@@ -61,6 +65,17 @@ def absent(path: str, missing: str, beside: Collection[str] | None, link: str | 
     if missing.rstrip("/") != path.rstrip("/"):
         return f"{text}: there is no folder {quoted(missing)}"
     return f"{text}; {quoted(folder or '.')} has nothing of a name like that"
+
+
+def _left_by_shell(path: str) -> str:
+    """What of a path that is not there is for a shell, which was kept from it by quotes."""
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
+        return "the quotes are a part of it: type one pair"
+    if _VARIABLE.search(path):
+        return "the shell leaves a variable in single quotes as it is: type it in double ones"
+    if _BRACES.search(path):
+        return "the shell leaves quoted braces as they are: type them without quotes"
+    return ""
 
 
 def _with_home(path: str) -> str:
@@ -176,7 +191,9 @@ def no_shards(folder: str, listing: Listing, holding: Sequence[str]) -> str:
     names = listing.seen or listing.folders
     if "config.json" in names or PIPELINE_INDEX in names:
         return f"{text}, but {some_of(names)}: a checkpoint of which the weights were not fetched?"
-    return f"{text}, but {some_of(names)}" if names else text
+    if not listing.files:
+        return f"{text}, but {some_of(names)}" if names else text
+    return f"{text}, but {some_of(names)}: what is to be read of them goes by its own PATH"
 
 
 def nothing_left(where: str, filters: Filters, names: Sequence[str]) -> str:
