@@ -30,7 +30,6 @@ from cluster_figures import (  # noqa: E402
     table,
     wrong_bytes,
 )
-from cluster_memory import warm_memory  # noqa: E402
 from cluster_methods import METHODS, NAME, OWN  # noqa: E402
 from cluster_network import Network  # noqa: E402
 from cluster_options import parse_options, setting_of  # noqa: E402
@@ -51,7 +50,7 @@ def end_with_standard_input() -> None:
 
 def lay_out(folder: Path, options: argparse.Namespace) -> None:
     """The filesystem in memory in which all lies, and the checkpoint."""
-    size = (2 * options.nodes + 2) * (options.size_mib + 64)
+    size = (4 * options.nodes + 2) * (options.size_mib + 64)
     for point, limit in ((folder, f"{size}m"), (Path("/dev/shm"), "50%")):
         # The second one: what processes of a node share there ends with this.
         subprocess.run(
@@ -73,7 +72,6 @@ def measure(
         bed = Bed(options, folder, network)
         setting = setting_of(options, bed.size_bytes)
         say(setting.title)
-        warm_memory(folder, 2 * options.nodes * bed.size_bytes)
         for round_number in range(options.rounds):
             turn = round_number % max(1, len(names))
             for name in names[turn:] + names[:turn]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import xxhash
 
 from cluster_figures import Run
+from cluster_memory import Ballast
 from cluster_methods import NAME, Method, Place
 from cluster_network import Network
 from slowfs import SlowFs
@@ -43,6 +44,7 @@ class Bed:
         self.source = folder / "source"
         self._digests = digests_of(self.source / NAME)
         self.size_bytes = sum(path.stat().st_size for path in files_of(self.source / NAME))
+        self.ballast = Ballast(folder, 2 * options.nodes * self.size_bytes)
 
     def run(self, method: Method) -> Run:
         """Takes down whatever it began."""
@@ -65,6 +67,7 @@ class Bed:
         )
         for folder in (*place.mounts, *place.locals, scratch / "home"):
             folder.mkdir()
+        self.ballast.load()
         started = processor_seconds()
         with ExitStack() as mounted:
             mounts = [mounted.enter_context(self._mount(point, scratch)) for point in place.mounts]
@@ -128,6 +131,7 @@ class Start:
         self._fault = bed.options.fault
         self._victim: int = bed.options.fault_node
         self._fault_bytes = bed.size_bytes // 4
+        self._ballast = bed.ballast
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._whole: dict[int, float] = {}
         self._begun = 0.0
@@ -199,6 +203,7 @@ class Start:
             self._start_those_due(now)
             self._look(now)
             self._strike()
+            self._ballast.yield_to_run()
             time.sleep(_LOOK_SECONDS)
 
     def _start_those_due(self, now: float) -> None:

@@ -16,6 +16,7 @@ import pytest
 from conftest import REPOSITORY, clean_environment, eventually
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "cluster"))
+import cluster_memory
 from cluster_figures import (
     Run,
     Setting,
@@ -100,6 +101,33 @@ def test_memory_and_the_rate_of_a_link() -> None:
     assert needed_bytes(3, 100, 10) == 430
     assert link_bytes_of_burst(1000) == (2_000_000, 20_000_000)
     assert link_bytes_of_burst(1) == (256 << 10, 1 << 20)
+
+
+def test_the_ballast_shrinks_by_what_a_run_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mib = 1 << 20
+    memory = {"MemAvailable": 2000 * mib, "MemFree": 1000 * mib}
+    monkeypatch.setattr(cluster_memory, "_meminfo", lambda name: memory[name])
+    ballast = cluster_memory.Ballast(tmp_path, 640 * mib)
+
+    def held() -> int:
+        return (tmp_path / "ballast").stat().st_size // mib
+
+    ballast.load()
+    assert held() == 640 - 256
+    memory["MemFree"] += 256 * mib
+    ballast.yield_to_run()
+    assert held() == 640 - 256
+    memory["MemFree"] -= 100 * mib
+    ballast.yield_to_run()
+    assert held() == 640 - 356
+    memory["MemFree"] = 0
+    ballast.yield_to_run()
+    assert held() == 0
+    memory["MemAvailable"] = 600 * mib
+    ballast.load()
+    assert held() == 304 - 256  # pieces of 16 MiB
 
 
 def test_options_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
