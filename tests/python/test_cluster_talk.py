@@ -4,6 +4,7 @@ and staging with others that are played here.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import eventually, finish, start_python
 from replica_support import check_same
 
 from shardahead.checkpoint.shards import resolve_shards
@@ -232,6 +233,44 @@ class _Plain(Channel):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._maps = True
+
+
+# ---- the process that talks ----
+
+TALKER = """
+import os, signal, sys, time
+from shardahead.cluster.talker import Talker
+
+def echo():
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    print(os.getpid(), flush=True)
+    for line in sys.stdin:
+        print(line.strip(), flush=True)
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+talker = Talker(echo, quiet=True)
+lines = talker.lines()
+print(next(lines).strip(), flush=True)
+talker.say({"a": 1})
+assert next(lines) == '{"a": 1}\\n'
+if sys.argv[1] == "stops":
+    talker.stop()
+    talker.stop()
+    talker.say({"b": 2})
+    assert next(lines, "") == ""
+elif sys.argv[1] == "dies":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["stops", "dies", "ends"])
+def test_the_process_that_talks_is_a_fork_that_ends_with_its_node(how: str) -> None:
+    run = start_python(TALKER, how)
+    assert run.stdout is not None
+    talker = int(run.stdout.readline())
+    finish(run)
+    assert run.returncode == (-9 if how == "dies" else 0)
+    eventually(lambda: not os.path.exists(f"/proc/{talker}/fd/0"), "it goes on")
 
 
 # ---- a staging with others that are played here ----

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from shardahead.cluster.assignment import Assignment
+from shardahead.cluster.exchanger import main
 from shardahead.cluster.rendezvous import parse_address
+from shardahead.cluster.talker import Talker
 from shardahead.replica.layout import Layout
 from shardahead.replica.staging import Staging
 
 logger = logging.getLogger("shardahead")
 
 MOST_NODES = 64
-_END_SECONDS = 2.0
 _NUMBER_SECONDS = 15.0
 _PATIENCE_SECONDS = 8.0
 #: Of others that still take what this node has sent: so long without a change.
@@ -82,12 +79,12 @@ class Exchange:
         folder: str,
         targets: Sequence[str],
         versions: tuple[str, str],
+        talker: Talker,
     ) -> None:
         self.figures: ExchangeFigures = ExchangeFigures()
         self._assignment = Assignment(len(layout), job.nodes)
         self._mine: set[int] = set()  # that another was to send, and cannot
         self._changed = threading.Condition()
-        self._saying = threading.Lock()
         self._over = False
         self._left = False
         self._said_read_all: bool | None = None
@@ -107,16 +104,9 @@ class Exchange:
             "sizes_bytes": list(layout.sizes_bytes),
             "block_bytes": layout.block_bytes,
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "shardahead.cluster.exchanger"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "SHARDAHEAD_SECRET": ""},
-        )
+        self._talker = talker
         self.figures.node = job.node
-        self._say(config)
+        talker.say(config)
         threading.Thread(target=self._listen, name="shardahead-nodes", daemon=True).start()
 
     def wait_for_number(self, seconds: float) -> None:
@@ -146,11 +136,11 @@ class Exchange:
         """Whether this node has, for now, read all that it is to read."""
         if read_all != self._said_read_all:
             self._said_read_all = read_all
-            self._say({"read_all": read_all})
+            self._talker.say({"read_all": read_all})
 
     def has_copied(self, block: int) -> None:
         """It is there, and can be sent. Any thread."""
-        self._say({"there": block})
+        self._talker.say({"there": block})
 
     def wait(self, seconds: float) -> None:
         """For anything to change."""
@@ -159,10 +149,10 @@ class Exchange:
 
     def finish(self) -> None:
         """This node has all blocks: waits until those that take its own have them."""
-        self._say({"finish": True})
+        self._talker.say({"finish": True})
         sent, since = -1, time.monotonic()
         with self._changed:
-            while not self._left and not self._over and self._process.poll() is None:
+            while not self._left and not self._over:
                 if self.figures.sent_bytes != sent:
                     sent, since = self.figures.sent_bytes, time.monotonic()
                 if time.monotonic() - since > _LEAVE_SECONDS:
@@ -172,23 +162,11 @@ class Exchange:
 
     def stop(self) -> None:
         """Ends the process that talks, wherever it is."""
-        with suppress(OSError):
-            self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
-
-    def _say(self, told: dict[str, Any]) -> None:
-        stream = self._process.stdin
-        assert stream is not None
-        with self._saying, suppress(OSError, ValueError):
-            stream.write(json.dumps(told) + "\n")
-            stream.flush()
+        self._talker.stop()
 
     def _listen(self) -> None:
-        stream = self._process.stdout
-        assert stream is not None
         try:
-            for line in stream:
+            for line in self._talker.lines():
                 told = json.loads(line)
                 with self._changed:
                     self._hear(told)
@@ -230,7 +208,8 @@ class Exchange:
 
 
 def joining(job: Job) -> Callable[[Staging], Exchange]:
-    """How a staging begins to take part in `job`."""
+    """How a staging begins to take part in `job`. Called while this process has one thread."""
+    talker = Talker(main, quiet=not logger.isEnabledFor(logging.DEBUG))
 
     def join(staging: Staging) -> Exchange:
         original = staging.original
@@ -240,6 +219,7 @@ def joining(job: Job) -> Callable[[Staging], Exchange]:
             staging.staging_folder,
             staging.targets,
             (original.version, original.contents),
+            talker,
         )
         exchange.wait_for_number(_NUMBER_SECONDS)
         return exchange

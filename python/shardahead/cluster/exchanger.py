@@ -1,8 +1,6 @@
 """The process of a node that talks to the other nodes: sends them the blocks that this one has
 read, and writes what they send into the replica that is being made.
 
-    python -m shardahead.cluster.exchanger
-
 It is told what to do by one line of JSON on standard input, and tells of what happens by lines on
 standard output (exchange.py has both). Nothing depends on it: where it ends, the node reads the
 rest by itself. It reads no storage. Threads: one that reads standard input, one that watches, one
@@ -371,10 +369,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def main() -> None:
-    Exchanger(json.loads(sys.stdin.readline())).run()
+    """Of a process of its own (talker.py), which ends with it."""
+    if told := sys.stdin.readline():
+        Exchanger(json.loads(told)).run()
     sys.stdout.flush()
     os._exit(0)  # a thread may wait for ever for a node that has stopped
-
-
-if __name__ == "__main__":
-    main()

@@ -94,6 +94,10 @@ def stage(options: argparse.Namespace) -> int:
         raise ValueError(f"--to FOLDER says where replicas lie; or set {_VARIABLE}")
     if "\0" in folder:
         raise ValueError("--to has a NUL in it")
+    stages = bool(options.path) and not (options.list or options.verify or options.remove)
+    exchanges: list[Exchange] = []
+    # First: while there are no other threads.
+    join = _joining(options, exchanges) if stages else None
     folder = interruptibly(partial(folder_of, folder))
     if options.list:
         return _list(options, folder)
@@ -101,18 +105,24 @@ def stage(options: argparse.Namespace) -> int:
         return _verify(options, folder)
     if not options.path:
         raise ValueError("PATH says what to stage; --list shows what lies in FOLDER")
-    return _remove(options, folder) if options.remove else _stage(options, folder)
+    if options.remove:
+        return _remove(options, folder)
+    return _stage(options, folder, join, exchanges)
 
 
 # ---- making one ----
 
 
-def _stage(options: argparse.Namespace, folder: str) -> int:
+def _stage(
+    options: argparse.Namespace,
+    folder: str,
+    join: Callable[[Staging], Exchange] | None,
+    exchanges: Sequence[Exchange],
+) -> int:
     shards = interruptibly(partial(shards_of, options))
     chosen = resolve_options(Options(threads=options.threads, rate_limit=options.rate_limit))
     where = local_topology()
-    exchanges: list[Exchange] = []
-    run = StageRun(shards, folder, chosen, where, join=_joining(options, exchanges))
+    run = StageRun(shards, folder, chosen, where, join=join)
     ended: KeyboardInterrupt | None = None
     replica: Replica | None = None
     reason: str | None = None
