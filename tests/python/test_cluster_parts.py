@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shardahead.cluster.assignment import Assignment
 from shardahead.cluster.exchange import Job
-from shardahead.cluster.lateness import ABSENT_SECONDS, SILENT_SECONDS, Silence
+from shardahead.cluster.lateness import ABSENT_SECONDS, SILENT_SECONDS, OwnTime, Silence
 from shardahead.cluster.rendezvous import Address, parse_address
 from shardahead.cluster.secret import secret_in
 from shardahead.cluster.wire import (
@@ -158,21 +158,37 @@ def test_bits_are_of_the_blocks(blocks: set[int], count: int) -> None:
 
 
 def test_who_was_heard_is_lost_when_silent_and_who_never_came_when_there_is_nothing_to_do() -> None:
-    silence = Silence(began=0)
-    assert not silence.is_lost(1, 1000, woke=0)  # it may come yet: there is enough to read
+    silence = Silence()
+    assert not silence.is_absent(1, 1000)  # it may come yet: there is enough to read
     silence.set_idle(1000, idle=True)
-    assert not silence.is_lost(1, 1000 + ABSENT_SECONDS, woke=0)
-    assert silence.is_lost(1, 1000.1 + ABSENT_SECONDS, woke=0)
+    assert not silence.is_absent(1, 1000 + ABSENT_SECONDS)
+    assert silence.is_absent(1, 1000.1 + ABSENT_SECONDS)
+    assert not silence.is_silent(1, 9000)
     for at in (1999.6, 1999.8, 2000.0):
         silence.hear(2, at)
-    assert not silence.is_lost(2, 2000 + SILENT_SECONDS, woke=0)
-    assert silence.is_lost(2, 2000.1 + SILENT_SECONDS, woke=0)
-    assert not silence.is_lost(2, 2000.1 + SILENT_SECONDS, woke=2001)  # oneself was stopped
+    assert not silence.is_silent(2, 2000 + SILENT_SECONDS)
+    assert silence.is_silent(2, 2000.1 + SILENT_SECONDS)
     silence.hear(2, 2002)  # it was late: three times that is waited for now
-    assert not silence.is_lost(2, 2007, woke=0)
-    assert silence.is_lost(2, 2009, woke=0)
+    assert not silence.is_silent(2, 2007)
+    assert silence.is_silent(2, 2009)
+    assert not silence.is_absent(2, 9000)
     silence.listen(2, listens=False)
-    assert not silence.is_lost(2, 9000, woke=0)
+    assert not silence.is_silent(2, 9000)
+
+
+def test_a_process_that_did_not_run_has_not_waited() -> None:
+    time = OwnTime(100.0)
+    assert time.advance(100.1) == pytest.approx(0.1)
+    assert time.advance(160.1) == pytest.approx(0.3)  # it was stopped
+    assert time.advance(160.0) == pytest.approx(0.3)  # no clock of ours goes back; none is harmed
+    # It gets a processor once a second: what seems to it a long silence is one of its own.
+    silence = Silence()
+    silence.hear(1, time.seconds)
+    for step in range(7):
+        assert not silence.is_silent(1, time.advance(161.0 + step)), step
+    for step in range(20):
+        time.advance(168.0 + step / 10)
+    assert silence.is_silent(1, time.seconds)
 
 
 # ---- what is typed ----

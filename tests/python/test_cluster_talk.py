@@ -18,6 +18,7 @@ from replica_support import check_same
 
 from shardahead.checkpoint.shards import resolve_shards
 from shardahead.cluster.channel import Channel, ChannelError
+from shardahead.cluster.lateness import OwnTime
 from shardahead.cluster.link import Party
 from shardahead.cluster.outgoing import Outgoing, Said
 from shardahead.cluster.rendezvous import Address, listening_socket
@@ -33,31 +34,37 @@ from shardahead.replica.staging import Staging
 # ---- what is said next ----
 
 
+NONE: frozenset[int] = frozenset()
+ALL = frozenset(range(1000))
+
+
 def test_blocks_are_sent_as_they_come_and_the_end_when_nothing_is_left() -> None:
     there: set[int] = set()
     out = Outgoing([0, 2, 4], there.__contains__)
-    assert out.next(read_all=False, finishing=False) is None
+    assert out.next(has_tried=NONE.__contains__, finishing=False) is None
     there.add(2)
-    assert out.next(read_all=False, finishing=False) == Said(BLOCK, 2)
+    assert out.next(has_tried=NONE.__contains__, finishing=False) == Said(BLOCK, 2)
     out.ask(5)
-    assert out.next(read_all=False, finishing=False) == Said(WANT, 5)
+    assert out.next(has_tried=NONE.__contains__, finishing=False) == Said(WANT, 5)
     there.add(0)
     out.want(0)  # again: the peer lost who was to send it
-    assert out.next(read_all=False, finishing=False) == Said(BLOCK, 0)
-    assert out.next(read_all=True, finishing=False) == Said(BLOCK, 0)
-    assert out.next(read_all=True, finishing=False) == Said(NOT_HERE, 4)
-    assert out.next(read_all=True, finishing=False) is None
-    assert out.next(read_all=True, finishing=True) == Said(END)
+    assert out.next(has_tried=NONE.__contains__, finishing=False) == Said(BLOCK, 0)
+    assert out.next(has_tried=ALL.__contains__, finishing=False) == Said(BLOCK, 0)
+    assert out.next(has_tried=ALL.__contains__, finishing=False) == Said(NOT_HERE, 4)
+    assert out.next(has_tried=ALL.__contains__, finishing=False) is None
+    assert out.next(has_tried=ALL.__contains__, finishing=True) == Said(END)
     out.take()
-    assert out.next(read_all=True, finishing=True) == Said(TAKEN)
-    assert out.next(read_all=True, finishing=True) is None
+    assert out.next(has_tried=ALL.__contains__, finishing=True) == Said(TAKEN)
+    assert out.next(has_tried=ALL.__contains__, finishing=True) is None
 
 
 def test_a_block_that_is_late_holds_up_few_of_those_behind_it() -> None:
     out = Outgoing(range(100), lambda block: block >= 20)
-    assert out.next(read_all=False, finishing=False) is None  # they are consumed in order
+    assert (
+        out.next(has_tried=NONE.__contains__, finishing=False) is None
+    )  # they are consumed in order
     out = Outgoing(range(100), lambda block: block >= 10)
-    assert out.next(read_all=False, finishing=False) == Said(BLOCK, 10)
+    assert out.next(has_tried=NONE.__contains__, finishing=False) == Said(BLOCK, 10)
 
 
 @pytest.mark.parametrize(("nodes", "seeds"), [(2, 2000), (4, 1000), (16, 60)])
@@ -82,8 +89,9 @@ def test_nobody_leaves_before_what_it_sent_is_kept(nodes: int, seeds: int) -> No
             unread = [b for b in range(node, blocks, nodes) if b not in has[node]]
             if unread and drawn.random() < 0.5:
                 has[node].add(unread[0])
+            tried = (NONE if unread else ALL).__contains__
             for peer in drawn.sample([n for n in range(nodes) if n != node], nodes - 1):
-                said = out[node, peer].next(read_all=not unread, finishing=finishing(node))
+                said = out[node, peer].next(has_tried=tried, finishing=finishing(node))
                 if said is not None and peer not in left:
                     under_way[node, peer].append(said)
                 if under_way[peer, node] and drawn.random() < 0.5:
@@ -141,11 +149,12 @@ class Meeting:
         self.address = Address("127.0.0.1", listening.getsockname()[1])
         self.keeper = RollKeeper(listening, nodes, b"a secret")
         self.told = threading.Event()
+        self.time = OwnTime(0.0)
 
     def join(self, node: int | None, *, secret: bytes = b"a secret") -> tuple[int, RollWatch]:
         place = Address("10.0.0.1", 100 + (node or 0))
         entrant = Entrant(node, self.nodes, "v" * 64, place, secret)
-        return join_roll(self.address, entrant, 20.0, self.told.set)
+        return join_roll(self.address, entrant, 20.0, self.told.set, self.time)
 
 
 def test_all_learn_the_same_in_the_same_order() -> None:
@@ -162,8 +171,8 @@ def test_all_learn_the_same_in_the_same_order() -> None:
     eventually(lambda: len(watches[0]._here) == 4, "not all are told")
     for watch in (watches[0], late):
         assert [node for node, _ in watch.newly_here()] == [0, 1, 2, 3]
-        assert watch.newly_gone(0.0, 0.0) == [2, 1]
-        assert watch.newly_gone(0.0, 0.0) == []
+        assert watch.newly_gone() == [2, 1]
+        assert watch.newly_gone() == []
 
 
 def test_a_keeper_says_nothing_between_its_beats_but_what_is_new(
@@ -185,14 +194,49 @@ def test_without_a_keeper_what_oneself_has_found_counts() -> None:
     _, watch = meeting.join(0)
     watch.note(1)
     eventually(lambda: watch._on_roll, "nothing is told")
-    assert watch.newly_gone(0.0, 0.0) == [1]
-    assert not watch.without_roll
-    later = watch._heard + 100
-    assert watch.newly_gone(later, woke=later) == []  # oneself was stopped
+    assert watch.newly_gone() == [1]
     assert not watch.without_roll
     watch.note(2)
-    assert watch.newly_gone(later, woke=0.0) == [1, 2]
+    watch._talk._channel.close()
+    eventually(lambda: watch.without_roll, "it waits for a keeper that has left")
+    assert watch.newly_gone() == [1, 2]
+
+
+def test_a_keeper_is_silent_when_nothing_comes_while_this_node_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shardahead.cluster.roll_keeper.BEAT_SECONDS", 3600.0)
+    meeting = Meeting(2)
+    _, watch = meeting.join(0)
+    meeting.keeper.wait_until_told(20.0)
+    meeting.time.advance(1000.0)  # oneself was stopped
+    watch.newly_gone()
+    assert not watch.without_roll
+    quiet = watch._talk._channel.quiet_seconds
+    assert quiet() < 60.0
+    for step in range(20):
+        meeting.time.advance(1000.0 + step / 10)
+    monkeypatch.setattr(watch._talk._channel, "quiet_seconds", lambda: 0.0)  # a word waits unread
+    watch.newly_gone()
+    assert not watch.without_roll
+    monkeypatch.setattr(watch._talk._channel, "quiet_seconds", lambda: 2.0)
+    watch.newly_gone()
     assert watch.without_roll
+
+
+def test_the_kernel_knows_what_came_when_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    channel = Channel(one)
+    eventually(lambda: channel.quiet_seconds() > 0.01, "nothing came, and it is said to")
+    other.send(b"word")
+    eventually(lambda: channel.quiet_seconds() == 0.0, "what came is not seen")
+    assert channel.receive(4) == b"word"
+    assert channel.quiet_seconds() < 60.0
+    one.close()
+    other.close()
+    assert channel.quiet_seconds() == float("inf")
 
 
 def test_who_does_not_know_the_secret_gets_on_no_roll() -> None:
@@ -288,8 +332,8 @@ class Others:
     def to_read(self, absent: Sequence[int]) -> list[int]:
         return list(absent)
 
-    def has_read_all(self, read_all: bool) -> None:
-        pass
+    def is_to_read(self, block: int) -> bool:
+        return block < self.blocks
 
     def has_copied(self, block: int) -> None:
         self.copied.add(block)

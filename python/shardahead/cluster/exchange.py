@@ -17,6 +17,7 @@ from typing import Any
 
 from shardahead.cluster.assignment import Assignment
 from shardahead.cluster.exchanger import main
+from shardahead.cluster.reading import Reading
 from shardahead.cluster.rendezvous import parse_address
 from shardahead.cluster.talker import Talker
 from shardahead.replica.layout import Layout
@@ -26,7 +27,6 @@ logger = logging.getLogger("shardahead")
 
 MOST_NODES = 64
 _NUMBER_SECONDS = 15.0
-_PATIENCE_SECONDS = 8.0
 #: Of others that still take what this node has sent: so long without a change.
 _LEAVE_SECONDS = 5.0
 
@@ -82,14 +82,10 @@ class Exchange:
         talker: Talker,
     ) -> None:
         self.figures: ExchangeFigures = ExchangeFigures()
-        self._assignment = Assignment(len(layout), job.nodes)
-        self._mine: set[int] = set()  # that another was to send, and cannot
+        self._reading = Reading(Assignment(len(layout), job.nodes))
         self._changed = threading.Condition()
-        self._over = False
         self._left = False
-        self._said_read_all: bool | None = None
-        self._absent = -1  # so many blocks,
-        self._since = time.monotonic()  # since then
+        self._said_read_all: tuple[bool, int] | None = None
         address = parse_address(job.address)
         config: dict[str, Any] = {
             "host": address.host,
@@ -105,38 +101,41 @@ class Exchange:
             "block_bytes": layout.block_bytes,
         }
         self._talker = talker
-        self.figures.node = job.node
+        self.figures.node = self._reading.node = job.node
         talker.say(config)
         threading.Thread(target=self._listen, name="shardahead-nodes", daemon=True).start()
 
     def wait_for_number(self, seconds: float) -> None:
         """For this node's number, without which it is not known what it is to read."""
         with self._changed:
-            self._changed.wait_for(lambda: self.figures.node is not None or self._over, seconds)
+            self._changed.wait_for(lambda: self._has_number_or_none(), seconds)
+
+    def _has_number_or_none(self) -> bool:
+        return self._reading.node is not None or self._reading.over
 
     def to_read(self, absent: Sequence[int]) -> list[int]:
-        """What of these blocks is this node's to read."""
+        """What of these blocks is this node's to read, when what it was given before is read."""
         with self._changed:
-            self._lose_patience(len(absent))
-            if self._over or self.figures.node is None:
-                return list(absent)
-            owned = set(self._assignment.owned(self.figures.node, iter(absent)))
-            return [block for block in absent if block in owned or block in self._mine]
+            now = time.monotonic()
+            found = self._reading.to_read(absent, now)
+            if not found and self._reading.has_waited_in_vain(now):
+                self._reading.over = True
+                self.figures.alone = "the other nodes send nothing any more"
+                found = list(absent)
+        self._has_read_all(read_all=not found)
+        return found
 
-    def _lose_patience(self, absent: int) -> None:
-        """Whatever the others think who is to read what: nothing comes any more."""
-        now = time.monotonic()
-        if absent != self._absent:
-            self._absent, self._since = absent, now
-        if not self._over and self._said_read_all and now - self._since > _PATIENCE_SECONDS:
-            self._over = True
-            self.figures.alone = "the other nodes send nothing any more"
+    def is_to_read(self, block: int) -> bool:
+        """It was given to this node, and is not another's by now."""
+        with self._changed:
+            return self._reading.is_to_read(block)
 
-    def has_read_all(self, read_all: bool) -> None:
-        """Whether this node has, for now, read all that it is to read."""
-        if read_all != self._said_read_all:
-            self._said_read_all = read_all
-            self._talker.say({"read_all": read_all})
+    def _has_read_all(self, *, read_all: bool) -> None:
+        """As far as those are gone that are known to be."""
+        said = read_all, self._reading.gone
+        if said != self._said_read_all:
+            self._said_read_all = said
+            self._talker.say({"read_all": read_all, "gone": said[1]})
 
     def has_copied(self, block: int) -> None:
         """It is there, and can be sent. Any thread."""
@@ -152,7 +151,7 @@ class Exchange:
         self._talker.say({"finish": True})
         sent, since = -1, time.monotonic()
         with self._changed:
-            while not self._left and not self._over:
+            while not self._left and not self._reading.over:
                 if self.figures.sent_bytes != sent:
                     sent, since = self.figures.sent_bytes, time.monotonic()
                 if time.monotonic() - since > _LEAVE_SECONDS:
@@ -174,7 +173,7 @@ class Exchange:
         except ValueError:
             pass
         with self._changed:
-            self._over = True
+            self._reading.over = True
             if not self.figures.alone and not self._left:
                 self.figures.alone = "the exchange has ended"
             self._changed.notify_all()
@@ -183,21 +182,25 @@ class Exchange:
         logger.debug("nodes: %s", told)
         event = told.get("event")
         if event == "arrived":
-            self.figures.node = told["node"]
+            self.figures.node = self._reading.node = told["node"]
         elif event == "met":
             self.figures.met += 1
         elif event == "gone":
-            if self._assignment.lose(told["node"]):
+            if self._reading.lose(told["node"]):
                 self.figures.gone += 1
+            if told["node"] == self.figures.node:
+                logger.info("the other nodes took this one for gone: it reads no more for them")
         elif event == "not_here":
-            self._mine.add(told["block"])
+            self._reading.has_lost(told["block"])
+        elif event == "read_all":
+            self._reading.has_read_all(told["node"])
         elif event == "refused":
             node = "?" if told["node"] is None else told["node"]
             logger.warning("node %s of this job is refused: %s", node, told["reason"])
         elif event == "unmet":
             logger.info("node %s was not met: %s", told["node"], told["reason"])
         elif event == "alone":
-            self._over = True
+            self._reading.over = True
             self.figures.alone = told["reason"]
             logger.warning("this node goes on alone: %s", told["reason"])
         elif event == "left":

@@ -23,9 +23,9 @@ from typing import Any
 from shardahead.cluster.assignment import Assignment
 from shardahead.cluster.blocks_sent import BlocksSent, WrongBlockError
 from shardahead.cluster.channel import Channel, ChannelError
-from shardahead.cluster.lateness import BEAT_SECONDS, Silence
+from shardahead.cluster.lateness import BEAT_SECONDS, SILENT_SECONDS, OwnTime
 from shardahead.cluster.link import Link, Party
-from shardahead.cluster.outgoing import Outgoing
+from shardahead.cluster.part_taken import PartTaken
 from shardahead.cluster.rendezvous import Address, listening_socket, own_address
 from shardahead.cluster.roll import RollError
 from shardahead.cluster.roll_keeper import RollKeeper
@@ -33,9 +33,9 @@ from shardahead.cluster.roll_watch import Entrant, RollWatch, join_roll
 from shardahead.cluster.wire import (
     ALIVE,
     BLOCK,
-    END,
+    HAVE,
     NOT_HERE,
-    TAKEN,
+    READ_ALL,
     WANT,
     Header,
     WireError,
@@ -47,7 +47,6 @@ from shardahead.replica.layout import Layout
 _WATCH_SECONDS = 0.1
 _JOIN_SECONDS = 60.0
 _GREET_SECONDS = 10.0
-_BREAK_SECONDS = 1.0  # between two looks of one's own: this process was stopped
 _LEAVE_SECONDS = 1.0  # for the roll to say that this node has left
 _MOST_WRONG = 3
 _MOST_ADMITTED = 128  # at once that have not greeted: of these anybody may be one
@@ -67,14 +66,11 @@ class Exchanger:
             config["folder"], config["targets"], self._layout, config["version"]
         )
         self._changed = threading.Condition()
-        self._assignment = Assignment(len(self._layout), self._nodes)
-        self._silence = Silence(time.monotonic())
-        self._ended: set[int] = set()  # they have left, or their link is broken
-        self._met: set[int] = set()
-        self._outgoing: dict[int, Outgoing] = {}  # to those that are met, and here
+        self._time = OwnTime(time.monotonic())
+        self._part: PartTaken  # once this node has a number
+        self._told_early: list[dict[str, Any]] | None = []  # until then
+        self._links: dict[int, Link] = {}
         self._admitted = 0
-        self._read_all = False  # all that this node is to read
-        self._finishing = False
         self._wrong: dict[int, int] = {}
         self._figures = {"received_bytes": 0, "sent_bytes": 0, "wrong_blocks": 0, "refused": 0}
         self._say_lock = threading.Lock()
@@ -100,7 +96,15 @@ class Exchanger:
             raise ChannelError(f"there is no port to be had at {own.host}")
         own = Address(own.host, listening.getsockname()[1])
         entrant = Entrant(self._node, self._nodes, self._contents, own, self._secret)
-        self._node, self._watched = join_roll(self._address, entrant, _JOIN_SECONDS, self._wake)
+        self._node, self._watched = join_roll(
+            self._address, entrant, _JOIN_SECONDS, self._wake, self._time
+        )
+        assignment = Assignment(len(self._layout), self._nodes)
+        self._part = PartTaken(self._node, assignment, self._blocks.is_there, self._blocks.absent)
+        with self._changed:
+            early, self._told_early = self._told_early or [], None
+            for told in early:
+                self._hear_own(told)
         self._party = Party(self._node, self._nodes, self._contents, self._secret)
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
 
@@ -114,12 +118,20 @@ class Exchanger:
         for line in sys.stdin:
             told = json.loads(line)
             with self._changed:
-                if "read_all" in told:
-                    self._read_all = told["read_all"]
-                if told.get("finish"):
-                    self._finishing = True
+                if self._told_early is not None:
+                    self._told_early.append(told)
+                else:
+                    self._hear_own(told)
                 self._changed.notify_all()  # also of a block that is there now
         os._exit(0)  # whoever started this is gone
+
+    def _hear_own(self, told: dict[str, Any]) -> None:
+        if "read_all" in told:
+            self._part.set_read_all(told["read_all"], told["gone"])
+        if "there" in told:
+            self._part.has_read(told["there"], self._time.seconds)
+        if told.get("finish"):
+            self._part.finishing = True
 
     def _say(self, **told: Any) -> None:
         with self._say_lock, suppress(OSError, ValueError):
@@ -128,25 +140,25 @@ class Exchanger:
     # ---- who is here ----
 
     def _watch(self) -> None:
-        looked = woke = time.monotonic()
         told: dict[str, int] = {}
         while True:
-            now = time.monotonic()
-            if now - looked > _BREAK_SECONDS:
-                woke = now
-            looked = now
+            self._time.advance(time.monotonic())
             self._meet_those_here()
-            if not self._look_at_others(now, woke):
-                return
+            self._look_at_others()
             if told != self._figures:
                 told = dict(self._figures)
                 self._say(event="figures", **told)
             with self._changed:
-                finished = self._finishing and all(o.taken for o in self._outgoing.values())
-                if not finished:
+                alone = self._part.is_alone() and not self._part.finishing
+                finished = self._part.may_leave(self._time.seconds)
+                if not finished and not alone:
                     self._changed.wait(_WATCH_SECONDS)
+            if alone:
+                reason = "the other nodes took this one for gone, and have left"
+                self._say(event="alone", reason=reason)
+                return
             if finished:
-                self._leave(woke)
+                self._leave()
                 return
 
     def _meet_those_here(self) -> None:
@@ -157,45 +169,27 @@ class Exchanger:
                 reach = partial(self._party.reach, peer, address, _GREET_SECONDS)
                 threading.Thread(target=self._meet, args=(peer, reach), daemon=True).start()
 
-    def _look_at_others(self, now: float, woke: float) -> bool:
-        for node in self._watched.newly_gone(now, woke):
-            if node == self._node:
-                self._say(event="alone", reason="the other nodes took this one for gone")
-                return False
+    def _look_at_others(self) -> None:
+        for node in self._watched.newly_gone():
             with self._changed:
-                before = list(self._assignment.owned(node, iter(self._blocks.absent())))
-                if self._assignment.lose(node):
+                if self._part.lose(node):
                     self._say(event="gone", node=node)
-                    self._ask_others(before)
-                self._part_from(node)
-        self._silence.set_idle(now, idle=self._read_all)
-        for peer in self._assignment.left():
-            known = peer == self._node or peer in self._ended
-            if not known and self._silence.is_lost(peer, now, woke):
-                self._lose(peer)
-        return True
+                self._changed.notify_all()
+        with self._changed:
+            lost = self._part.newly_lost(self._time.seconds, self._is_quiet)
+        for peer in lost:
+            self._watched.note(peer)
 
-    def _ask_others(self, blocks: list[int]) -> None:
-        """For what a node that is gone has not sent. What it has, most have."""
-        for block in blocks:
-            if (peer := self._outgoing.get(self._assignment.owner(block))) is not None:
-                peer.ask(block)
+    def _is_quiet(self, peer: int) -> bool:
+        return peer not in self._links or self._links[peer].is_quiet(SILENT_SECONDS)
 
-    def _lose(self, peer: int) -> None:
-        self._ended.add(peer)
-        self._watched.note(peer)
-
-    def _part_from(self, peer: int) -> None:
-        """The caller has the lock."""
-        self._outgoing.pop(peer, None)
-        self._changed.notify_all()
-
-    def _leave(self, woke: float) -> None:
+    def _leave(self) -> None:
         assert self._node is not None
         self._watched.note(self._node)
         until = time.monotonic() + _LEAVE_SECONDS
-        while (now := time.monotonic()) < until and not self._watched.without_roll:
-            if self._node in self._watched.newly_gone(now, woke):
+        while time.monotonic() < until and not self._watched.without_roll:
+            self._time.advance(time.monotonic())
+            if self._node in self._watched.newly_gone():
                 break
             time.sleep(0.005)
         if self._keeper is not None:  # which ends with this process
@@ -244,19 +238,14 @@ class Exchanger:
             self._figures["refused"] += 1
             self._say(event="refused", node=peer, reason=str(error))
             if peer is not None:
-                self._lose(peer)
+                with self._changed:
+                    self._part.part_from(peer)
             return
-        own = self._assignment.was_of(self._party.node)
-        outgoing = Outgoing([n for n in own if has_bit(lacks, n)], self._blocks.is_there)
         with self._changed:
-            if link.peer in self._met or link.peer in self._ended:
+            if not self._part.meet(link.peer, partial(has_bit, lacks), self._time.seconds):
                 link.close()
                 return
-            self._met.add(link.peer)
-            self._silence.hear(link.peer, time.monotonic())
-            self._outgoing[link.peer] = outgoing
-            for block in self._assignment.dealt_to(link.peer, iter(self._blocks.absent())):
-                outgoing.ask(block)
+            self._links[link.peer] = link
         self._say(event="met", node=link.peer)
         threading.Thread(target=self._guarded, args=(self._receive, link), daemon=True).start()
         self._guarded(self._send, link)
@@ -276,20 +265,19 @@ class Exchanger:
 
     def _broken(self, link: Link) -> None:
         link.close()
-        if link.peer not in self._ended:
-            self._lose(link.peer)
         with self._changed:
-            self._part_from(link.peer)
+            self._part.part_from(link.peer)
+            self._changed.notify_all()
 
     def _send(self, link: Link) -> None:
         said_at = time.monotonic()
         while True:
             with self._changed:
-                said = self._next(link.peer)
+                said = self._part.next(link.peer)
                 if said is None:
                     self._changed.wait(BEAT_SECONDS)
-                    said = self._next(link.peer)
-                if link.peer not in self._outgoing:
+                    said = self._part.next(link.peer)
+                if not self._part.is_connected(link.peer):
                     return
             if said is None:
                 if time.monotonic() - said_at < BEAT_SECONDS:
@@ -304,48 +292,42 @@ class Exchanger:
                 link.send(Header(said.kind, said.block, 0, 0))
             said_at = time.monotonic()
 
-    def _next(self, peer: int) -> Any:
-        if (outgoing := self._outgoing.get(peer)) is None:
-            return None
-        return outgoing.next(read_all=self._read_all, finishing=self._finishing)
-
     def _receive(self, link: Link) -> None:
         buffer = memoryview(bytearray(self._layout.block_bytes))
 
+        silence = self._part.silence
+
         def heard() -> None:
-            self._silence.hear(link.peer, time.monotonic())
+            silence.hear(link.peer, self._time.seconds)
+
+        def fed() -> None:
+            silence.feed(link.peer, self._time.seconds)
 
         while True:
             heard()  # while this node does not listen, nobody is silent
-            self._silence.listen(link.peer, listens=True)
+            silence.listen(link.peer, listens=True)
             header = link.receive()
             heard()
             if header.kind != BLOCK:
                 self._hear(link.peer, header)
                 continue
             length = self._blocks.length(header)
-            link.receive_block(buffer[:length], heard)
-            self._silence.listen(link.peer, listens=False)
+            link.receive_block(buffer[:length], fed)
+            silence.listen(link.peer, listens=False)
             self._keep(link.peer, header, buffer[:length])
 
     def _hear(self, peer: int, header: Header) -> None:
-        if header.kind in (WANT, NOT_HERE):
+        if header.kind in (WANT, NOT_HERE, HAVE):
             self._blocks.require(header.block)
         if header.kind == NOT_HERE:
             self._say(event="not_here", block=header.block)
             return
+        if header.kind == READ_ALL:
+            self._say(event="read_all", node=peer)
+        if header.kind == ALIVE:
+            return
         with self._changed:
-            outgoing = self._outgoing.get(peer)
-            if header.kind == END:
-                self._ended.add(peer)
-            if outgoing is None:
-                return
-            if header.kind == WANT:
-                outgoing.want(header.block)
-            elif header.kind == END:
-                outgoing.take()
-            elif header.kind == TAKEN:
-                outgoing.taken = True
+            self._part.hear(peer, header.kind, header.block)
             self._changed.notify_all()
 
     def _keep(self, peer: int, header: Header, content: memoryview) -> None:
@@ -360,6 +342,7 @@ class Exchanger:
             return
         with self._changed:
             self._figures["received_bytes"] += kept
+            self._part.hear(peer, BLOCK, header.block)
         if kept and not self._blocks.absent():
             self._say(event="all_there")
 

@@ -69,6 +69,10 @@ class Link:
             self._channel.receive_into(into[begin : begin + PIECE_BYTES])
             heard()
 
+    def is_quiet(self, seconds: float) -> bool:
+        """Nothing has come for so long, and nothing lies unread. Any thread."""
+        return self._channel.quiet_seconds() > seconds
+
     def close(self) -> None:
         """Any thread: whoever waits on it learns that it is broken."""
         self._channel.close()

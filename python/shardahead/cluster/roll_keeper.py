@@ -49,6 +49,10 @@ class Talk:
         self._said += 1
         self._channel.send(len(message).to_bytes(4, "little") + message)
 
+    def is_quiet(self, seconds: float) -> bool:
+        """Nothing has come for so long, and nothing lies unread. Any thread."""
+        return self._channel.quiet_seconds() > seconds
+
     def hear(self) -> dict[str, Any]:
         """Raises ChannelError, and WireError for what is not of the other."""
         length = int.from_bytes(self._channel.receive(4), "little")

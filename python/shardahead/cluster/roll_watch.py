@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from shardahead.cluster.channel import ChannelError, connected_to
+from shardahead.cluster.lateness import SILENT_SECONDS, OwnTime
 from shardahead.cluster.rendezvous import Address
 from shardahead.cluster.roll import RollError
 from shardahead.cluster.roll_keeper import Talk
 from shardahead.cluster.wire import NONCE_BYTES, ROLL, UNNUMBERED, Hello, WireError
 
-_SILENT_SECONDS = 1.5  # and the roll's keeper speaks no more
 _GREET_SECONDS = 10.0
 
 
@@ -39,11 +38,11 @@ class Entrant:
 
 
 def join_roll(
-    roll: Address, entrant: Entrant, seconds: float, told: Callable[[], object]
+    roll: Address, entrant: Entrant, seconds: float, told: Callable[[], object], time: OwnTime
 ) -> tuple[int, RollWatch]:
-    """This node's number, and the roll; `told` is called when there is something new. Raises
-    RollError where it does not get on it, WireError where the keeper does not know the secret,
-    ChannelError where there is none in time.
+    """This node's number, and the roll; `told` is called when there is something new, `time` is
+    that of this process. Raises RollError where it does not get on it, WireError where the keeper
+    does not know the secret, ChannelError where there is none in time.
     """
     channel = connected_to(roll, seconds)
     channel.set_timeout(_GREET_SECONDS)
@@ -58,17 +57,18 @@ def join_roll(
     if not isinstance(said.get("node"), int):
         raise RollError(str(said.get("refused")))
     channel.set_timeout(None)
-    return said["node"], RollWatch(talk, entrant.nodes, told)
+    return said["node"], RollWatch(talk, entrant.nodes, told, time)
 
 
 class RollWatch:
     """Of one node, of a roll of `nodes`."""
 
-    def __init__(self, talk: Talk, nodes: int, told: Callable[[], object]) -> None:
+    def __init__(self, talk: Talk, nodes: int, told: Callable[[], object], time: OwnTime) -> None:
         self._talk = talk
         self._told = told
         self._nodes = nodes
-        self._heard = time.monotonic()
+        self._time = time
+        self._heard = time.seconds
         self._without_roll = False
         self._here: deque[tuple[int, Address]] = deque()
         self._on_roll: deque[int] = deque()  # who is gone, and not taken note of
@@ -92,11 +92,10 @@ class RollWatch:
         """Since the last call, and where they listen."""
         return _taken(self._here)
 
-    def newly_gone(self, now: float, woke: float) -> list[int]:
-        """Since the last call: in the order of the roll, while it speaks. `woke`: since when this
-        process has run without a break of its own, in which nothing is heard.
-        """
-        if now - max(self._heard, woke) > _SILENT_SECONDS:
+    def newly_gone(self) -> list[int]:
+        """Since the last call: in the order of the roll, while it speaks."""
+        silent = self._time.seconds - self._heard > SILENT_SECONDS
+        if silent and self._talk.is_quiet(SILENT_SECONDS):
             self._without_roll = True
         return _taken(self._found if self._without_roll else self._on_roll)
 
@@ -105,7 +104,7 @@ class RollWatch:
         with suppress(ChannelError, WireError, LookupError, TypeError, ValueError):
             while True:
                 said = self._talk.hear()
-                self._heard = time.monotonic()
+                self._heard = self._time.seconds
                 if isinstance(gone := said.get("gone"), int) and 0 <= gone < self._nodes:
                     self._on_roll.append(gone)
                 if isinstance(here := said.get("here"), int) and 0 <= here < self._nodes:

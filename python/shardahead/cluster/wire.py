@@ -17,14 +17,15 @@ from typing import Any
 NONCE_BYTES = 32
 #: What a message says: here is a block, whose bytes follow; it could not be read; the sender has
 #: sent all; it is there, and has nothing to say; it wants a block that another node was to send,
-#: which is gone; it has kept all up to the other's END, who may leave.
-BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN = 1, 2, 3, 4, 5, 6
-_KINDS = (BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN)
+#: which is gone; it has kept all up to the other's END, who may leave; it has read by itself a
+#: block that the other was to send; it has read all that it is to read.
+BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN, HAVE, READ_ALL = 1, 2, 3, 4, 5, 6, 7, 8
+_KINDS = (BLOCK, NOT_HERE, END, ALIVE, WANT, TAKEN, HAVE, READ_ALL)
 #: In place of a node's number: the keeper of the roll, and a node that has no number yet.
 ROLL, UNNUMBERED = 2**32 - 1, 2**32 - 2
 
 _MAGIC = b"SHNX"
-_FORMAT = 1
+_FORMAT = 2
 _HELLO = struct.Struct("<4sI32sII64s")
 _HEADER = struct.Struct("<4sIQQQ")
 _MAC_BYTES = 32

@@ -71,11 +71,12 @@ class OtherNodes(Protocol):
     """The other nodes of a job, which read what this one need not (cluster/exchange.py)."""
 
     def to_read(self, absent: Sequence[int]) -> list[int]:
-        """What of these blocks is this node's to read."""
+        """What of these blocks is this node's to read, when what it was given before is read."""
         ...
 
-    def has_read_all(self, read_all: bool) -> None:
-        """Whether this node has, for now, read all that it is to read."""
+    def is_to_read(self, block: int) -> bool:
+        """It was given to this node, and is not another's by now."""
+        ...
 
     def has_copied(self, block: int) -> None:
         """It is there, and can be sent. Any thread."""
@@ -232,13 +233,9 @@ class Staging:
         while absent := [number for number in blocks.absent() if number not in tried]:
             mine = absent if self._others is None else self._others.to_read(absent)
             if mine:
-                if self._others is not None:
-                    self._others.has_read_all(False)
-                tried.update(mine)
-                self._copy(blocks, [self._layout.block(number) for number in mine])
+                tried.update(self._copy(blocks, [self._layout.block(number) for number in mine]))
                 continue
             assert self._others is not None
-            self._others.has_read_all(True)
             self._others.wait(_WAIT_SECONDS)
             self._note_received(blocks)
             if self._stopped.is_set():
@@ -258,7 +255,9 @@ class Staging:
         came = self._layout.size_bytes - left - self.figures.kept_bytes
         self.figures.received_bytes = came - self.figures.copied_bytes
 
-    def _copy(self, blocks: BlocksThere, absent: Sequence[Block]) -> None:
+    def _copy(self, blocks: BlocksThere, absent: Sequence[Block]) -> list[int]:
+        """Gives those that were tried."""
+        tried = []
         spans: list[list[tuple[int, int]]] = [[] for _ in self._shards]
         for block in absent:
             spans[block.file].append((block.offset, block.length))
@@ -284,13 +283,18 @@ class Staging:
             ) as copies:
                 for block in absent:
                     self._note_received(blocks)
-                    # Another node may have sent it meanwhile.
-                    if blocks.state(block.number) == ABSENT:
+                    # Another node may have sent it meanwhile, or is to read it now.
+                    if blocks.state(block.number) == ABSENT and self._is_to_read(block):
+                        tried.append(block.number)
                         self._bring_in(consumer if cached else None, copies, block)
             consumer.end_consumer()
         finally:
             handle.stop(timeout=0)
             self.report = handle.report()
+        return tried
+
+    def _is_to_read(self, block: Block) -> bool:
+        return self._others is None or self._others.is_to_read(block.number)
 
     def _bring_in(self, consumer: PrefetchConsumer | None, copies: Copies, block: Block) -> None:
         if self._stopped.is_set():
