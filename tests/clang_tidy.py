@@ -14,17 +14,16 @@ from pathlib import Path
 # The static analyzer follows every CHECK of a test both ways: two thirds of the time for a test,
 # nine tenths for the simulation. Both run under sanitizers as well.
 TESTS = Path(__file__).resolve().parent
-# It gives up on a function after so many states. With 225,000, its default, the product takes half
-# as long again, and nothing more was found.
-BUDGET = [
-    f"--extra-arg={word}" for word in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=100000")
-]
 IN_TESTS = ["--checks=-clang-analyzer-*"]
 # The database is that of a build with GCC, which has warnings of its own to be switched off.
 OF_GCC = ["--extra-arg=-Wno-unknown-warning-option"]
 
 
-def main(clang_tidy: str, build_folder: str, jobs: str) -> int:
+def main(clang_tidy: str, build_folder: str, jobs: str, states: str) -> int:
+    # The analyzer gives up on a function after so many. With 225,000, its default, the product
+    # takes half as long again as with 100,000, and nothing more was found.
+    config = ("-Xclang", "-analyzer-config", "-Xclang", f"max-nodes={states}")
+    budget = [f"--extra-arg={word}" for word in config]
     database = Path(build_folder) / "compile_commands.json"
     entries = {
         entry["file"]: entry
@@ -40,7 +39,7 @@ def main(clang_tidy: str, build_folder: str, jobs: str) -> int:
         if source.endswith("_test.cpp") or TESTS in Path(source).parents:
             command += IN_TESTS
         else:
-            command += BUDGET
+            command += budget
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return source, done.returncode, done.stdout + done.stderr
 
