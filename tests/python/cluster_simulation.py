@@ -151,6 +151,7 @@ class Simulation:
                 node = self.nodes[number]
                 self.reads += 1
                 node.in_flight.discard(block)
+                node.reading.has_copied()
                 if self.now < node.fate.dies and block not in node.has:
                     node.has.add(block)
                     node.part.has_read(block, node.time.seconds)
@@ -187,6 +188,7 @@ class Simulation:
             if not node.part.meet(peer.number, lacks.__contains__, node.time.seconds):
                 return
             node.inbox[peer.number] = deque()
+            node.reading.meet(peer.number, self.now)
             node.changes += 1
 
     def _break(self) -> None:

@@ -176,6 +176,23 @@ def test_who_was_heard_is_lost_when_silent_and_who_never_came_when_there_is_noth
     assert not silence.is_silent(2, 9000)
 
 
+def test_who_sends_nothing_is_late_when_nobody_sends_anything() -> None:
+    silence = Silence()
+    silence.has_read(1.0)
+    assert not silence.is_late(1, 1000)  # this node still reads
+    silence.set_idle(10.0, idle=True)
+    silence.feed(2, 12.0)
+    assert not silence.is_late(1, 12 + ABSENT_SECONDS)
+    assert silence.is_late(1, 12.1 + ABSENT_SECONDS)
+    silence.set_idle(15.0, idle=False)
+    silence.set_idle(15.0, idle=True)
+    silence.has_read(17.0)  # the storage takes two seconds for a block
+    assert not silence.is_late(1, 20)
+    assert silence.is_late(1, 21.1)
+    silence.listen(1, listens=False)
+    assert not silence.is_late(1, 9000)
+
+
 def test_a_process_that_did_not_run_has_not_waited() -> None:
     time = OwnTime(100.0)
     assert time.advance(100.1) == pytest.approx(0.1)

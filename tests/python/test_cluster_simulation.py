@@ -75,7 +75,10 @@ def play(seed: int, nodes: int) -> None:
     if is_long and not world.cut and not world.wrong:
         share = -(-world.blocks // nodes)
         bad = nodes - len(good)
-        assert done.reads <= world.blocks + 2 * bad * (share + 2), f"{told}: {done.reads} reads"
+        alone = sum(node.alone for node in done.nodes)  # who goes on when the others have left
+        most = world.blocks * (1 + alone) + 2 * bad * (share + 2)
+        assert done.reads <= most, f"{told}: {done.reads} reads"
+        assert alone <= bad, told
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 8, 64, 200])
@@ -90,7 +93,7 @@ def test_nodes_that_nothing_befalls_read_each_block_once(nodes: int) -> None:
     assert max(node.whole_at or NEVER for node in done.nodes) <= blocks / rate * 1.05 + 0.6
 
 
-@pytest.mark.parametrize("nodes", [2, 8])
+@pytest.mark.parametrize("nodes", [2, 4])
 def test_where_links_are_slower_than_the_storage_one_reads_for_oneself(nodes: int) -> None:
     """Each has a storage of its own, which is faster than its link."""
     blocks = 200

@@ -139,6 +139,8 @@ class Exchange:
 
     def has_copied(self, block: int) -> None:
         """It is there, and can be sent. Any thread."""
+        with self._changed:
+            self._reading.has_copied()
         self._talker.say({"there": block})
 
     def wait(self, seconds: float) -> None:
@@ -185,6 +187,7 @@ class Exchange:
             self.figures.node = self._reading.node = told["node"]
         elif event == "met":
             self.figures.met += 1
+            self._reading.meet(told["node"], time.monotonic())
         elif event == "gone":
             if self._reading.lose(told["node"]):
                 self.figures.gone += 1

@@ -50,8 +50,8 @@ class Silence:
     idle_since: float | None = None
     #: The longest that each was silent before it said something.
     gaps: dict[int, float] = field(default_factory=dict)
-    #: When each has sent some of a block.
-    fed: dict[int, float] = field(default_factory=dict)
+    #: When somebody has sent some of a block.
+    fed: float = 0.0
     #: When this node has read a block, and the longest that it took for one.
     read: float = 0.0
     longest_read: float = 0.0
@@ -64,7 +64,7 @@ class Silence:
     def feed(self, node: int, now: float) -> None:
         """Some of a block of it has come."""
         self.hear(node, now)
-        self.fed[node] = now
+        self.fed = max(self.fed, now)
 
     def has_read(self, now: float) -> None:
         """This node, a block."""
@@ -97,8 +97,10 @@ class Silence:
         return now - self.idle_since > ABSENT_SECONDS
 
     def is_late(self, node: int, now: float) -> bool:
-        """It says that it is there, and sends nothing of what it is to read."""
+        """It says that it is there, and nothing comes, of it or of anybody: while others send, what
+        it has may only be waiting for its turn.
+        """
         if node in self.busy or self.idle_since is None:
             return False
         longest = max(ABSENT_SECONDS, _SLOWER * self.longest_read)
-        return now - max(self.idle_since, self.fed.get(node, 0.0)) > longest
+        return now - max(self.idle_since, self.fed) > longest

@@ -153,15 +153,12 @@ class PartTaken:
     def is_alone(self) -> bool:
         """It was taken for gone, and those that are left send nothing any more."""
         return self._assignment.is_gone(self.node) and all(
-            peer in self._left or peer in self._broken or self._never_came(peer)
+            peer in self._left or peer in self._broken or peer in self._noted
             for peer in self._assignment.left()
         )
 
     def _owes(self, peer: int) -> bool:
         return any(self._assignment.owner(block) == peer for block in self._absent())
-
-    def _never_came(self, peer: int) -> bool:
-        return peer in self._noted and peer not in self._met
 
     def _has_tried(self, block: int) -> bool:
         return self._read_all and self._assignment.owner(block) == self.node
