@@ -29,7 +29,7 @@ class OwnTime:
     """
 
     def __init__(self, now: float) -> None:
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._looked = now
 
     def advance(self, now: float) -> float:

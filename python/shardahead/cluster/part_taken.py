@@ -27,7 +27,7 @@ class PartTaken:
         absent: Callable[[], Sequence[int]],
     ) -> None:
         self.node = node
-        self.silence = Silence()
+        self.silence: Silence = Silence()
         self.finishing = False  # this node has all blocks
         self._assignment = assignment
         self._is_there = is_there
