@@ -5,6 +5,8 @@ process finds.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,6 +61,21 @@ def test_a_mount_that_keeps_them_is_warm(source: Path, make_mount: MakeMount) ->
     mount.reset()
     assert warm(mount.mountpoint).returncode == 0
     assert mount.counters().bytes_served == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_without_proc_nothing_is_known_of_it(source: Path, make_mount: MakeMount) -> None:
+    mount = make_mount(source, empty_after_close_ms=0)
+    hidden = f"mount -t tmpfs none /proc && exec {shlex.join([*WARM, str(mount.mountpoint)])}"
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hidden],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_another_holds_open_stays(source: Path, make_mount: MakeMount) -> None:

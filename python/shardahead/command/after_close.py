@@ -32,6 +32,12 @@ def lost_by_close(shards: Sequence[Shard]) -> str | None:
     """Why the shards are not warm for others, None where they are. To be asked once this process
     has let go of the files, all of which were resident; where another has one open it is kept.
     """
+    with suppress(OSError):  # there may be no /proc here; what has gone since, a load will tell
+        return _lost_by_close(shards)
+    return None
+
+
+def _lost_by_close(shards: Sequence[Shard]) -> str | None:
     looked_at = [shard for shard in _some(shards) if shard.size_bytes]
     mounts = {shard.path: mount_of(shard.path) for shard in looked_at}
     looked_at = [each for each in looked_at if mounts[each.path].mount_class in _REMOTE]
